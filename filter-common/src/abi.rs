@@ -1,0 +1,436 @@
+//! The ABI between the kernel program and user space.
+//!
+//! Everything here is `repr(C)`, made of fixed-width integers in host byte order
+//! unless a field says otherwise, free of padding, and valid for every bit
+//! pattern. [`ABI_VERSION`] changes whenever a layout or a meaning changes; a
+//! controller refuses pinned maps of another version.
+
+use crate::{
+    limits::{EVENT_NAME_BYTES, NAME_BYTES_MAX, PORT_RANGES_PER_RULE},
+    tables::{names::NameParams, v4::V4Params, v6::V6Params},
+};
+
+/// Version of every layout in this module and in [`crate::tables`].
+pub const ABI_VERSION: u32 = 1;
+
+/// One cache line, the element of every table map.
+pub type Line = [u64; 8];
+
+/// The table maps. Each is a `BPF_MAP_TYPE_ARRAY` of [`Line`]s, written once by
+/// user space and immutable after the generation is in place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Table {
+    /// Bitmap over the leading bits of blocked IPv4 prefixes.
+    V4Summary = 0,
+    /// Buckets of blocked IPv4 prefixes; values index [`Table::RuleSets`].
+    V4Buckets = 1,
+    /// Bloom filter of blocked IPv6 prefixes.
+    V6Summary = 2,
+    /// Buckets of blocked IPv6 prefixes; values index [`Table::RuleSets`].
+    V6Buckets = 3,
+    /// As [`Table::V4Summary`], for the addresses that the operator serves.
+    ServedV4Summary = 4,
+    /// As [`Table::V4Buckets`]; the value has no meaning.
+    ServedV4Buckets = 5,
+    /// As [`Table::V6Summary`], for the addresses that the operator serves.
+    ServedV6Summary = 6,
+    /// As [`Table::V6Buckets`]; the value has no meaning.
+    ServedV6Buckets = 7,
+    /// Bloom filter of blocked names.
+    NameSummary = 8,
+    /// Buckets of blocked names; values index [`Table::RuleSets`].
+    NameBuckets = 9,
+    /// Lists of [`SetRef`]s, sixteen `u32` to a line (low half of a word first).
+    RuleSets = 10,
+}
+
+impl Table {
+    /// Every table, in the order of its discriminants.
+    pub const ALL: [Self; 11] = [
+        Self::V4Summary,
+        Self::V4Buckets,
+        Self::V6Summary,
+        Self::V6Buckets,
+        Self::ServedV4Summary,
+        Self::ServedV4Buckets,
+        Self::ServedV6Summary,
+        Self::ServedV6Buckets,
+        Self::NameSummary,
+        Self::NameBuckets,
+        Self::RuleSets,
+    ];
+
+    /// Name of the map in the object file and of its pin.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::V4Summary => "V4_SUMMARY",
+            Self::V4Buckets => "V4_BUCKETS",
+            Self::V6Summary => "V6_SUMMARY",
+            Self::V6Buckets => "V6_BUCKETS",
+            Self::ServedV4Summary => "SERVED_V4_SUM",
+            Self::ServedV4Buckets => "SERVED_V4_BKT",
+            Self::ServedV6Summary => "SERVED_V6_SUM",
+            Self::ServedV6Buckets => "SERVED_V6_BKT",
+            Self::NameSummary => "NAME_SUMMARY",
+            Self::NameBuckets => "NAME_BUCKETS",
+            Self::RuleSets => "RULE_SETS",
+        }
+    }
+}
+
+/// What the load-time constants switch on; code behind a cleared bit is removed
+/// by the verifier.
+pub mod feature {
+    /// There are IPv4 origin prefixes.
+    pub const V4: u32 = 1 << 0;
+    /// There are IPv6 origin prefixes.
+    pub const V6: u32 = 1 << 1;
+    /// There are hostnames, so payloads are inspected.
+    pub const NAMES: u32 = 1 << 2;
+    /// A rule has `from` or `until`.
+    pub const TIMES: u32 = 1 << 3;
+    /// Sampled events go to the ring buffer.
+    pub const EVENTS: u32 = 1 << 4;
+    /// Every destination counts as served (replay).
+    pub const SERVE_ANY: u32 = 1 << 5;
+    /// Every packet's outcome is written to the trace map (replay and parity tests).
+    pub const TRACE: u32 = 1 << 6;
+    /// Debug messages through `aya-log`.
+    pub const DEBUG: u32 = 1 << 7;
+    /// There are served IPv4 prefixes.
+    pub const SERVED_V4: u32 = 1 << 8;
+    /// There are served IPv6 prefixes.
+    pub const SERVED_V6: u32 = 1 << 9;
+    /// A rule redirects to an interface.
+    pub const REDIRECT: u32 = 1 << 10;
+    /// TCP and IP header checksums of inspected segments must be right.
+    pub const CHECKSUMS: u32 = 1 << 11;
+    /// Names are read even if no rule has one (replay without a policy).
+    pub const READ_NAMES: u32 = 1 << 12;
+}
+
+/// Load-time constants of a generation, in the program's `.rodata`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Config {
+    /// [`ABI_VERSION`] of the user space that made it.
+    pub abi: u32,
+    /// Bits of [`feature`].
+    pub features: u32,
+    /// Number of the generation, for events.
+    pub generation: u64,
+    /// Most events that one CPU emits in [`crate::limits::EVENT_WINDOW_JIFFIES`].
+    pub events_per_window: u32,
+    /// Zero; keeps the layout free of padding.
+    pub reserved: u32,
+    /// Blocked IPv4 prefixes.
+    pub v4: V4Params,
+    /// Served IPv4 prefixes.
+    pub served_v4: V4Params,
+    /// Blocked IPv6 prefixes.
+    pub v6: V6Params,
+    /// Served IPv6 prefixes.
+    pub served_v6: V6Params,
+    /// Blocked names.
+    pub names: NameParams,
+}
+
+/// What a port is inspected for: the value of the 65,536-byte port map.
+pub mod port_class {
+    /// TLS ClientHello over TCP.
+    pub const TLS: u8 = 1 << 0;
+    /// HTTP/1 request head over TCP.
+    pub const HTTP: u8 = 1 << 1;
+    /// QUIC over UDP.
+    pub const QUIC: u8 = 1 << 2;
+}
+
+/// What a rule does, weakest first: the order decides between rules that hit the
+/// same packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Action {
+    /// Counted and reported as if enforced; the search goes on.
+    Observe = 0,
+    /// Dropped silently.
+    Drop = 1,
+    /// Sent out of another interface.
+    Redirect = 3,
+}
+
+impl Action {
+    /// The action with this discriminant; anything unknown drops, which cannot
+    /// happen with tables made by this version and fails closed otherwise.
+    #[inline(always)]
+    pub const fn from_u8(action: u8) -> Self {
+        match action {
+            0 => Self::Observe,
+            3 => Self::Redirect,
+            _ => Self::Drop,
+        }
+    }
+
+    /// The stable word used in policies, JSON and metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Observe => "observe",
+            Self::Drop => "drop",
+            Self::Redirect => "redirect",
+        }
+    }
+}
+
+/// An inclusive range of ports.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct PortRange {
+    /// First port.
+    pub first: u16,
+    /// Last port, not below `first`.
+    pub last: u16,
+}
+
+/// A rule as the kernel sees it: exactly one cache line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Rule {
+    /// [`Action`] discriminant.
+    pub action: u8,
+    /// IP protocol number that the rule is narrowed to; [`Rule::ANY_PROTOCOL`] for all.
+    pub protocol: u8,
+    /// Position of the rule's id among all ids, sorted: the last tie-breaker.
+    pub rank: u16,
+    /// Changes whenever the slot is given to another rule.
+    pub slot_version: u32,
+    /// In force from this CLOCK_TAI nanosecond on; 0 for always.
+    pub from_tai_ns: u64,
+    /// No longer in force from this CLOCK_TAI nanosecond on; `u64::MAX` for never.
+    pub until_tai_ns: u64,
+    /// Key of the redirect map, for [`Action::Redirect`].
+    pub redirect_index: u32,
+    /// How many of `ports` are used; 0 means every port, and no port needed.
+    pub port_count: u32,
+    /// Ports that the rule is narrowed to.
+    pub ports: [PortRange; PORT_RANGES_PER_RULE],
+}
+
+impl Rule {
+    /// Value of [`Rule::protocol`] for a rule that is not narrowed. 255 is reserved by IANA.
+    pub const ANY_PROTOCOL: u8 = 255;
+
+    /// A rule in force at all times, for every protocol and port.
+    pub const fn new(action: Action, rank: u16, slot_version: u32) -> Self {
+        Self {
+            action: action as u8,
+            protocol: Self::ANY_PROTOCOL,
+            rank,
+            slot_version,
+            from_tai_ns: 0,
+            until_tai_ns: u64::MAX,
+            redirect_index: 0,
+            port_count: 0,
+            ports: [PortRange { first: 0, last: 0 }; PORT_RANGES_PER_RULE],
+        }
+    }
+}
+
+/// One element of a rule set: the rules listed under one key, in the order in
+/// which they are tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SetRef(pub u32);
+
+impl SetRef {
+    /// The rule lists this key as `hosts`: hits only if the key is the whole name.
+    pub const EXACT: u32 = 1 << 16;
+    /// The rule lists this key as `domains` or as a prefix: hits the key and all under it.
+    pub const SUBTREE: u32 = 1 << 17;
+    /// No rule hits here or at any less specific key; combined with EXACT or SUBTREE.
+    pub const PROTECT: u32 = 1 << 18;
+    /// Last element of its set.
+    pub const LAST: u32 = 1 << 31;
+
+    /// Slot of the rule.
+    #[inline(always)]
+    pub const fn slot(self) -> u16 {
+        self.0 as u16
+    }
+
+    /// Whether any bit of `mask` is set.
+    #[inline(always)]
+    pub const fn has(self, mask: u32) -> bool {
+        self.0 & mask != 0
+    }
+}
+
+/// Per-CPU counters of one rule slot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct RuleCounters {
+    /// Packets that the rule decided, or observed.
+    pub packets: u64,
+    /// Their frame bytes.
+    pub bytes: u64,
+}
+
+/// A TCP or UDP flow as seen from its initiator. IPv4 addresses are mapped (`::ffff:a.b.c.d`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct FlowKey {
+    /// Source address, network byte order.
+    pub src: [u8; 16],
+    /// Destination address, network byte order.
+    pub dst: [u8; 16],
+    /// Source port, host byte order.
+    pub src_port: u16,
+    /// Destination port, host byte order.
+    pub dst_port: u16,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Zero.
+    pub reserved: [u8; 3],
+}
+
+/// What happens to a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+#[must_use]
+pub enum Verdict {
+    /// On to the network stack.
+    Pass = 0,
+    /// On to the network stack, hit by a rule that only observes.
+    Observe = 1,
+    /// Dropped.
+    Drop = 2,
+    /// Sent out of another interface.
+    Redirect = 4,
+}
+
+impl Verdict {
+    /// The verdict with this discriminant.
+    pub const fn from_u8(verdict: u8) -> Option<Self> {
+        match verdict {
+            0 => Some(Self::Pass),
+            1 => Some(Self::Observe),
+            2 => Some(Self::Drop),
+            4 => Some(Self::Redirect),
+            _ => None,
+        }
+    }
+
+    /// The stable word used in JSON.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Observe => "observe",
+            Self::Drop => "drop",
+            Self::Redirect => "redirect",
+        }
+    }
+}
+
+/// Application protocol of a payload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Protocol {
+    /// Not known.
+    None = 0,
+    /// TLS over TCP.
+    Tls = 1,
+    /// HTTP/1.
+    Http = 2,
+    /// QUIC.
+    Quic = 3,
+}
+
+impl Protocol {
+    /// The protocol with this discriminant.
+    pub const fn from_u8(protocol: u8) -> Option<Self> {
+        match protocol {
+            0 => Some(Self::None),
+            1 => Some(Self::Tls),
+            2 => Some(Self::Http),
+            3 => Some(Self::Quic),
+            _ => None,
+        }
+    }
+
+    /// The stable word used in JSON; `None` for [`Protocol::None`].
+    pub const fn as_str(self) -> Option<&'static str> {
+        match self {
+            Self::None => None,
+            Self::Tls => Some("tls"),
+            Self::Http => Some("http"),
+            Self::Quic => Some("quic"),
+        }
+    }
+}
+
+/// "No rule" where a slot is expected.
+pub const NO_SLOT: u16 = u16::MAX;
+
+/// What became of one packet: written to the trace map under [`feature::TRACE`],
+/// and the prefix of an [`Event`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Outcome {
+    /// [`Verdict`] discriminant.
+    pub verdict: u8,
+    /// [`crate::reason::Reason`] discriminant.
+    pub reason: u8,
+    /// [`Protocol`] discriminant.
+    pub protocol: u8,
+    /// Zero.
+    pub reserved: u8,
+    /// Slot of the deciding rule, else of the first observing rule, else [`NO_SLOT`].
+    pub slot: u16,
+    /// Bytes of `name` that are used.
+    pub name_len: u16,
+    /// Version of the slot's rule.
+    pub slot_version: u32,
+    /// Frame length in bytes.
+    pub frame_len: u32,
+    /// The name as sent, without trailing dots and port.
+    pub name: [u8; NAME_BYTES_MAX],
+}
+
+/// A sampled event in the ring buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Event {
+    /// CLOCK_TAI nanoseconds.
+    pub tai_ns: u64,
+    /// Generation that decided.
+    pub generation: u64,
+    /// The packet's addresses and ports, as the packet has them.
+    pub flow: FlowKey,
+    /// Ingress interface index.
+    pub ifindex: u32,
+    /// Frame length in bytes.
+    pub frame_len: u32,
+    /// Version of the slot's rule.
+    pub slot_version: u32,
+    /// Slot of the rule.
+    pub slot: u16,
+    /// Bytes of `name` that are used.
+    pub name_len: u16,
+    /// [`Verdict`] discriminant.
+    pub verdict: u8,
+    /// [`crate::reason::Reason`] discriminant.
+    pub reason: u8,
+    /// [`Protocol`] discriminant.
+    pub protocol: u8,
+    /// Zero.
+    pub reserved: [u8; 5],
+    /// The name that was hit, as sent; never the name of an allowed connection.
+    pub name: [u8; EVENT_NAME_BYTES],
+}
+
+const _: () = {
+    assert!(size_of::<Rule>() == 64);
+    assert!(size_of::<Line>() == 64);
+    assert!(size_of::<FlowKey>() == 40);
+    assert!(size_of::<Outcome>() == 16 + NAME_BYTES_MAX);
+    assert!(size_of::<Event>() == 80 + EVENT_NAME_BYTES);
+    assert!(size_of::<Config>() % 8 == 0);
+};

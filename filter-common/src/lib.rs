@@ -1,0 +1,14 @@
+//! The pure logic of edgefilter, compiled once for the kernel program and once
+//! for the host: wire formats, hellos, names, tables, verdicts, limits and the ABI.
+//!
+//! No dependencies, no allocation, no `unsafe`, no panics on any input. Side
+//! effects and raw memory come in through [`env::Env`].
+#![no_std]
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+pub mod abi;
+pub mod env;
+pub mod limits;
+pub mod reason;
+pub mod tables;

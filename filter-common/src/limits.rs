@@ -1,0 +1,52 @@
+//! Every limit of the data path, by name, with its reason. What lies beyond a
+//! limit has a counted [`crate::reason::Reason`].
+
+/// 802.1Q/802.1ad tags skipped on a frame. Linux itself needs a device per tag;
+/// two are QinQ, more are not seen on edges.
+pub const VLAN_TAGS_MAX: usize = 4;
+
+/// IPv6 extension headers skipped. Linux accepts destination options in any
+/// number (40 were tried); the bound keeps the verifier's walk finite.
+pub const IPV6_EXTENSIONS_MAX: usize = 48;
+
+/// Port ranges in one rule, so that a rule stays one cache line.
+pub const PORT_RANGES_PER_RULE: usize = 8;
+
+/// Rules that may list the same prefix or name, so that a hit stays bounded.
+pub const RULES_PER_KEY_MAX: usize = 16;
+
+/// Names on one chain of suffixes that a policy may list (`a.example`,
+/// `b.a.example`, …), so that the candidates of one lookup fit the scratch area.
+pub const NAME_CANDIDATES_MAX: usize = 16;
+
+/// Rules in a policy, and slots in the counter map (16 bytes a slot and CPU).
+/// Long lists belong in one rule's files, not in many rules.
+pub const RULES_MAX: usize = 16_384;
+
+/// Longest name that is matched; DNS allows 253 characters, TLS 65,535.
+pub const NAME_BYTES_MAX: usize = 256;
+
+/// Bytes of a name that an event carries.
+pub const EVENT_NAME_BYTES: usize = 256;
+
+/// Bytes of a flow's stream that are kept and parsed: a 16 KiB hello and the
+/// record headers around it. A power of two, so that an index is one mask.
+pub const STREAM_BYTES_MAX: usize = 32_768;
+
+/// Longest ClientHello handshake message that is parsed.
+pub const HELLO_BYTES_MAX: usize = 16_384 + 4;
+
+/// Devices that rules may redirect to.
+pub const REDIRECT_TARGETS_MAX: usize = 64;
+
+/// Bytes of the event ring buffer.
+pub const EVENT_RING_BYTES: usize = 1 << 20;
+
+/// Length of the window in which a CPU's events are bounded.
+pub const EVENT_WINDOW_JIFFIES: u64 = 64;
+
+const _: () = {
+    assert!(STREAM_BYTES_MAX.is_power_of_two());
+    assert!(HELLO_BYTES_MAX < STREAM_BYTES_MAX);
+    assert!(RULES_MAX < u16::MAX as usize);
+};

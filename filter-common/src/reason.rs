@@ -1,0 +1,78 @@
+//! Why a packet got its verdict: one counter each.
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $name:ident = $word:literal,)*) => {
+        /// Why a packet got its verdict. The discriminant indexes the per-CPU reason counters.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(u8)]
+        pub enum Reason { $($(#[$doc])* $name,)* }
+
+        impl Reason {
+            /// Every reason, in the order of the discriminants.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// The stable word used in JSON and metrics.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$name => $word,)* }
+            }
+
+            /// The reason with this discriminant.
+            pub const fn from_u8(reason: u8) -> Option<Self> {
+                if (reason as usize) < Self::ALL.len() {
+                    Some(Self::ALL[reason as usize])
+                } else {
+                    None
+                }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// Parsed as far as the policy needs; no rule in force hits.
+    NoMatch = "no_match",
+    /// A rule hit the source address.
+    OriginSource = "origin_source",
+    /// A rule hit the destination address.
+    OriginDestination = "origin_destination",
+    /// A rule hit the hostname.
+    Hostname = "hostname",
+    /// A `redirect` rule hit, but the frame could not be sent to its interface; dropped.
+    RedirectFailed = "redirect_failed",
+    /// Neither IPv4 nor IPv6.
+    NotIp = "not_ip",
+    /// The frame ends before the headers it announces.
+    Truncated = "truncated",
+    /// More VLAN tags than are looked behind.
+    VlanDepth = "vlan_depth",
+    /// An IP header that no host accepts: version, lengths or checksum.
+    BadIp = "bad_ip",
+    /// More IPv6 extension headers than are looked behind.
+    ExtensionDepth = "extension_depth",
+    /// A later fragment: it carries no ports and no start of a hello.
+    LaterFragment = "later_fragment",
+    /// A first fragment towards an inspected port.
+    FirstFragment = "first_fragment",
+    /// A TCP or UDP header that no host accepts: data offset, length or checksum.
+    BadTransport = "bad_transport",
+    /// Payload on an inspected port that is not the start of the protocol expected there.
+    OtherProtocol = "other_protocol",
+    /// The hello is not complete yet.
+    HelloIncomplete = "hello_incomplete",
+    /// Payload beyond a gap in an undecided stream: held back, the sender repeats it.
+    HeldBack = "held_back",
+    /// A ClientHello or request head that breaks its own lengths.
+    HelloMalformed = "hello_malformed",
+    /// A ClientHello or request head longer than is kept.
+    HelloTooLong = "hello_too_long",
+    /// A ClientHello without a server name, or a request without a Host.
+    NoName = "no_name",
+    /// A name that is not letters, digits, hyphens, dots and underscores, or too long; no rule hits it as sent.
+    OddName = "odd_name",
+    /// A QUIC long-header packet to an inspected port: QUIC names are not read yet.
+    QuicUnread = "quic_unread",
+    /// HTTP/2 with prior knowledge: its names are not read.
+    Http2 = "http2",
+}
+
+const _: () = assert!(Reason::ALL.len() <= 64);

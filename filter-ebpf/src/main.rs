@@ -1,0 +1,3 @@
+//! The XDP program of edgefilter.
+#![no_std]
+#![no_main]

@@ -1,0 +1,123 @@
+//! A policy compiled into a generation: tables, rules, constants and the metadata
+//! that lets any later process say what the kernel enforces.
+
+use filter_common::{
+    abi::{Config, Line, Rule, Table},
+    limits,
+};
+use serde::{Deserialize, Serialize};
+
+/// Facts about this host and moment that a compilation depends on, gathered by the caller
+/// so that compiling is a pure function.
+#[derive(Clone, Debug, Default)]
+pub struct HostFacts {
+    /// The host's own addresses: served by default, and protected.
+    pub own_addresses: Vec<std::net::IpAddr>,
+    /// Gateways, resolvers, the operator's SSH peer: protected.
+    pub lifelines: Vec<std::net::IpAddr>,
+    /// Kernel's offset of CLOCK_TAI from UTC in seconds.
+    pub tai_offset_s: i64,
+}
+
+/// Whether names are read on a live interface or in a capture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Attached to interfaces.
+    Live,
+    /// Fed with captured frames: every destination is served, outcomes are traced, names are
+    /// read even if no rule has one.
+    Replay {
+        /// Judge IP and TCP checksums.
+        checksums: bool,
+    },
+}
+
+/// Everything the kernel needs for one generation, before any system call.
+#[derive(Clone, Debug)]
+pub struct Compiled {
+    /// Load-time constants; `generation` is filled in by the datapath.
+    pub config: Config,
+    /// Contents of each table, in the order of [`Table::ALL`]; never empty (one zero line at least).
+    pub tables: [Vec<Line>; Table::ALL.len()],
+    /// The rule table by slot, at most [`limits::RULES_MAX`]; unused slots hold a rule that is never in force.
+    pub rules: Vec<Rule>,
+    /// `port_class` bits of every port.
+    pub ports: Box<[u8; 65_536]>,
+    /// Interfaces that rules redirect to, by key of the redirect map.
+    pub redirect_interfaces: Vec<String>,
+    /// What is stored with the generation.
+    pub meta: Meta,
+}
+
+/// Stored as JSON with the generation's pins.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Meta {
+    /// [`filter_common::abi::ABI_VERSION`] of the writer.
+    pub abi: u32,
+    /// Version of the edgefilter that wrote it.
+    pub version: String,
+    /// Number of the generation; 0 before it is installed.
+    pub generation: u64,
+    /// When it was compiled.
+    pub compiled_at: jiff::Timestamp,
+    /// Digest of the policy, see [`crate::policy::model::Policy::digest`].
+    pub policy_digest: String,
+    /// Digest of everything else the tables depend on (host configuration and facts).
+    pub host_digest: String,
+    /// The policy file, for people.
+    pub policy_path: Option<String>,
+    /// The load-time constants' parts that `explain` needs to search the live tables.
+    pub rules: Vec<MetaRule>,
+    /// Slots of the previous generation's rules that are gone: not given away until the next generation.
+    pub retired_slots: Vec<u16>,
+    /// Slot versions handed out so far, by slot.
+    pub slot_versions: Vec<u32>,
+    /// Findings of the compiler, ready to print.
+    pub warnings: Vec<String>,
+}
+
+/// What is remembered of one rule.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct MetaRule {
+    /// Index in the rule table and the counters.
+    pub slot: u16,
+    /// Version of the slot.
+    pub slot_version: u32,
+    /// The rule's id.
+    pub id: String,
+    /// Word of the action.
+    pub action: String,
+    /// Target of a redirect.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub redirect_interface: Option<String>,
+    /// Number of exact names.
+    pub hosts: usize,
+    /// Number of domains.
+    pub domains: usize,
+    /// Number of prefixes.
+    pub origins: usize,
+    /// As in the policy, `443` or `8000-8010`.
+    pub ports: Vec<String>,
+    /// As in the policy.
+    pub protocol: Option<u8>,
+    /// As in the policy.
+    pub title: Option<String>,
+    /// As in the policy.
+    pub reason: Option<String>,
+    /// As in the policy.
+    pub statement: Option<String>,
+    /// As in the policy.
+    pub authority: Option<String>,
+    /// As in the policy.
+    pub reference: Option<String>,
+    /// As in the policy.
+    pub approved_by: Vec<String>,
+    /// As in the policy.
+    pub from: Option<jiff::Timestamp>,
+    /// As in the policy.
+    pub until: Option<jiff::Timestamp>,
+    /// As in the policy.
+    pub review_by: Option<jiff::Timestamp>,
+}
+
+const _: () = assert!(limits::RULES_MAX <= u16::MAX as usize);

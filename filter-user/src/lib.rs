@@ -1,0 +1,5 @@
+//! edgefilter's user space as a library: policy, compiler, data path control,
+//! replay and the commands of the binary.
+
+pub mod compile;
+pub mod policy;

@@ -1,0 +1,3 @@
+//! Policy and host configuration.
+
+pub mod model;

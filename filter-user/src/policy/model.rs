@@ -1,0 +1,135 @@
+//! A policy and a host configuration after parsing and validation: what the
+//! compiler works on. Invalid values cannot be represented or were refused.
+
+use std::{fmt, path::PathBuf};
+
+use filter_common::abi::{Action, PortRange};
+use ipnet::IpNet;
+use jiff::Timestamp;
+
+/// A hostname as the tables hold it: IDNA-mapped, lower-case ASCII, no trailing dot, 1 to 253 bytes.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct HostName(pub(super) Box<str>);
+
+impl HostName {
+    /// The name in its canonical form.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for HostName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Everything that `policy.toml`, its list files and `policy.d/` say.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Policy {
+    /// The rules, sorted by id.
+    pub rules: Vec<Rule>,
+    /// Non-fatal findings, ready to print.
+    pub warnings: Vec<String>,
+    /// SHA-256 over the canonical form of the rules, in hexadecimal: equal for equal meaning.
+    pub digest: String,
+}
+
+/// One `[[rule]]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rule {
+    /// Stable label in counters, logs and metrics.
+    pub id: String,
+    /// What happens to a hit.
+    pub action: Action,
+    /// Interface that [`Action::Redirect`] sends to.
+    pub redirect_interface: Option<String>,
+    /// Exactly these names.
+    pub hosts: Vec<HostName>,
+    /// These names and everything under them.
+    pub domains: Vec<HostName>,
+    /// Origin prefixes without host bits.
+    pub origins: Vec<IpNet>,
+    /// Ports the rule is narrowed to; empty for all. At most
+    /// [`filter_common::limits::PORT_RANGES_PER_RULE`].
+    pub ports: Vec<PortRange>,
+    /// IP protocol number the rule is narrowed to.
+    pub protocol: Option<u8>,
+    /// Headline of the block page.
+    pub title: Option<String>,
+    /// Why.
+    pub reason: Option<String>,
+    /// Link to the public statement.
+    pub statement: Option<String>,
+    /// Who ordered it.
+    pub authority: Option<String>,
+    /// File or case number.
+    pub reference: Option<String>,
+    /// Who approved it.
+    pub approved_by: Vec<String>,
+    /// In force from.
+    pub from: Option<Timestamp>,
+    /// In force until, not including.
+    pub until: Option<Timestamp>,
+    /// When it is to be looked at again.
+    pub review_by: Option<Timestamp>,
+}
+
+/// Everything that `edgefilter.toml` and the command line say about this host.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HostConfig {
+    /// Interfaces to attach to.
+    pub interfaces: Vec<InterfaceConfig>,
+    /// Policy file to follow.
+    pub policy: Option<PathBuf>,
+    /// Addresses on which names are read; `None` for the host's own.
+    pub serves: Option<Vec<IpNet>>,
+    /// Ports inspected for TLS.
+    pub tls: InspectPorts,
+    /// Ports inspected for HTTP/1.
+    pub http: InspectPorts,
+    /// Ports inspected for QUIC.
+    pub quic: InspectPorts,
+    /// Prefixes that no rule may hit.
+    pub protect_prefixes: Vec<IpNet>,
+    /// Names that no rule may hit.
+    pub protect_names: Vec<HostName>,
+    /// Names that no rule may hit, with everything under them.
+    pub protect_domains: Vec<HostName>,
+    /// Whether the host's own addresses, gateways, resolvers and the operator's SSH peer are protected.
+    pub protect_self: bool,
+    /// Most events one CPU emits per [`filter_common::limits::EVENT_WINDOW_JIFFIES`]; 0 turns events off.
+    pub events_per_window: u32,
+    /// Debug messages of the kernel program.
+    pub debug: bool,
+}
+
+/// One interface to attach to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InterfaceConfig {
+    /// Name in the controller's network namespace.
+    pub name: String,
+    /// How to attach.
+    pub mode: AttachMode,
+}
+
+/// How the program is attached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AttachMode {
+    /// Native if the driver can, else generic, and say so.
+    #[default]
+    Auto,
+    /// In the driver; an error if it cannot.
+    Native,
+    /// In the network core, after the skb was made.
+    Generic,
+}
+
+/// Ports inspected for one protocol.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum InspectPorts {
+    /// Every port; the first bytes decide.
+    Any,
+    /// These ports.
+    List(Vec<u16>),
+}
