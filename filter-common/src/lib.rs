@@ -12,6 +12,7 @@ extern crate std;
 
 pub mod abi;
 pub mod env;
+pub mod flow;
 pub mod hello;
 pub mod hit;
 pub mod hostname;
