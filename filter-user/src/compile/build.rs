@@ -18,7 +18,7 @@ use super::place::place;
 /// enough; the bound ends the search for keys that cannot be placed (duplicates).
 const ATTEMPTS_MAX: u32 = 12;
 
-/// Bits of Bloom filter per entry: about 0.4 % false positives; more leaves the cache.
+/// Bits of Bloom filter per entry: about 0.5 % false positives; more leaves the cache.
 const BLOOM_BITS_PER_ENTRY: usize = 16;
 
 /// Entries per Bloom filter line.
