@@ -99,7 +99,7 @@ fn protected_names_and_domains_are_excepted_from_blocked_domains() {
     }]);
     let host = HostConfig {
         protect_names: names_of(&["status.example", "own.test"]),
-        protect_domains: names_of(&["bank.example"]),
+        protect_domains: names_of(&["bank.example", "www.bank.example"]),
         ..host()
     };
     let compiled = compiled(&policy, &host);
