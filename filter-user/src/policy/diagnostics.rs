@@ -75,7 +75,10 @@ pub(super) struct Finding {
 #[derive(Debug)]
 enum Place {
     Span(Span),
-    File(PathBuf),
+    File {
+        path: PathBuf,
+        position: Option<(usize, usize)>,
+    },
 }
 
 impl Finding {
@@ -93,7 +96,10 @@ impl Finding {
     /// A file that cannot be read.
     pub(super) fn unreadable(path: &Path, error: &ReadError) -> Self {
         Self {
-            place: Place::File(path.into()),
+            place: Place::File {
+                path: path.into(),
+                position: error.position(),
+            },
             message: error.to_string(),
             label: String::new(),
             related: None,
@@ -196,7 +202,7 @@ fn diagnostic(finding: &Finding, sources: &Sources) -> Diagnostic {
             sources.source(span.source).path.clone(),
             Some(sources.position(*span)),
         ),
-        Place::File(path) => (path.clone(), None),
+        Place::File { path, position } => (path.clone(), *position),
     };
     Diagnostic {
         file,
@@ -229,7 +235,13 @@ fn line(finding: &Finding, sources: &Sources) -> String {
 fn render(finding: &Finding, sources: &Sources) -> String {
     let title = Level::ERROR.primary_title(&finding.message);
     let mut group = match &finding.place {
-        Place::File(path) => title.element(Origin::path(path.display().to_string())),
+        Place::File { path, position } => {
+            let origin = Origin::path(path.display().to_string());
+            title.element(match *position {
+                Some((line, column)) => origin.line(line).char_column(column),
+                None => origin,
+            })
+        }
         Place::Span(span) => {
             let mark = AnnotationKind::Primary;
             underline(

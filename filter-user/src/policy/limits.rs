@@ -64,3 +64,10 @@ pub const TIME_SECOND_MIN: i64 = 0;
 /// Last second that `from` and `until` may name: 2500-01-01T00:00:00Z. The kernel compares unsigned 64-bit
 /// nanoseconds, which end in 2554.
 pub const TIME_SECOND_MAX: i64 = 16_725_225_600;
+
+/// Events that one CPU emits per window unless configured: about 250 a second at 250 jiffies a second,
+/// enough to see what is going on and far from what a ring buffer of 1 MiB holds.
+pub const EVENTS_PER_WINDOW_DEFAULT: u32 = 64;
+
+/// Most events per window that can be configured: more than a CPU's share of packets in that time.
+pub const EVENTS_PER_WINDOW_MAX: u32 = 1_000_000;

@@ -71,7 +71,7 @@ pub(super) enum ReadError {
     TooLarge { bytes: u64, limit: u64 },
     #[error("with this file the policy's files exceed {SOURCE_BYTES_MAX} bytes")]
     TotalTooLarge,
-    #[error("the file is not text: byte {byte:#04x} on line {line}, column {column} is not UTF-8")]
+    #[error("the file is not text: byte {byte:#04x} is not UTF-8")]
     NotText {
         byte: u8,
         line: usize,
@@ -80,6 +80,18 @@ pub(super) enum ReadError {
 }
 
 impl ReadError {
+    /// Line and column of what is wrong, if it is at one place.
+    pub(super) fn position(&self) -> Option<(usize, usize)> {
+        match self {
+            Self::NotText { line, column, .. } => Some((*line, *column)),
+            Self::Io(_)
+            | Self::Directory
+            | Self::Special
+            | Self::TooLarge { .. }
+            | Self::TotalTooLarge => None,
+        }
+    }
+
     /// What to do.
     pub(super) fn help(&self) -> &'static str {
         match self {

@@ -1,0 +1,224 @@
+//! The names and prefixes of a rule: parsed, held against the guardrails, sorted.
+
+use ipnet::IpNet;
+
+use super::{
+    diagnostics::{Finding, Findings, quoted},
+    limits::{IPV4_PREFIX_LEN_MIN, IPV6_PREFIX_LEN_MIN, KEYS_MAX},
+    model::HostName,
+    name::NameError,
+    prefix::{PrefixError, parse_prefix},
+    rule::Overrides,
+    source::{BOM, Located, SourceId, Sources, Span},
+};
+
+/// What a rule lists: a name or a prefix.
+pub(super) trait Key: Sized + Ord {
+    /// Parses one entry and holds it against the guardrails.
+    fn parse(text: &str, overrides: Overrides) -> Result<Self, KeyError>;
+
+    /// A number that orders keys like `Ord`, except that different keys may share it: comparing
+    /// integers beside each other beats following two pointers.
+    fn rank(&self) -> u64;
+
+    /// For messages.
+    fn show(&self) -> String;
+}
+
+/// Why a rule may not list something.
+pub(super) enum KeyError {
+    Name(NameError),
+    PublicSuffix,
+    Prefix(PrefixError),
+    Wide { length_min: u8 },
+}
+
+impl KeyError {
+    fn finding(&self, text: &str, span: Span) -> Finding {
+        let text = quoted(text);
+        match self {
+            Self::Name(error) => Finding::at(span, format!("{text}: {error}")).help(error.help()),
+            Self::PublicSuffix => Finding::at(
+                span,
+                format!("{text} is a public suffix: names of many owners are under it"),
+            )
+            .help("list the names that are meant, or add `allow_public_suffix = true` to the rule"),
+            Self::Prefix(error) => Finding::at(span, format!("{text}: {error}")).help(error.help()),
+            Self::Wide { length_min } => {
+                Finding::at(span, format!("{text} is wider than a /{length_min}")).help(
+                    "list the prefixes that are meant, or add `allow_wide = true` to the rule",
+                )
+            }
+        }
+    }
+}
+
+impl Key for HostName {
+    fn parse(text: &str, overrides: Overrides) -> Result<Self, KeyError> {
+        let name = HostName::parse(text).map_err(KeyError::Name)?;
+        if !overrides.public_suffix && name.is_public_suffix() {
+            return Err(KeyError::PublicSuffix);
+        }
+        Ok(name)
+    }
+
+    fn rank(&self) -> u64 {
+        let bytes = self.as_str().as_bytes();
+        let mut first = [0; 8];
+        let count = bytes.len().min(first.len());
+        first[..count].copy_from_slice(&bytes[..count]);
+        u64::from_be_bytes(first)
+    }
+
+    fn show(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Key for IpNet {
+    fn parse(text: &str, overrides: Overrides) -> Result<Self, KeyError> {
+        let net = parse_prefix(text).map_err(KeyError::Prefix)?;
+        let length_min = match net {
+            Self::V4(_) => IPV4_PREFIX_LEN_MIN,
+            Self::V6(_) => IPV6_PREFIX_LEN_MIN,
+        };
+        if !overrides.wide && net.prefix_len() < length_min {
+            return Err(KeyError::Wide { length_min });
+        }
+        Ok(net)
+    }
+
+    fn rank(&self) -> u64 {
+        // IPv4 before IPv6, as `Ord` has it.
+        match self {
+            Self::V4(net) => u64::from(net.addr().to_bits()),
+            Self::V6(net) => (net.addr().to_bits() >> 65) as u64 | 1 << 63,
+        }
+    }
+
+    fn show(&self) -> String {
+        self.to_string()
+    }
+}
+
+/// Reads entries into lists, and counts them.
+#[derive(Debug, Default)]
+pub(super) struct KeyReader {
+    count: usize,
+}
+
+impl KeyReader {
+    /// Parses one entry into `keys`. `false` when the policy is full and reading must end.
+    pub(super) fn push<K: Key>(
+        &mut self,
+        text: &str,
+        span: Span,
+        overrides: Overrides,
+        keys: &mut Vec<Located<K>>,
+        findings: &mut Findings,
+    ) -> bool {
+        if self.count == KEYS_MAX {
+            findings.error(
+                Finding::at(
+                    span,
+                    format!("more than {KEYS_MAX} names and prefixes in the policy"),
+                )
+                .help("shorten the lists, for example by joining neighbouring prefixes"),
+            );
+            self.count += 1;
+        }
+        if self.count > KEYS_MAX {
+            return false;
+        }
+        self.count += 1;
+        match K::parse(text, overrides) {
+            Ok(value) => keys.push(Located { value, span }),
+            Err(error) => findings.error_with(|| error.finding(text, span)),
+        }
+        true
+    }
+
+    /// Reads a list file: one entry a line, `#` begins a comment, blank lines are skipped; a byte
+    /// order mark and carriage returns are no part of entries.
+    pub(super) fn read_list<K: Key>(
+        &mut self,
+        id: SourceId,
+        sources: &Sources,
+        overrides: Overrides,
+        keys: &mut Vec<Located<K>>,
+        findings: &mut Findings,
+    ) {
+        let text = sources.source(id).text.as_str();
+        let mut line_start = 0;
+        while line_start < text.len() {
+            let rest = &text[line_start..];
+            let line = rest.split_once('\n').map_or(rest, |(line, _)| line);
+            let entry = line.split_once('#').map_or(line, |(entry, _)| entry);
+            let indented = entry.trim_start_matches(|c: char| c.is_whitespace() || c == BOM);
+            let start = line_start + (entry.len() - indented.len());
+            let entry = indented.trim_end();
+            line_start += line.len() + 1;
+            if entry.is_empty() {
+                continue;
+            }
+            let span = id.span(start..start + entry.len());
+            if !self.push(entry, span, overrides, keys, findings) {
+                return;
+            }
+        }
+    }
+}
+
+/// Sorts a rule's list and takes out what it says twice, with one warning.
+pub(super) fn sort<K: Key>(
+    keys: Vec<Located<K>>,
+    rule: &str,
+    findings: &mut Findings,
+) -> Vec<Located<K>> {
+    let mut keys = in_order(keys);
+    let count = keys.len();
+    let mut first_twice = None;
+    keys.dedup_by(|later, earlier| {
+        let is_same = later.value == earlier.value;
+        if is_same && first_twice.is_none() {
+            first_twice = Some((later.span, later.value.show()));
+        }
+        is_same
+    });
+    if let Some((span, shown)) = first_twice {
+        let others = match count - keys.len() - 1 {
+            0 => String::new(),
+            others => format!(", and {others} others"),
+        };
+        let message = format!("rule {} lists {shown} more than once{others}", quoted(rule));
+        findings
+            .warning(Finding::at(span, message).help("the repetition has no effect; remove it"));
+    }
+    keys
+}
+
+/// By key, equal ones by place. Lists are often sorted already; else a million strings are sorted by
+/// their first bytes, which are side by side, and not by following two million pointers.
+fn in_order<K: Key>(keys: Vec<Located<K>>) -> Vec<Located<K>> {
+    if keys.is_sorted_by(|a, b| a.value <= b.value) {
+        return keys;
+    }
+    let mut order: Vec<(u64, u32)> = keys
+        .iter()
+        .enumerate()
+        .map(|(at, key)| (key.value.rank(), at as u32))
+        .collect();
+    let key = |at: u32| &keys[at as usize];
+    order.sort_unstable_by(|&(rank_a, a), &(rank_b, b)| {
+        let by_key = || key(a).value.cmp(&key(b).value);
+        rank_a
+            .cmp(&rank_b)
+            .then_with(by_key)
+            .then_with(|| a.cmp(&b))
+    });
+    let mut keys: Vec<Option<Located<K>>> = keys.into_iter().map(Some).collect();
+    order
+        .into_iter()
+        .filter_map(|(_, at)| keys[at as usize].take())
+        .collect()
+}
