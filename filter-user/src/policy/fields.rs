@@ -1,5 +1,7 @@
 //! TOML tables taken apart key by key, so that one run finds every mistake and not only the first.
 
+use std::fmt;
+
 use serde::{Deserialize, Deserializer, de};
 use toml::{
     Spanned,
@@ -214,6 +216,15 @@ pub(super) enum Scalar {
     Text(String),
 }
 
+impl fmt::Display for Scalar {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Integer(number) => number.fmt(f),
+            Self::Text(text) => f.write_str(&quoted(text)),
+        }
+    }
+}
+
 impl<'de> Deserialize<'de> for Scalar {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Visitor;
@@ -221,7 +232,7 @@ impl<'de> Deserialize<'de> for Scalar {
         impl de::Visitor<'_> for Visitor {
             type Value = Scalar;
 
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a number or a string")
             }
 
@@ -252,7 +263,7 @@ impl<'de> Deserialize<'de> for Scalars {
         impl<'de> de::Visitor<'de> for Visitor {
             type Value = Scalars;
 
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a number, a string or a list of them")
             }
 

@@ -288,10 +288,14 @@ fn parse_each<T: Ord>(
 }
 
 fn take_events(mut fields: Fields<'_>, config: &mut HostConfig, findings: &mut Findings) {
-    if let Some(per_window) = fields.take::<i64>("per_window", findings) {
-        match u32::try_from(per_window.value) {
-            Ok(count) if count <= EVENTS_PER_WINDOW_MAX => config.events_per_window = count,
-            Ok(_) | Err(_) => findings.error(
+    if let Some(per_window) = fields.take::<Scalar>("per_window", findings) {
+        let count = match per_window.value {
+            Scalar::Integer(count) => u32::try_from(count).ok(),
+            Scalar::Text(_) => None,
+        };
+        match count.filter(|&count| count <= EVENTS_PER_WINDOW_MAX) {
+            Some(count) => config.events_per_window = count,
+            None => findings.error(
                 Finding::at(per_window.span, "this is not a possible number of events")
                     .help(format!("use 0 for none, up to {EVENTS_PER_WINDOW_MAX}")),
             ),

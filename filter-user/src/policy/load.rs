@@ -13,7 +13,7 @@ use super::{
     conflict::check_conflicts,
     diagnostics::{Finding, Findings, PolicyError, quoted},
     digest::digest,
-    fields::Fields,
+    fields::{Fields, Scalar},
     keys::{Key, KeyReader, sort},
     limits::{LIST_FILE_BYTES_MAX, POLICY_DIRECTORY_FILES_MAX, POLICY_FILE_BYTES_MAX},
     model::{Policy, Rule},
@@ -25,7 +25,7 @@ use super::{
 const POLICY_DIRECTORY: &str = "policy.d";
 
 /// The only `version` of the format.
-const FORMAT_VERSION: i64 = 1;
+const FORMAT_VERSION: Scalar = Scalar::Integer(1);
 
 /// Reads a policy file, the list files that it names, and `policy.d/*.toml` beside it.
 ///
@@ -245,7 +245,7 @@ fn check_version(fields: &mut Fields<'_>, findings: &mut Findings) {
     if !fields.has("version") {
         findings.error(Finding::at(fields.span, "this policy file has no `version`").help(HELP));
     }
-    let version: Option<Located<i64>> = fields.take("version", findings);
+    let version: Option<Located<Scalar>> = fields.take("version", findings);
     if let Some(version) = version
         && version.value != FORMAT_VERSION
     {

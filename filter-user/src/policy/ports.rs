@@ -3,7 +3,7 @@
 use filter_common::abi::PortRange;
 
 use super::{
-    diagnostics::{Finding, Findings, quoted},
+    diagnostics::{Finding, Findings},
     fields::{Scalar, Scalars},
     source::Located,
 };
@@ -28,13 +28,9 @@ pub(super) fn parse_ports(ports: Located<Scalars>, findings: &mut Findings) -> V
         match parse_range(&item.value) {
             Some(range) => ranges.push(range),
             None => findings.error_with(|| {
-                let shown = match &item.value {
-                    Scalar::Integer(number) => number.to_string(),
-                    Scalar::Text(text) => quoted(text),
-                };
                 Finding::at(
                     item.span,
-                    format!("{shown} is not a port or a range of ports"),
+                    format!("{} is not a port or a range of ports", item.value),
                 )
                 .help(
                     "write a port from 1 to 65535, as in `443`, or a range, as in `\"8000-8010\"`",
