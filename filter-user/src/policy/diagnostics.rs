@@ -81,6 +81,16 @@ enum Place {
     },
 }
 
+impl Place {
+    /// By file in the order of reading and by line; files that could not be read come last.
+    fn order(&self) -> (bool, Option<Span>) {
+        match self {
+            Self::Span(span) => (false, Some(*span)),
+            Self::File { .. } => (true, None),
+        }
+    }
+}
+
 impl Finding {
     /// A finding about the text at `span`.
     pub(super) fn at(span: Span, message: impl Into<String>) -> Self {
@@ -166,12 +176,14 @@ impl Findings {
 
     /// The errors, rendered.
     pub(super) fn report(&self, sources: &Sources) -> Report {
-        let mut rendered: Vec<_> = self.errors.iter().map(|f| render(f, sources)).collect();
+        let mut errors: Vec<&Finding> = self.errors.iter().collect();
+        errors.sort_by_key(|finding| finding.place.order());
+        let mut rendered: Vec<_> = errors.iter().map(|f| render(f, sources)).collect();
         if self.more_errors > 0 {
             rendered.push(format!("error: and {} more", self.more_errors));
         }
         Report {
-            diagnostics: self.errors.iter().map(|f| diagnostic(f, sources)).collect(),
+            diagnostics: errors.iter().map(|f| diagnostic(f, sources)).collect(),
             more: self.more_errors,
             rendered: rendered.join("\n\n"),
         }
@@ -364,7 +376,9 @@ mod tests {
         findings: impl FnOnce(&dyn Fn(Range<usize>) -> Span) -> Findings,
     ) -> String {
         let mut sources = Sources::default();
-        let id = sources.add(Path::new("policy.toml"), text.into());
+        let id = sources
+            .add(Path::new("policy.toml"), text.into(), u64::MAX)
+            .unwrap();
         findings(&|range| id.span(range)).report(&sources).rendered
     }
 

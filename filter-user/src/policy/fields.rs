@@ -38,7 +38,7 @@ impl<'i> Fields<'i> {
             let span = source.span(error.span().unwrap_or(mark..mark));
             findings.error_with(|| {
                 let finding = Finding::at(span, error.message().replace('\n', "; "));
-                finding.help("this is not valid TOML, see https://toml.io/en/v1.0.0")
+                finding.help("this is not valid TOML, see https://toml.io")
             });
         }
         errors.is_empty().then(|| Self {

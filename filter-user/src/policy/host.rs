@@ -21,7 +21,7 @@ use super::{
     name::NameError,
     ports::parse_ports,
     prefix::{PrefixError, parse_prefix},
-    source::{Located, SourceId, Sources},
+    source::{Located, ReadError, SourceId, Sources},
 };
 
 /// Reads `edgefilter.toml`.
@@ -31,16 +31,8 @@ use super::{
 /// Everything that is wrong with it, with file, line and column.
 pub fn load_host_config(path: &Path) -> Result<HostConfig, ConfigError> {
     let mut sources = Sources::default();
-    let mut findings = Findings::default();
-    match sources.read(path, CONFIG_FILE_BYTES_MAX) {
-        Ok(id) => parse(&sources, id, directory_of(path), findings),
-        Err(error) => {
-            findings.error(Finding::unreadable(path, &error));
-            Err(ConfigError {
-                report: findings.report(&sources),
-            })
-        }
-    }
+    let read = sources.read(path, CONFIG_FILE_BYTES_MAX);
+    parse(&sources, read, path, directory_of(path))
 }
 
 /// Parses a configuration that is not in a file of its own. `name` stands for it in messages; the
@@ -55,19 +47,25 @@ pub fn parse_host_config(
     base_dir: &Path,
 ) -> Result<HostConfig, ConfigError> {
     let mut sources = Sources::default();
-    let id = sources.add(name, text.into());
-    parse(&sources, id, base_dir, Findings::default())
+    let read = sources.add(name, text.into(), CONFIG_FILE_BYTES_MAX);
+    parse(&sources, read, name, base_dir)
 }
 
 fn parse(
     sources: &Sources,
-    id: SourceId,
+    read: Result<SourceId, ReadError>,
+    path: &Path,
     base_dir: &Path,
-    mut findings: Findings,
 ) -> Result<HostConfig, ConfigError> {
-    let text = sources.source(id).text.as_str();
-    let config = Fields::parse(text, id, &mut findings)
-        .map(|fields| take_config(fields, id, base_dir, &mut findings));
+    let mut findings = Findings::default();
+    let config = match read {
+        Ok(id) => Fields::parse(&sources.source(id).text, id, &mut findings)
+            .map(|fields| take_config(fields, id, base_dir, &mut findings)),
+        Err(error) => {
+            findings.error(Finding::unreadable(path, &error));
+            None
+        }
+    };
     match config {
         Some(config) if !findings.has_errors() => Ok(config),
         Some(_) | None => Err(ConfigError {

@@ -4,7 +4,7 @@ use ipnet::IpNet;
 
 use super::{
     diagnostics::{Finding, Findings, quoted},
-    limits::{IPV4_PREFIX_LEN_MIN, IPV6_PREFIX_LEN_MIN, KEYS_MAX},
+    limits::{IPV4_PREFIX_LEN_MIN, IPV6_PREFIX_LEN_MIN},
     model::HostName,
     name::NameError,
     prefix::{PrefixError, parse_prefix},
@@ -101,14 +101,24 @@ impl Key for IpNet {
     }
 }
 
-/// Reads entries into lists, and counts them.
-#[derive(Debug, Default)]
+/// Reads entries into lists, as many as the policy has room for.
+#[derive(Debug)]
 pub(super) struct KeyReader {
-    count: usize,
+    room: usize,
+    is_full: bool,
 }
 
 impl KeyReader {
-    /// Parses one entry into `keys`. `false` when the policy is full and reading must end.
+    /// A reader for this many entries, usually [`super::limits::KEYS_MAX`].
+    pub(super) fn new(room: usize) -> Self {
+        Self {
+            room,
+            is_full: false,
+        }
+    }
+
+    /// Parses one entry into `keys`. `false` when the policy is full and reading must end; that is
+    /// noted once.
     pub(super) fn push<K: Key>(
         &mut self,
         text: &str,
@@ -117,20 +127,17 @@ impl KeyReader {
         keys: &mut Vec<Located<K>>,
         findings: &mut Findings,
     ) -> bool {
-        if self.count == KEYS_MAX {
-            findings.error(
-                Finding::at(
-                    span,
-                    format!("more than {KEYS_MAX} names and prefixes in the policy"),
-                )
-                .help("shorten the lists, for example by joining neighbouring prefixes"),
-            );
-            self.count += 1;
-        }
-        if self.count > KEYS_MAX {
+        let Some(room) = self.room.checked_sub(1) else {
+            if !self.is_full {
+                self.is_full = true;
+                findings.error(
+                    Finding::at(span, "the policy has no room for more names and prefixes")
+                        .help("shorten the lists; docs/POLICY.md has the limits"),
+                );
+            }
             return false;
-        }
-        self.count += 1;
+        };
+        self.room = room;
         match K::parse(text, overrides) {
             Ok(value) => keys.push(Located { value, span }),
             Err(error) => findings.error_with(|| error.finding(text, span)),
@@ -221,4 +228,79 @@ fn in_order<K: Key>(keys: Vec<Located<K>>) -> Vec<Located<K>> {
         .into_iter()
         .filter_map(|(_, at)| keys[at as usize].take())
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn read<K: Key>(text: &str, room: usize) -> (Vec<Located<K>>, Option<String>) {
+        let mut sources = Sources::default();
+        let mut findings = Findings::default();
+        let id = sources
+            .add(Path::new("list.txt"), text.into(), u64::MAX)
+            .unwrap();
+        let mut keys = Vec::new();
+        KeyReader::new(room).read_list(
+            id,
+            &sources,
+            Overrides::default(),
+            &mut keys,
+            &mut findings,
+        );
+        let problem = findings
+            .has_errors()
+            .then(|| findings.report(&sources).to_string());
+        (keys, problem)
+    }
+
+    #[test]
+    fn a_full_policy_is_said_once() {
+        let text = "a.example\nb.example\nc.example\nd.example\n";
+        assert_eq!(read::<HostName>(text, 4).1, None);
+        let (keys, problem) = read::<HostName>(text, 2);
+        assert_eq!(keys.len(), 2);
+        let expected = "\
+error: the policy has no room for more names and prefixes
+ --> list.txt:3:1
+  |
+3 | c.example
+  | ^^^^^^^^^
+  |
+  = help: shorten the lists; docs/POLICY.md has the limits";
+        assert_eq!(problem.as_deref(), Some(expected));
+    }
+
+    proptest! {
+        #[test]
+        fn any_list_is_read_without_a_panic(text in "(?s)[a-z0-9.:/#\r\n\u{feff} é]{0,200}") {
+            read::<HostName>(&text, 100);
+            read::<IpNet>(&text, 100);
+        }
+
+        #[test]
+        fn names_are_sorted_by_rank_as_by_name(names in prop::collection::vec("[a-c-]{1,12}", 0..50)) {
+            let (keys, problem) = read::<HostName>(&names.join("\n"), 100);
+            prop_assert_eq!(problem, None);
+            let sorted = in_order(keys);
+            prop_assert!(sorted.is_sorted_by(|a, b| (&a.value, a.span) <= (&b.value, b.span)));
+            prop_assert_eq!(sorted.len(), names.len());
+        }
+
+        #[test]
+        fn prefixes_are_sorted_by_rank_as_by_prefix(
+            v4 in prop::collection::vec((any::<u32>(), 16u8..=32), 0..20),
+            v6 in prop::collection::vec((any::<u128>(), 32u8..=128), 0..20),
+        ) {
+            let v4 = v4.into_iter().map(|(bits, len)| IpNet::new_assert(std::net::Ipv4Addr::from(bits).into(), len));
+            let v6 = v6.into_iter().map(|(bits, len)| IpNet::new_assert(std::net::Ipv6Addr::from(bits).into(), len));
+            let text: Vec<_> = v6.chain(v4).map(|net| net.trunc().to_string()).collect();
+            let sorted = in_order(read::<IpNet>(&text.join("\n"), 100).0);
+            prop_assert!(sorted.is_sorted_by(|a, b| a.value <= b.value));
+        }
+    }
 }

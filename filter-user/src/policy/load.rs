@@ -15,7 +15,7 @@ use super::{
     digest::digest,
     fields::{Fields, Scalar},
     keys::{Key, KeyReader, sort},
-    limits::{LIST_FILE_BYTES_MAX, POLICY_DIRECTORY_FILES_MAX, POLICY_FILE_BYTES_MAX},
+    limits::{KEYS_MAX, LIST_FILE_BYTES_MAX, POLICY_DIRECTORY_FILES_MAX, POLICY_FILE_BYTES_MAX},
     model::{Policy, Rule},
     rule::{Draft, Keys, Listed, Overrides, parse_rule},
     source::{Located, SourceId, Sources, Span},
@@ -61,8 +61,10 @@ pub(super) fn parse_policy_at(
     now: Timestamp,
 ) -> Result<Policy, PolicyError> {
     let mut loader = Loader::new(now);
-    let id = loader.sources.add(name, text.into());
-    loader.parse_file(id, base_dir);
+    match loader.sources.add(name, text.into(), POLICY_FILE_BYTES_MAX) {
+        Ok(id) => loader.parse_file(id, base_dir),
+        Err(error) => loader.findings.error(Finding::unreadable(name, &error)),
+    }
     loader.finish()
 }
 
@@ -88,7 +90,7 @@ impl Loader {
             findings: Findings::default(),
             files: Vec::new(),
             drafts: Vec::new(),
-            keys: KeyReader::default(),
+            keys: KeyReader::new(KEYS_MAX),
         }
     }
 

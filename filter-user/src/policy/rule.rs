@@ -42,15 +42,16 @@ pub(super) struct Listed {
 }
 
 /// The values of one key and of its list file.
-#[derive(Default)]
 pub(super) struct Keys {
     pub(super) inline: Vec<Located<String>>,
     pub(super) file: Option<Located<PathBuf>>,
+    /// Something was written that is not understood, and that was noted.
+    is_faulty: bool,
 }
 
 impl Keys {
     fn is_empty(&self) -> bool {
-        self.inline.is_empty() && self.file.is_none()
+        self.inline.is_empty() && self.file.is_none() && !self.is_faulty
     }
 }
 
@@ -147,9 +148,13 @@ fn take_keys(
     file: &'static str,
     findings: &mut Findings,
 ) -> Keys {
+    let (has_inline, has_file) = (fields.has(inline), fields.has(file));
+    let inline = fields.take_list(inline, findings);
+    let file = fields.take(file, findings);
     Keys {
-        inline: fields.take_list(inline, findings).unwrap_or_default(),
-        file: fields.take(file, findings),
+        is_faulty: has_inline && inline.is_none() || has_file && file.is_none(),
+        inline: inline.unwrap_or_default(),
+        file,
     }
 }
 

@@ -27,7 +27,7 @@ pub(super) struct Span {
 pub(super) struct SourceId(u32);
 
 impl SourceId {
-    /// The span of a byte range, whose ends are within a source and so below 4 GiB.
+    /// The span of a byte range, whose ends are within a source and so below [`SOURCE_BYTES_MAX`].
     pub(super) fn span(self, range: std::ops::Range<usize>) -> Span {
         Span {
             source: self,
@@ -143,6 +143,21 @@ impl Sources {
         }
         let mut text = Vec::with_capacity(bytes as usize + 1);
         file.by_ref().take(limit + 1).read_to_end(&mut text)?;
+        if text.len() as u64 > limit {
+            let bytes = text.len() as u64;
+            return Err(ReadError::TooLarge { bytes, limit });
+        }
+        let text = String::from_utf8(text).map_err(|error| not_text(&error))?;
+        self.add(path, text, limit)
+    }
+
+    /// Takes a text of at most `limit` bytes.
+    pub(super) fn add(
+        &mut self,
+        path: &Path,
+        text: String,
+        limit: u64,
+    ) -> Result<SourceId, ReadError> {
         let bytes = text.len() as u64;
         if bytes > limit {
             return Err(ReadError::TooLarge { bytes, limit });
@@ -150,21 +165,15 @@ impl Sources {
         if self.bytes + bytes > SOURCE_BYTES_MAX {
             return Err(ReadError::TotalTooLarge);
         }
-        let text = String::from_utf8(text).map_err(|error| not_text(&error))?;
-        Ok(self.add(path, text))
-    }
-
-    /// Takes a text that was not read from a file.
-    pub(super) fn add(&mut self, path: &Path, text: String) -> SourceId {
-        self.bytes += text.len() as u64;
+        self.bytes += bytes;
         self.sources.push(Source {
             path: path.into(),
             text,
         });
-        SourceId(self.sources.len() as u32 - 1)
+        Ok(SourceId(self.sources.len() as u32 - 1))
     }
 
-    /// The source of this id, which [`Sources::add`] gave out.
+    /// The source of this id, which came from these sources.
     pub(super) fn source(&self, id: SourceId) -> &Source {
         &self.sources[id.0 as usize]
     }
@@ -198,3 +207,8 @@ fn not_text(error: &std::string::FromUtf8Error) -> ReadError {
         column,
     }
 }
+
+const _: () = assert!(
+    SOURCE_BYTES_MAX < u32::MAX as u64,
+    "spans hold 32-bit offsets"
+);

@@ -1,7 +1,7 @@
 //! Points in time, as rules write them.
 
 use jiff::Timestamp;
-use toml::value::{Datetime, Offset};
+use toml::value::Datetime;
 
 use super::{
     diagnostics::{Finding, Findings},
@@ -31,8 +31,8 @@ pub(super) fn take_time(
 
 /// The point in time, or what is wrong with it and what to do.
 fn parse(written: &Datetime) -> Result<Timestamp, (&'static str, String)> {
-    let offset = match (written.date, written.time, written.offset) {
-        (Some(_), Some(_), Some(offset)) => offset,
+    match (written.date, written.time, written.offset) {
+        (Some(_), Some(_), Some(_)) => {}
         (Some(_), Some(_), None) => {
             let message = "a time without an offset means something else on every host";
             return Err((message, format!("add `Z` for UTC: `{written}Z`")));
@@ -51,15 +51,7 @@ fn parse(written: &Datetime) -> Result<Timestamp, (&'static str, String)> {
                 "write date, time and offset: `2026-09-03T22:00:00Z`".into(),
             ));
         }
-    };
-    // RFC 3339 gives "-00:00" no meaning of its own here; TOML reads both offsets as UTC.
-    let written = match offset {
-        Offset::Z | Offset::Custom { minutes: 0 } => Datetime {
-            offset: Some(Offset::Z),
-            ..*written
-        },
-        Offset::Custom { .. } => *written,
-    };
+    }
     let time: Timestamp = written.to_string().parse().map_err(|_| {
         (
             "there is no such day or time",

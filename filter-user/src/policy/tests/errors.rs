@@ -32,7 +32,7 @@ error: unclosed array table, expected `]`
 2 | [[rule]
   |        ^
   |
-  = help: this is not valid TOML, see https://toml.io/en/v1.0.0",
+  = help: this is not valid TOML, see https://toml.io",
         ),
         (
             "version = 1\n[[rule]]\nid = \"a\"\naction = \"drop\"\nhsts = [\"a.example\"]\nhosts = [\"b.example\"]\n",
@@ -320,6 +320,18 @@ fn every_error_is_reported_at_once_up_to_a_limit() {
         (ERRORS_SHOWN_MAX, 50 - ERRORS_SHOWN_MAX)
     );
     assert!(report.to_string().ends_with("error: and 30 more"));
+}
+
+#[test]
+fn a_wrong_type_is_one_error_and_errors_come_in_the_order_of_the_file() {
+    let text = policy(&["title = 5\naction = \"dorp\"\nhosts = \"a.example\"\nport = 1"]);
+    let report = parse(&text).unwrap_err().report;
+    let lines: Vec<_> = report
+        .diagnostics
+        .iter()
+        .filter_map(|found| found.line)
+        .collect();
+    assert_eq!(lines, [7, 8, 9, 10]);
 }
 
 #[test]

@@ -82,6 +82,19 @@ review_by = 2026-09-10T00:00:00Z
 }
 
 #[test]
+fn times_are_read_with_their_offset() {
+    for (written, utc) in [
+        ("2026-09-03T22:00:00Z", "2026-09-03T22:00:00Z"),
+        ("2026-09-03 22:00:00.5+02:00", "2026-09-03T20:00:00.5Z"),
+        ("2026-09-03t22:00:00-00:00", "2026-09-03T22:00:00Z"),
+        ("1970-01-01T00:00:00Z", "1970-01-01T00:00:00Z"),
+    ] {
+        let text = format!("action = \"drop\"\nhosts = [\"a.example\"]\nfrom = {written}");
+        assert_eq!(rule(&text).from, Some(utc.parse().unwrap()), "{written}");
+    }
+}
+
+#[test]
 fn redirects_name_an_interface() {
     let rule = rule(
         "action = \"redirect\"\nredirect = { interface = \"eth1\" }\norigins = [\"192.0.2.1\"]",
