@@ -8,11 +8,17 @@ use super::{
     source::Located,
 };
 
-/// IP protocol numbers that have names in a policy.
-const PROTOCOLS: [(&str, u8); 4] = [("tcp", 6), ("udp", 17), ("icmp", 1), ("icmpv6", 58)];
+/// IP protocol number of TCP.
+pub(super) const TCP: u8 = 6;
 
-/// Protocols of which the data path reads ports: TCP and UDP.
-pub(super) const PROTOCOLS_WITH_PORTS: [u8; 2] = [6, 17];
+/// IP protocol number of UDP.
+pub(super) const UDP: u8 = 17;
+
+/// Protocols of which the data path reads ports.
+pub(super) const PROTOCOLS_WITH_PORTS: [u8; 2] = [TCP, UDP];
+
+/// IP protocol numbers that have names in a policy.
+const PROTOCOLS: [(&str, u8); 4] = [("tcp", TCP), ("udp", UDP), ("icmp", 1), ("icmpv6", 58)];
 
 /// Ranges, sorted, those that touch or overlap merged; mistakes are noted.
 pub(super) fn parse_ports(ports: Located<Scalars>, findings: &mut Findings) -> Vec<PortRange> {

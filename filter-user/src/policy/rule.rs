@@ -12,14 +12,10 @@ use super::{
     host::check_interface_name,
     limits::{APPROVERS_MAX, ID_BYTES_MAX, TEXT_BYTES_MAX},
     model::{HostName, Rule},
-    ports::{PROTOCOLS_WITH_PORTS, parse_ports, parse_protocol},
+    ports::{PROTOCOLS_WITH_PORTS, TCP, UDP, parse_ports, parse_protocol},
     source::{Located, Span},
     times::take_time,
 };
-
-/// Protocol numbers of TCP and UDP.
-const TCP: u8 = 6;
-const UDP: u8 = 17;
 
 /// A rule whose names and prefixes still know where they were written.
 #[derive(Debug)]
@@ -175,6 +171,7 @@ fn take_action(
         ));
     }
     let action: Option<Located<String>> = fields.take("action", findings);
+    let has_redirect = fields.has("redirect");
     let redirect = fields.take_table("redirect", findings).map(|mut redirect| {
         let span = redirect.span;
         let interface: Option<Located<String>> = redirect.take("interface", findings);
@@ -184,6 +181,9 @@ fn take_action(
     let Some(action) = action else {
         return (Action::Observe, None);
     };
+    if has_redirect && redirect.is_none() {
+        return (Action::Redirect, None);
+    }
     let plain = match action.value.as_str() {
         "observe" => Action::Observe,
         "drop" => Action::Drop,

@@ -247,6 +247,10 @@ fn mistakes_in_actions_and_ids_have_their_own_messages() {
             "this version does not enforce `redirect` to a block page",
         ),
         (
+            "origins = [\"192.0.2.1\"]\naction = \"redirect\"\nredirect = \"eth1\"",
+            "expected a table, found a string",
+        ),
+        (
             "origins = [\"192.0.2.1\"]\naction = \"redirect\"\nredirect = {}",
             "`redirect` does not name an interface",
         ),
