@@ -208,6 +208,13 @@ pub(super) fn quoted(text: &str) -> String {
     }
 }
 
+/// A path for a message, without what would control a terminal.
+fn shown_path(path: &Path) -> String {
+    path.display()
+        .to_string()
+        .replace(char::is_control, "\u{fffd}")
+}
+
 fn diagnostic(finding: &Finding, sources: &Sources) -> Diagnostic {
     let (file, position) = match &finding.place {
         Place::Span(span) => (
@@ -233,7 +240,7 @@ fn line(finding: &Finding, sources: &Sources) -> String {
         message,
         help,
     } = diagnostic(finding, sources);
-    let mut text = file.display().to_string();
+    let mut text = shown_path(&file);
     for number in [line, column].into_iter().flatten() {
         text += &format!(":{number}");
     }
@@ -248,7 +255,7 @@ fn render(finding: &Finding, sources: &Sources) -> String {
     let title = Level::ERROR.primary_title(&finding.message);
     let mut group = match &finding.place {
         Place::File { path, position } => {
-            let origin = Origin::path(path.display().to_string());
+            let origin = Origin::path(shown_path(path));
             title.element(match *position {
                 Some((line, column)) => origin.line(line).char_column(column),
                 None => origin,
@@ -292,7 +299,7 @@ fn underline<'a>(
         annotation = annotation.label(label);
     }
     // The place is given as an origin of its own, since the excerpt may have lost its left part.
-    let origin = Origin::path(source.path.display().to_string())
+    let origin = Origin::path(shown_path(&source.path))
         .line(line)
         .char_column(column);
     let snippet = Snippet::source(excerpt.text)

@@ -16,6 +16,12 @@ use super::{
 /// Least similarity (Jaro-Winkler) of a word to be suggested in place of an unknown one.
 const SUGGESTION_SIMILARITY_MIN: f64 = 0.8;
 
+/// Longest word for which another is suggested; comparing costs the product of the lengths.
+const SUGGESTION_BYTES_MAX: usize = 64;
+
+/// Bytes of a value of the wrong type that a message repeats.
+const FOUND_BYTES_MAX: usize = 120;
+
 /// The keys of one table that were not taken yet.
 pub(super) struct Fields<'i> {
     source: SourceId,
@@ -97,7 +103,7 @@ impl<'i> Fields<'i> {
         key: &'static str,
         findings: &mut Findings,
     ) -> Option<Vec<Located<T>>> {
-        let (_, items) = self.take_array(key, findings)?;
+        let items = self.take_array(key, findings)?;
         let mut list = Vec::with_capacity(items.len());
         for item in items {
             let span = self.source.span(item.span());
@@ -109,16 +115,16 @@ impl<'i> Fields<'i> {
         Some(list)
     }
 
-    /// The array `key` and where it is.
+    /// The elements of the array `key`, whatever they are; another type is noted.
     pub(super) fn take_array(
         &mut self,
         key: &'static str,
         findings: &mut Findings,
-    ) -> Option<(Span, Vec<Spanned<DeValue<'i>>>)> {
+    ) -> Option<Vec<Spanned<DeValue<'i>>>> {
         let value = self.value(key)?;
         let span = self.source.span(value.span());
         match value.into_inner() {
-            DeValue::Array(array) => Some((span, array.into_iter().collect())),
+            DeValue::Array(array) => Some(array.into_iter().collect()),
             other => {
                 let found = article(other.type_str());
                 let finding = Finding::at(span, format!("`{key}`: expected a list, found {found}"));
@@ -189,11 +195,23 @@ fn wrong_type(key: &str, error: &toml::de::Error, span: Span) -> Finding {
     } else {
         "docs/POLICY.md has the type of every key"
     };
-    Finding::at(span, format!("`{key}`: {message}")).help(help)
+    // A wrong value is repeated in the message, however long it is.
+    let (found, expected) = match message.rfind(", expected") {
+        Some(at) if at > FOUND_BYTES_MAX => {
+            let (found, expected) = message.split_at(at);
+            let cut = found.floor_char_boundary(FOUND_BYTES_MAX);
+            (format!("{}…", &found[..cut]), expected)
+        }
+        Some(_) | None => (message.to_owned(), ""),
+    };
+    Finding::at(span, format!("`{key}`: {found}{expected}")).help(help)
 }
 
 /// The candidate that `word` is most likely meant to be.
 pub(super) fn similar(word: &str, candidates: &[&'static str]) -> Option<&'static str> {
+    if word.len() > SUGGESTION_BYTES_MAX {
+        return None;
+    }
     candidates
         .iter()
         .map(|&candidate| (strsim::jaro_winkler(word, candidate), candidate))

@@ -81,7 +81,7 @@ fn take_config(
     findings: &mut Findings,
 ) -> HostConfig {
     let mut config = HostConfig::default();
-    if let Some((_, items)) = fields.take_array("interfaces", findings) {
+    if let Some(items) = fields.take_array("interfaces", findings) {
         config.interfaces = parse_interfaces(items, id, findings);
     }
     if let Some(policy) = fields.take::<PathBuf>("policy", findings) {

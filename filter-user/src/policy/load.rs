@@ -135,9 +135,7 @@ impl Loader {
             return Vec::new();
         }
         check_version(&mut fields, findings);
-        let (_, rules) = fields
-            .take_array("rule", findings)
-            .unwrap_or((fields.span, Vec::new()));
+        let rules = fields.take_array("rule", findings).unwrap_or_default();
         fields.finish(findings);
         let mut parsed = Vec::with_capacity(rules.len());
         for rule in rules {

@@ -20,8 +20,8 @@ pub enum NameError {
     /// A URL instead of a name.
     #[error("this is a URL, not a host name")]
     Url {
-        /// The part of it that may be the name.
-        host: String,
+        /// The name in it, if there is one.
+        host: Option<HostName>,
     },
     /// An address or a prefix instead of a name.
     #[error("this is an address, not a host name")]
@@ -29,8 +29,8 @@ pub enum NameError {
     /// A wildcard.
     #[error("stars are not understood in host names")]
     Star {
-        /// What remains after the star.
-        domain: String,
+        /// The name behind the star, if it is one.
+        domain: Option<HostName>,
     },
     /// White space inside.
     #[error("a host name must not contain white space")]
@@ -74,13 +74,16 @@ impl NameError {
     pub fn help(&self) -> String {
         match self {
             Self::Empty => "write a name such as `www.example.org`, or remove the entry".into(),
-            Self::Url { host } => format!("give only the host: `{host}`"),
+            Self::Url { host: Some(host) } => format!("give only the host: `{host}`"),
+            Self::Url { host: None } => "give only the host".into(),
             Self::Address => "addresses and prefixes belong in `origins`".into(),
-            Self::Star { domain } if domain.is_empty() => {
-                "to block a name and everything under it, list it in `domains`".into()
-            }
-            Self::Star { domain } => {
+            Self::Star {
+                domain: Some(domain),
+            } => {
                 format!("`domains = [\"{domain}\"]` covers {domain} and everything under it")
+            }
+            Self::Star { domain: None } => {
+                "to block a name and everything under it, list it in `domains`".into()
             }
             Self::Space => "write one name per entry, without spaces".into(),
             Self::Slash => "give only the host; paths cannot be told apart in the kernel".into(),
@@ -187,7 +190,8 @@ fn refuse_lookalikes(name: &str) -> Result<(), NameError> {
         let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
         let host = authority.rsplit('@').next().unwrap_or_default();
         let host = host.split(':').next().unwrap_or_default();
-        return Err(NameError::Url { host: host.into() });
+        let host = HostName::parse(host).ok();
+        return Err(NameError::Url { host });
     }
     let unbracketed = name.trim_start_matches('[').trim_end_matches(']');
     if unbracketed.parse::<IpAddr>().is_ok() || unbracketed.parse::<IpNet>().is_ok() {
@@ -195,9 +199,8 @@ fn refuse_lookalikes(name: &str) -> Result<(), NameError> {
     }
     if name.contains('*') {
         let domain = name.rsplit('*').next().unwrap_or_default();
-        return Err(NameError::Star {
-            domain: domain.trim_start_matches('.').into(),
-        });
+        let domain = HostName::parse(domain.trim_start_matches('.')).ok();
+        return Err(NameError::Star { domain });
     }
     if name.contains(char::is_whitespace) {
         return Err(NameError::Space);
@@ -276,10 +279,11 @@ mod tests {
 
     #[test]
     fn what_is_not_a_name_is_refused_with_its_reason() {
+        let name = |name: &str| Some(HostName(name.into()));
         let star = |domain: &str| NameError::Star {
-            domain: domain.into(),
+            domain: name(domain),
         };
-        let url = |host: &str| NameError::Url { host: host.into() };
+        let url = |host: &str| NameError::Url { host: name(host) };
         for (input, error) in [
             ("", NameError::Empty),
             (".", NameError::Empty),
@@ -292,7 +296,9 @@ mod tests {
             ("１９２.0.2.1", NameError::Address),
             ("999.1.1.1", NameError::Address),
             ("*.example.org", star("example.org")),
-            ("*", star("")),
+            ("*", NameError::Star { domain: None }),
+            ("*\u{1b}", NameError::Star { domain: None }),
+            ("https://\u{1b}", NameError::Url { host: None }),
             ("a b.example", NameError::Space),
             ("example.org/path", NameError::Slash),
             ("example.org:443", NameError::Port),

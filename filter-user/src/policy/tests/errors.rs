@@ -339,6 +339,37 @@ fn a_wrong_type_is_one_error_and_errors_come_in_the_order_of_the_file() {
 }
 
 #[test]
+fn a_byte_order_mark_is_no_part_of_the_text() {
+    let expected = "\
+error: version 2 of the format is not known
+ --> policy.toml:1:11
+  |
+1 | version = 2
+  |           ^
+  |
+  = help: write `version = 1`, the only version there is";
+    assert_eq!(shown("\u{feff}version = 2\r\n"), expected);
+}
+
+#[test]
+fn long_or_odd_values_do_not_make_long_or_odd_messages() {
+    let long = "x".repeat(1 << 20);
+    for keys in [
+        format!("from = \"{long}\""),
+        format!("hosts = [\"{long}\", \"*{long}\", \"https://{long}\"]"),
+        format!("origins = [\"{long}\"]\nports = \"{long}\"\nprotocol = \"{long}\""),
+        format!("{long} = 1\naction = \"{long}\""),
+        format!("hosts_file = \"{}\"", "\\u001b[31m"),
+    ] {
+        let shown = shown(&format!("version = 1\n[[rule]]\nid = \"a\"\n{keys}\n"));
+        assert!(
+            shown.len() < 3_000 && !shown.contains('\u{1b}'),
+            "{shown:?}"
+        );
+    }
+}
+
+#[test]
 fn errors_have_fields_for_machines() {
     let report = parse("version = 3").unwrap_err().report;
     let json = serde_json::to_value(&report).unwrap();
