@@ -21,7 +21,7 @@ pub(super) fn check_conflicts(drafts: &[Draft], findings: &mut Findings) {
 
 /// A key as one rule lists it.
 struct Use<'a, K> {
-    rank: u64,
+    rank: u128,
     key: &'a K,
     span: Span,
     draft: &'a Draft,

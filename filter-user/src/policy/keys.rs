@@ -19,7 +19,7 @@ pub(super) trait Key: Sized + Ord {
 
     /// A number that orders keys like `Ord`, except that different keys may share it: comparing
     /// integers beside each other beats following two pointers.
-    fn rank(&self) -> u64;
+    fn rank(&self) -> u128;
 
     /// For messages.
     fn show(&self) -> String;
@@ -62,12 +62,12 @@ impl Key for HostName {
         Ok(name)
     }
 
-    fn rank(&self) -> u64 {
+    fn rank(&self) -> u128 {
         let bytes = self.as_str().as_bytes();
-        let mut first = [0; 8];
+        let mut first = [0; 16];
         let count = bytes.len().min(first.len());
         first[..count].copy_from_slice(&bytes[..count]);
-        u64::from_be_bytes(first)
+        u128::from_be_bytes(first)
     }
 
     fn show(&self) -> String {
@@ -88,11 +88,11 @@ impl Key for IpNet {
         Ok(net)
     }
 
-    fn rank(&self) -> u64 {
+    fn rank(&self) -> u128 {
         // IPv4 before IPv6, as `Ord` has it.
         match self {
-            Self::V4(net) => u64::from(net.addr().to_bits()),
-            Self::V6(net) => (net.addr().to_bits() >> 65) as u64 | 1 << 63,
+            Self::V4(net) => u128::from(net.addr().to_bits()),
+            Self::V6(net) => net.addr().to_bits() >> 1 | 1 << 127,
         }
     }
 
@@ -210,7 +210,7 @@ fn in_order<K: Key>(keys: Vec<Located<K>>) -> Vec<Located<K>> {
     if keys.is_sorted_by(|a, b| a.value <= b.value) {
         return keys;
     }
-    let mut order: Vec<(u64, u32)> = keys
+    let mut order: Vec<(u128, u32)> = keys
         .iter()
         .enumerate()
         .map(|(at, key)| (key.value.rank(), at as u32))
