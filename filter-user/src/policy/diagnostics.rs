@@ -11,7 +11,7 @@ use serde::Serialize;
 use thiserror::Error;
 
 use super::{
-    limits::{ERRORS_SHOWN_MAX, EXCERPT_CHARS_MAX, WARNINGS_SHOWN_MAX},
+    limits::{ERRORS_COUNTED_MAX, ERRORS_SHOWN_MAX, EXCERPT_CHARS_MAX, WARNINGS_SHOWN_MAX},
     source::{BOM, ReadError, Sources, Span},
 };
 
@@ -40,7 +40,7 @@ pub struct ConfigError {
 pub struct Report {
     /// The first [`ERRORS_SHOWN_MAX`], at least one.
     pub diagnostics: Vec<Diagnostic>,
-    /// How many there were beyond those.
+    /// How many there were beyond those; from [`ERRORS_COUNTED_MAX`] on there may be still more.
     pub more: usize,
     /// All of it as text, without colours and without a trailing newline.
     #[serde(skip)]
@@ -174,13 +174,19 @@ impl Findings {
         !self.errors.is_empty()
     }
 
+    /// Whether there are so many errors that looking for more helps nobody.
+    pub(super) fn is_hopeless(&self) -> bool {
+        self.more_errors >= ERRORS_COUNTED_MAX
+    }
+
     /// The errors, rendered.
     pub(super) fn report(&self, sources: &Sources) -> Report {
         let mut errors: Vec<&Finding> = self.errors.iter().collect();
         errors.sort_by_key(|finding| finding.place.order());
         let mut rendered: Vec<_> = errors.iter().map(|f| render(f, sources)).collect();
         if self.more_errors > 0 {
-            rendered.push(format!("error: and {} more", self.more_errors));
+            let least = if self.is_hopeless() { "at least " } else { "" };
+            rendered.push(format!("error: and {least}{} more", self.more_errors));
         }
         Report {
             diagnostics: errors.iter().map(|f| diagnostic(f, sources)).collect(),

@@ -156,6 +156,9 @@ impl KeyReader {
         findings: &mut Findings,
     ) {
         let text = sources.source(id).text.as_str();
+        // Growing step by step would copy a long list many times.
+        let lines = text.bytes().filter(|&byte| byte == b'\n').count() + 1;
+        keys.reserve(lines.min(self.room));
         let mut line_start = 0;
         while line_start < text.len() {
             let rest = &text[line_start..];
@@ -169,7 +172,7 @@ impl KeyReader {
                 continue;
             }
             let span = id.span(start..start + entry.len());
-            if !self.push(entry, span, overrides, keys, findings) {
+            if !self.push(entry, span, overrides, keys, findings) || findings.is_hopeless() {
                 return;
             }
         }
@@ -273,6 +276,12 @@ error: the policy has no room for more names and prefixes
   |
   = help: shorten the lists; docs/POLICY.md has the limits";
         assert_eq!(problem.as_deref(), Some(expected));
+    }
+
+    #[test]
+    fn a_file_that_is_no_list_is_not_read_to_the_end() {
+        let (_, problem) = read::<HostName>(&"!\n".repeat(50_000), 100_000);
+        assert!(problem.unwrap().ends_with("error: and at least 10000 more"));
     }
 
     proptest! {

@@ -31,6 +31,9 @@ pub const APPROVERS_MAX: usize = 64;
 /// Errors shown in full; the rest is counted.
 pub const ERRORS_SHOWN_MAX: usize = 20;
 
+/// Errors counted before reading a list ends: such a file is not a list.
+pub const ERRORS_COUNTED_MAX: usize = 10_000;
+
 /// Warnings shown; the rest is counted.
 pub const WARNINGS_SHOWN_MAX: usize = 100;
 
