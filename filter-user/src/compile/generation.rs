@@ -136,6 +136,10 @@ pub(super) fn compile_with(
                 .iter()
                 .any(|rule| rule.from.is_some() || rule.until.is_some()),
         ),
+        (
+            feature::OBSERVE,
+            rules.iter().any(|rule| rule.action == Action::Observe),
+        ),
         (feature::REDIRECT, !redirect_interfaces.is_empty()),
         (feature::DEBUG, host.debug),
         // A replay traces every packet and has no reader of events.
@@ -157,7 +161,12 @@ pub(super) fn compile_with(
             .fold(0, |all, (bits, _)| all | bits),
         generation: 0,
         events_per_window: host.events_per_window,
-        reserved: 0,
+        name_action_max: rules
+            .iter()
+            .filter(|rule| !rule.hosts.is_empty() || !rule.domains.is_empty())
+            .map(|rule| rule.action as u32)
+            .max()
+            .unwrap_or_default(),
         v4: v4.params,
         served_v4: served_v4.params,
         v6: v6.params,
