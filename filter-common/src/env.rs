@@ -74,6 +74,10 @@ pub trait Env: Rules {
     /// `false` if they are not all there or do not fit.
     fn fetch_aside(&mut self, offset: u32, len: u32) -> bool;
 
+    /// The ones' complement sum (RFC 1071), folded to 16 bits, of `len` bytes of the frame at
+    /// `offset` and of `start`; 0 if they are not all there or too many.
+    fn sum(&mut self, offset: u32, len: u32, start: u32) -> u32;
+
     /// Whether `len` bytes fetched aside are those of the stream at `at`.
     fn compare(&mut self, at: u32, len: u32) -> bool;
 

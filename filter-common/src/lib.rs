@@ -11,6 +11,7 @@
 extern crate std;
 
 pub mod abi;
+pub mod checksum;
 pub mod env;
 pub mod flow;
 pub mod hello;

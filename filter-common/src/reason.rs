@@ -55,6 +55,8 @@ reasons! {
     FirstFragment = "first_fragment",
     /// A TCP or UDP header that no host accepts: data offset, length or checksum.
     BadTransport = "bad_transport",
+    /// An IP or TCP checksum that is wrong: no host takes the segment.
+    BadChecksum = "bad_checksum",
     /// Payload on an inspected port that is not the start of the protocol expected there.
     OtherProtocol = "other_protocol",
     /// The hello is not complete yet.

@@ -5,6 +5,7 @@ use std::{boxed::Box, string::String, vec::Vec};
 
 use crate::{
     abi::FlowKey,
+    checksum,
     flow::{Comparison, Flow},
     hello::Progress,
     http,
@@ -50,6 +51,7 @@ pub(crate) fn work(stream: &[u8]) -> Box<Work<TestMemory>> {
         odd_name: TestVariable::default(),
         key: FlowKey::default(),
         flow: Flow::default(),
+        sum: checksum::Sum::default(),
         comparison: Comparison::default(),
         records: tls::Records::default(),
         extensions: tls::Extensions::default(),

@@ -72,6 +72,8 @@ pub struct Work<M: Memory> {
     pub key: crate::abi::FlowKey,
     /// What is kept of it: loaded from and stored to the flow table.
     pub flow: crate::flow::Flow,
+    /// State of a sum.
+    pub sum: crate::checksum::Sum<M>,
     /// State of a comparison.
     pub comparison: crate::flow::Comparison<M>,
     /// State of the walk over TLS records.

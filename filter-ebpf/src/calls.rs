@@ -12,6 +12,7 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use filter_common::{
+    checksum,
     flow::{self, Segment},
     hello::Progress,
     hit::{self, Listed, Qualifiers, listed},
@@ -60,6 +61,16 @@ pub(crate) extern "C" fn walk_extensions(
 pub(crate) extern "C" fn inspect(ctx: *mut xdp_md, place: u64, numbers: u64, rest: u64) -> u64 {
     let mut kernel = Kernel::new(XdpContext::new(ctx));
     flow::inspect(&mut kernel, Segment::unpack([place, numbers, rest])).pack()
+}
+
+/// [`checksum`] of `len` bytes fetched aside and of `start`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn sum(len: u64, start: u64) -> u64 {
+    let Some(work) = work() else { return 0 };
+    checksum::begin(work, len as u32, start as u32);
+    repeat(checksum::STEPS_MAX, sum_turn);
+    u64::from(checksum::finish(work))
 }
 
 /// Whether `len` bytes fetched aside are those of the stream at `at`.
@@ -272,6 +283,11 @@ unsafe extern "C" fn extension_turn(_turn: u64, _context: *mut c_void) -> i64 {
 unsafe extern "C" fn compare_turn(_turn: u64, _context: *mut c_void) -> i64 {
     let Some(work) = work() else { return 1 };
     answer(flow::compare_step(work))
+}
+
+unsafe extern "C" fn sum_turn(_turn: u64, _context: *mut c_void) -> i64 {
+    let Some(work) = work() else { return 1 };
+    answer(checksum::step(work))
 }
 
 unsafe extern "C" fn http_turn(_turn: u64, _context: *mut c_void) -> i64 {

@@ -51,6 +51,9 @@ pub(crate) fn record(kernel: &Kernel, packet: &Packet, mut decision: Decision) -
     if has(feature::TRACE) {
         trace(kernel, &decision, report);
     }
+    if has(feature::DEBUG) {
+        debug(kernel, report);
+    }
     if has(feature::EVENTS) && report.slot != NO_SLOT {
         emit(kernel, packet, &decision, report);
     }
@@ -151,6 +154,18 @@ fn trace(kernel: &Kernel, decision: &Decision, report: Report) {
     outcome.frame_len = kernel.frame_len();
     outcome.name_len =
         copy_name::<NAME_BYTES_MAX>(reported_name(decision), (&raw mut outcome.name).cast());
+}
+
+/// One line a packet, for looking at a single flow in a test setup: far too dear for traffic.
+#[inline(always)]
+fn debug(kernel: &Kernel, report: Report) {
+    aya_log_ebpf::info!(
+        kernel.context(),
+        "verdict {} reason {} slot {}",
+        report.verdict as u8,
+        report.reason as u8,
+        report.slot
+    );
 }
 
 #[inline(always)]

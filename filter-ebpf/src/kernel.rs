@@ -35,6 +35,12 @@ impl Kernel {
         Self { ctx }
     }
 
+    /// The context, for messages.
+    #[inline(always)]
+    pub(crate) const fn context(&self) -> &XdpContext {
+        &self.ctx
+    }
+
     /// Length of the frame, all buffers included. A helper call: not for the path of every packet.
     #[inline(always)]
     pub(crate) fn frame_len(&self) -> u32 {
@@ -163,6 +169,14 @@ impl Env for Kernel {
             return false;
         }
         self.load_bytes(offset, len, u64::from(HANDSHAKE_AT))
+    }
+
+    #[inline(always)]
+    fn sum(&mut self, offset: u32, len: u32, start: u32) -> u32 {
+        if !self.fetch_aside(offset, len) {
+            return 0;
+        }
+        calls::sum(u64::from(len), u64::from(start)) as u32
     }
 
     #[inline(always)]
