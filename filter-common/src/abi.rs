@@ -108,6 +108,8 @@ pub mod feature {
     pub const CHECKSUMS: u32 = 1 << 11;
     /// Names are read even if no rule has one (replay without a policy).
     pub const READ_NAMES: u32 = 1 << 12;
+    /// A rule observes.
+    pub const OBSERVE: u32 = 1 << 13;
 }
 
 /// Load-time constants of a generation, in the program's `.rodata`.
@@ -122,8 +124,8 @@ pub struct Config {
     pub generation: u64,
     /// Most events that one CPU emits in [`crate::limits::EVENT_WINDOW_JIFFIES`].
     pub events_per_window: u32,
-    /// Zero; keeps the layout free of padding.
-    pub reserved: u32,
+    /// Strongest [`Action`] of the rules with names: a stronger origin rule needs no look at the payload.
+    pub name_action_max: u32,
     /// Blocked IPv4 prefixes.
     pub v4: V4Params,
     /// Served IPv4 prefixes.
