@@ -54,10 +54,10 @@ impl Dialogue {
             Opening::Http if hello => Some(Unsupported::HttpUpgrade),
             Opening::Http => None,
             Opening::Dialogue(
-                proxy @ (Unsupported::Socks
-                | Unsupported::ProxyProtocol
-                | Unsupported::HttpConnect),
-            ) => (hello || (is_request(payload) && !payload.starts_with(b"CONNECT "))).then_some(proxy),
+                proxy
+                @ (Unsupported::Socks | Unsupported::ProxyProtocol | Unsupported::HttpConnect),
+            ) => (hello || (is_request(payload) && !payload.starts_with(b"CONNECT ")))
+                .then_some(proxy),
             Opening::Dialogue(dialogue) => hello.then_some(dialogue),
             Opening::Unknown if !hello => None,
             Opening::Unknown => match peer {
@@ -77,7 +77,9 @@ impl Opening {
             // TLS over a length of SSLv2: high bit, ClientHello.
             [0x80..=0xff, _, 0x01, 0x00 | 0x03, ..] => Self::Tls,
             [0x05, methods, ..]
-                if *methods > 0 && payload.len() >= 2 + usize::from(*methods) && payload.len() < 260 =>
+                if *methods > 0
+                    && payload.len() >= 2 + usize::from(*methods)
+                    && payload.len() < 260 =>
             {
                 Self::Dialogue(Unsupported::Socks)
             }
@@ -185,16 +187,26 @@ fn is_ldap(payload: &[u8]) -> bool {
         Some(0x00..=0x7f) => 2,
         _ => return false,
     };
-    matches!(
-        payload.get(behind_length..),
-        Some([0x02, 0x01..=0x04, ..])
-    )
+    matches!(payload.get(behind_length..), Some([0x02, 0x01..=0x04, ..]))
 }
 
 /// A record that begins with a ClientHello: types, versions and lengths agree.
 pub fn is_client_hello(payload: &[u8]) -> bool {
-    let Some(&[0x16, 0x03, 0x00..=0x04, r0, r1, 0x01, h0, h1, h2, 0x03, 0x00..=0x04]) =
-        payload.first_chunk()
+    let Some(
+        &[
+            0x16,
+            0x03,
+            0x00..=0x04,
+            r0,
+            r1,
+            0x01,
+            h0,
+            h1,
+            h2,
+            0x03,
+            0x00..=0x04,
+        ],
+    ) = payload.first_chunk()
     else {
         return false;
     };
@@ -207,7 +219,14 @@ pub fn is_client_hello(payload: &[u8]) -> bool {
 /// An HTTP/1 request line's first word, of those that are in use.
 fn is_request(payload: &[u8]) -> bool {
     const METHODS: [&[u8]; 9] = [
-        b"GET ", b"POST ", b"HEAD ", b"PUT ", b"DELETE ", b"OPTIONS ", b"PATCH ", b"TRACE ",
+        b"GET ",
+        b"POST ",
+        b"HEAD ",
+        b"PUT ",
+        b"DELETE ",
+        b"OPTIONS ",
+        b"PATCH ",
+        b"TRACE ",
         b"CONNECT ",
     ];
     METHODS.iter().any(|method| payload.starts_with(method))

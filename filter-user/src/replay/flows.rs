@@ -48,7 +48,17 @@ struct Connection {
     closed: bool,
     /// A SYN with another sequence number on an open connection: the start of a new one if
     /// it is acknowledged or continued.
-    pending_syn: Option<(Side, u32)>,
+    pending_syn: Option<PendingSyn>,
+}
+
+/// SYNs of what may be the next connection, filed under this one for now.
+#[derive(Clone, Copy, Debug)]
+struct PendingSyn {
+    side: Side,
+    isn: u32,
+    /// How often it was sent, and the number of the first.
+    frames: u64,
+    first_frame: u64,
 }
 
 impl Flow {
@@ -103,35 +113,57 @@ impl Flow {
         }
     }
 
-    /// Whether `tcp` from `side` begins another connection, and how many earlier frames of
-    /// this flow (SYNs that were not understood yet) belong to that one.
-    fn superseded_by(&mut self, tcp: Tcp, side: Side) -> Option<u64> {
+    /// Whether `tcp` from `side` begins another connection than this one.
+    fn succession(&mut self, tcp: Tcp, side: Side, frame: u64) -> Succession {
+        let begun_by = self.initiator;
         let connection = &mut self.connection;
-        match (tcp.syn, tcp.ack) {
-            (true, None) => {
-                if side == self.initiator && connection.isn == Some(tcp.seq) {
-                    return None;
-                }
-                if connection.closed || !connection.used && side == self.initiator {
-                    return Some(0);
-                }
-                connection.pending_syn = Some((side, tcp.seq));
-                None
-            }
-            (_, ack) => {
-                let (syn_side, isn) = connection.pending_syn?;
-                let next = isn.wrapping_add(1);
-                let acknowledged = tcp.syn && side != syn_side && ack == Some(next);
-                let continued = !tcp.syn && !tcp.rst && side == syn_side && tcp.seq == next;
-                (acknowledged || continued).then_some(1)
+        if !tcp.syn || tcp.ack.is_some() {
+            let Some(syn) = connection.pending_syn else {
+                return Succession::Same;
+            };
+            let next = syn.isn.wrapping_add(1);
+            let acknowledged = tcp.syn && side != syn.side && tcp.ack == Some(next);
+            let continued = !tcp.syn && !tcp.rst && side == syn.side && tcp.seq == next;
+            return if acknowledged || continued {
+                Succession::NextAfter(syn)
+            } else {
+                Succession::Same
+            };
+        }
+        if side == begun_by && connection.isn == Some(tcp.seq) {
+            return Succession::Same;
+        }
+        if connection.closed || (!connection.used && side == begun_by) {
+            return Succession::Next;
+        }
+        match &mut connection.pending_syn {
+            Some(pending) if pending.side == side && pending.isn == tcp.seq => pending.frames += 1,
+            pending => {
+                *pending = Some(PendingSyn {
+                    side,
+                    isn: tcp.seq,
+                    frames: 1,
+                    first_frame: frame,
+                });
             }
         }
+        Succession::Same
     }
 
     fn update(&mut self, tcp: Tcp) {
         self.connection.used |= !tcp.syn || tcp.ack.is_some();
         self.connection.closed |= tcp.fin || tcp.rst;
     }
+}
+
+/// What a TCP segment says about the flow that its ports name.
+enum Succession {
+    /// It belongs to it.
+    Same,
+    /// It begins the next.
+    Next,
+    /// It belongs to the next, which these SYNs have begun.
+    NextAfter(PendingSyn),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -183,7 +215,14 @@ impl FlowTable {
             Fragment::First(fragment) => {
                 let (flow, side) = self.assign_whole(packet, frame)?;
                 self.adopt_orphan(fragment, flow);
-                self.remember(fragment, Fragmented { flow, side, orphan: false });
+                self.remember(
+                    fragment,
+                    Fragmented {
+                        flow,
+                        side,
+                        orphan: false,
+                    },
+                );
                 (flow, side)
             }
             Fragment::Later(fragment) => match self.fragmented.get(&fragment) {
@@ -191,7 +230,14 @@ impl FlowTable {
                 None => {
                     let (key, side) = Key::of(packet);
                     let flow = self.push(Flow::new(&key, packet, side, frame))?;
-                    self.remember(fragment, Fragmented { flow, side, orphan: true });
+                    self.remember(
+                        fragment,
+                        Fragmented {
+                            flow,
+                            side,
+                            orphan: true,
+                        },
+                    );
                     (flow, side)
                 }
             },
@@ -227,23 +273,26 @@ impl FlowTable {
         let Some(tcp) = packet.tcp else {
             return Some((known, side));
         };
-        let Some(earlier) = self.flow(known).superseded_by(tcp, side) else {
-            self.flow(known).update(tcp);
-            return Some((known, side));
+        let succession = self.flow(known).succession(tcp, side, frame);
+        let mut next = match succession {
+            Succession::Same => {
+                self.flow(known).update(tcp);
+                return Some((known, side));
+            }
+            Succession::Next | Succession::NextAfter(_) => Flow::new(&key, packet, side, frame),
         };
-        let mut next = Flow::new(&key, packet, side, frame);
-        if earlier > 0 {
-            let (syn_side, isn) = self.flow(known).connection.pending_syn?;
-            next.initiator = syn_side;
-            next.initiator_certain = true;
-            next.connection.isn = Some(isn);
-            next.tally.frames = earlier;
-        }
         next.update(tcp);
+        if let Succession::NextAfter(syn) = succession {
+            next.first_frame = syn.first_frame;
+            next.initiator = syn.side;
+            next.initiator_certain = true;
+            next.connection.isn = Some(syn.isn);
+            next.tally.frames = syn.frames;
+            let old = self.flow(known);
+            old.tally.frames = old.tally.frames.saturating_sub(syn.frames);
+            old.connection.pending_syn = None;
+        }
         let flow = self.push(next)?;
-        let old = self.flow(known);
-        old.tally.frames = old.tally.frames.saturating_sub(earlier);
-        old.connection.pending_syn = None;
         self.current.insert(key, flow);
         Some((flow, side))
     }
@@ -270,7 +319,12 @@ impl FlowTable {
 
     /// Later fragments came before the first: their frames are the flow's.
     fn adopt_orphan(&mut self, key: FragmentKey, flow: usize) {
-        let Some(&Fragmented { flow: orphan, orphan: true, .. }) = self.fragmented.get(&key) else {
+        let Some(&Fragmented {
+            flow: orphan,
+            orphan: true,
+            ..
+        }) = self.fragmented.get(&key)
+        else {
             return;
         };
         let orphan = self.flow(orphan);

@@ -159,8 +159,10 @@ pub fn dissect(frame: &[u8], snapped: bool) -> Dissected<'_> {
         return Dissected::NotIp;
     };
     // `split_ether_type` has shown that the addresses before the type are there.
-    let (Some(dst), Some(src)) = (frame.first_chunk(), frame.get(6..).and_then(<[u8]>::first_chunk))
-    else {
+    let (Some(dst), Some(src)) = (
+        frame.first_chunk(),
+        frame.get(6..).and_then(<[u8]>::first_chunk),
+    ) else {
         return Dissected::Headless;
     };
     let end = |mac: &[u8; 6]| Endpoint {
@@ -247,9 +249,9 @@ fn dissect_transport<'a>(packet: &mut Packet<'a>, segment: &'a [u8]) {
     packet.dst.port = Some(u16::from_be_bytes([d0, d1]));
     if packet.transport == Transport::UDP {
         packet.payload = segment.get(8..).unwrap_or_default();
-        packet.unsupported = packet.unsupported.or_else(|| {
-            unsupported::by_datagram(packet.src.port, packet.dst.port, packet.payload)
-        });
+        packet.unsupported = packet
+            .unsupported
+            .or_else(|| unsupported::by_datagram(packet.src.port, packet.dst.port, packet.payload));
         return;
     }
     let Ok(tcp) = TcpSlice::from_slice(segment) else {

@@ -148,7 +148,8 @@ impl<'r> Session<'r> {
         }
         let flows = self.table.into_flows();
         let mut summary = self.summary;
-        let count = |of: &dyn Fn(&Flow) -> bool| flows.iter().filter(|flow| of(flow)).count() as u64;
+        let count =
+            |of: &dyn Fn(&Flow) -> bool| flows.iter().filter(|flow| of(flow)).count() as u64;
         summary.flows = flows.len() as u64;
         summary.named = count(&|flow| flow.tally.named.is_some());
         summary.hit = count(&|flow| flow.tally.hit.is_some_and(|hit| hit.has_rule()));

@@ -139,17 +139,6 @@ impl Framing {
         ethernet.extend_from_slice(payload);
         ethernet
     }
-
-    /// Bytes by which [`Self::to_ethernet`] lengthens a frame (negative: shortens).
-    pub const fn growth(self) -> i64 {
-        match self {
-            Self::Ethernet => 0,
-            Self::Ip => 14,
-            Self::LinuxCooked => 14 - 16,
-            Self::LinuxCooked2 => 14 - 20,
-            Self::Null | Self::Loop => 14 - 4,
-        }
-    }
 }
 
 /// EtherType for a packet that begins with its IP header.

@@ -20,7 +20,7 @@ use std::{
 
 use flate2::bufread::MultiGzDecoder;
 
-pub use self::link::{Framing, LinkType};
+pub use self::link::{ETHERNET_HEADER, Framing, LinkType};
 use self::{pcap::PcapReader, pcapng::PcapngReader};
 
 /// Longest frame that is read: libpcap's own bound for most link types. More than

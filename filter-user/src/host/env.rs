@@ -1,0 +1,258 @@
+//! [`Env`] over plain memory.
+
+use std::cell::RefCell;
+
+use filter_common::{
+    abi::{Config, Line, Rule, Table},
+    env::{Env, Rules, Window},
+    hello::Progress,
+    hit::{Hit, Qualifiers},
+    hostname, http, limits,
+    limits::{NAME_CANDIDATES_MAX, NAMES_PER_HELLO_MAX, STREAM_BYTES_MAX},
+    origins,
+    tables::Lines,
+    tls::{self, CopyBytes, Message, Shape, Step},
+    work::{Span, Var, Work},
+};
+
+use crate::compile::Compiled;
+
+/// An empty working area.
+pub(super) fn working_area() -> Box<Work> {
+    Box::new(Work {
+        bytes: [0; 65_536],
+        names: [Span::default(); NAMES_PER_HELLO_MAX],
+        name_count: Var::default(),
+        name_reported: Var::default(),
+        candidates: [0; NAME_CANDIDATES_MAX],
+        candidate_lens: [0; NAME_CANDIDATES_MAX],
+        candidate_count: Var::default(),
+        odd_name: Var::default(),
+        records: tls::Records::default(),
+        extensions: tls::Extensions::default(),
+        head: http::Head::default(),
+    })
+}
+
+/// The tables and rules of a generation, at a fixed moment, and the rules that observed.
+pub(super) struct HostRules<'a> {
+    compiled: &'a Compiled,
+    now_tai_ns: u64,
+    observed: RefCell<Vec<u16>>,
+}
+
+impl<'a> HostRules<'a> {
+    pub(super) fn new(compiled: &'a Compiled, now_tai_ns: u64) -> Self {
+        Self {
+            compiled,
+            now_tai_ns,
+            observed: RefCell::default(),
+        }
+    }
+}
+
+impl Lines for HostRules<'_> {
+    fn line(&self, table: Table, index: u32) -> Option<&Line> {
+        self.compiled.tables[table as usize].get(index as usize)
+    }
+}
+
+impl Rules for HostRules<'_> {
+    fn config(&self) -> &Config {
+        &self.compiled.config
+    }
+
+    fn rule(&self, slot: u16) -> Option<&Rule> {
+        self.compiled.rules.get(usize::from(slot))
+    }
+
+    fn now_tai_ns(&self) -> u64 {
+        self.now_tai_ns
+    }
+
+    fn observe(&self, slot: u16) {
+        self.observed.borrow_mut().push(slot);
+    }
+}
+
+/// Bytes of the frame.
+#[derive(Clone, Copy)]
+pub(super) struct Bytes<const N: usize>([u8; N]);
+
+impl<const N: usize> Window<N> for Bytes<N> {
+    fn u8<const O: usize>(self) -> u8 {
+        self.0[O]
+    }
+
+    fn be16<const O: usize>(self) -> u16 {
+        u16::from_be_bytes(self.array::<O, 2>())
+    }
+
+    fn be32<const O: usize>(self) -> u32 {
+        u32::from_be_bytes(self.array::<O, 4>())
+    }
+
+    fn be64<const O: usize>(self) -> u64 {
+        u64::from_be_bytes(self.array::<O, 8>())
+    }
+}
+
+impl<const N: usize> Bytes<N> {
+    /// `L` bytes at `O`: a constant offset inside the window, as the program's code has it.
+    fn array<const O: usize, const L: usize>(self) -> [u8; L] {
+        const { assert!(O + L <= N, "a read beyond the window") };
+        std::array::from_fn(|i| self.0[O + i])
+    }
+}
+
+/// One frame and its surroundings.
+pub(super) struct HostEnv<'a> {
+    rules: HostRules<'a>,
+    frame: &'a [u8],
+    work: &'a mut Work,
+}
+
+impl<'a> HostEnv<'a> {
+    pub(super) fn new(rules: HostRules<'a>, frame: &'a [u8], work: &'a mut Work) -> Self {
+        Self { rules, frame, work }
+    }
+
+    /// Slots of the rules that observed, in order.
+    pub(super) fn into_observed(self) -> Vec<u16> {
+        self.rules.observed.into_inner()
+    }
+}
+
+impl Lines for HostEnv<'_> {
+    fn line(&self, table: Table, index: u32) -> Option<&Line> {
+        self.rules.line(table, index)
+    }
+}
+
+impl Rules for HostEnv<'_> {
+    fn config(&self) -> &Config {
+        self.rules.config()
+    }
+
+    fn rule(&self, slot: u16) -> Option<&Rule> {
+        self.rules.rule(slot)
+    }
+
+    fn now_tai_ns(&self) -> u64 {
+        self.rules.now_tai_ns()
+    }
+
+    fn observe(&self, slot: u16) {
+        self.rules.observe(slot);
+    }
+}
+
+impl Env for HostEnv<'_> {
+    type Window<const N: usize> = Bytes<N>;
+
+    fn frame_len(&self) -> u32 {
+        self.frame.len() as u32
+    }
+
+    fn window<const N: usize>(&self, offset: u32) -> Option<Bytes<N>> {
+        self.frame
+            .get(offset as usize..)?
+            .first_chunk()
+            .map(|bytes| Bytes(*bytes))
+    }
+
+    fn port_class(&self, port: u16) -> u8 {
+        self.rules.compiled.ports[usize::from(port)]
+    }
+
+    fn fetch(&mut self, offset: u32, len: u32, at: u32) -> bool {
+        let (offset, len, at) = (offset as usize, len as usize, at as usize);
+        let Some(bytes) = self.frame.get(offset..).and_then(|rest| rest.get(..len)) else {
+            return false;
+        };
+        let Some(area) = self.work.bytes[..STREAM_BYTES_MAX]
+            .get_mut(at..)
+            .and_then(|rest| rest.get_mut(..len))
+        else {
+            return false;
+        };
+        area.copy_from_slice(bytes);
+        true
+    }
+
+    fn work(&mut self) -> Option<&mut Work> {
+        Some(self.work)
+    }
+
+    fn search_v4(&self, addr: u32, qualifiers: Qualifiers) -> Hit {
+        origins::search_v4(&self.rules, addr, qualifiers)
+    }
+
+    fn search_v6(&mut self, addr: [u64; 2], qualifiers: Qualifiers) -> Hit {
+        origins::search_v6(&self.rules, addr, qualifiers)
+    }
+
+    fn read_tls(&mut self, len: u32) -> Progress {
+        read_tls(self.work, len)
+    }
+
+    fn read_http(&mut self, len: u32) -> Progress {
+        read_http(self.work, len)
+    }
+
+    fn search_names(&mut self, qualifiers: Qualifiers) -> Hit {
+        hostname::search(&self.rules, self.work, qualifiers)
+    }
+}
+
+/// Copies with the standard library.
+struct CopyWithin;
+
+impl CopyBytes for CopyWithin {
+    fn copy(work: &mut Work, from: u32, to: u32, len: u32) {
+        let (from, to, len) = (from as usize, to as usize, len as usize);
+        work.bytes.copy_within(from..from + len, to);
+    }
+}
+
+fn read_tls(work: &mut Work, len: u32) -> Progress {
+    work.begin();
+    match tls::shape(work, len) {
+        Shape::Decided(progress) => progress,
+        Shape::OneRecord(message) => read_extensions(work, message),
+        Shape::Several => {
+            work.records.begin(len);
+            repeat(limits::RECORDS_MAX, || tls::record_step::<CopyWithin>(work));
+            match work.records.finish(work) {
+                Ok(message) => read_extensions(work, message),
+                Err(progress) => progress,
+            }
+        }
+    }
+}
+
+fn read_extensions(work: &mut Work, message: Message) -> Progress {
+    if let Some(progress) = tls::begin_extensions(work, message) {
+        return progress;
+    }
+    repeat(limits::EXTENSIONS_MAX, || tls::extension_step(work));
+    tls::finish_extensions(work)
+}
+
+fn read_http(work: &mut Work, len: u32) -> Progress {
+    work.begin();
+    if let Some(progress) = http::begin(work, len) {
+        return progress;
+    }
+    repeat(http::STEPS_MAX, || http::step(work));
+    http::finish(work)
+}
+
+/// Repeats `step` until it is done, at most `max` times.
+fn repeat(max: u32, mut step: impl FnMut() -> Step) {
+    for _ in 0..max {
+        if step() == Step::Done {
+            return;
+        }
+    }
+}
