@@ -138,6 +138,33 @@ pub struct Config {
     pub names: NameParams,
 }
 
+impl Config {
+    /// No policy: everything passes.
+    pub const EMPTY: Self = {
+        let v4 = V4Params {
+            summary_shift: 16,
+            bucket_count: 1,
+            seed: 0,
+            length_count: 0,
+            lengths: [0; 36],
+        };
+        let v6 =
+            V6Params { bloom_lines: 1, bucket_count: 1, seed: 0, length_count: 0, lengths: [0; 132] };
+        Self {
+            abi: ABI_VERSION,
+            features: 0,
+            generation: 0,
+            events_per_window: 0,
+            name_action_max: 0,
+            v4,
+            served_v4: v4,
+            v6,
+            served_v6: v6,
+            names: NameParams { bloom_lines: 1, bucket_count: 1, key: [0; 4] },
+        }
+    };
+}
+
 /// What a port is inspected for: the value of the 65,536-byte port map.
 pub mod port_class {
     /// TLS ClientHello over TCP.

@@ -6,7 +6,7 @@ use crate::{
     abi::{Config, Rule},
     hit::{Hit, Qualifiers},
     tables::Lines,
-    work::Work,
+    work::{Memory, Work},
 };
 
 /// `N` bytes of the frame that are known to be there, read at constant offsets.
@@ -38,28 +38,37 @@ pub trait Env: Rules {
     /// A checked window of the frame.
     type Window<const N: usize>: Window<N>;
 
-    /// Length of the frame in bytes, all buffers included.
-    fn frame_len(&self) -> u32;
+    /// The memory of the working area.
+    type Memory: Memory;
 
-    /// `N` bytes of the headers at `offset`; `None` if they are not all there.
-    /// `offset` stays below 65,536.
+    /// Whether the frame has at least `len` bytes, all buffers included.
+    fn contains(&self, len: u32) -> bool;
+
+    /// `N` bytes of the headers at `offset`; `None` if they are not all in the frame's first
+    /// buffer, or beyond [`crate::limits::HEADER_OFFSET_MAX`].
     fn window<const N: usize>(&self, offset: u32) -> Option<Self::Window<N>>;
 
     /// [`crate::abi::port_class`] bits of a port.
     fn port_class(&self, port: u16) -> u8;
+
+    /// [`crate::origins::serves_v4`].
+    fn serves_v4(&self, addr: u32) -> bool;
+
+    /// [`crate::origins::serves_v6`], behind a function boundary in the kernel.
+    fn serves_v6(&self, addr: [u64; 2]) -> bool;
 
     /// Copies `len` bytes of the frame at `offset` to the stream area at `at`.
     /// `false` if they are not all there or do not fit.
     fn fetch(&mut self, offset: u32, len: u32, at: u32) -> bool;
 
     /// The working area of the slow path; `None` never happens, but the verifier does not know.
-    fn work(&mut self) -> Option<&mut Work>;
+    fn work(&mut self) -> Option<&mut Work<Self::Memory>>;
 
     /// [`crate::origins::search_v4`], behind a function boundary in the kernel.
     fn search_v4(&self, addr: u32, qualifiers: Qualifiers) -> Hit;
 
     /// [`crate::origins::search_v6`], behind a function boundary in the kernel.
-    fn search_v6(&mut self, addr: [u64; 2], qualifiers: Qualifiers) -> Hit;
+    fn search_v6(&self, addr: [u64; 2], qualifiers: Qualifiers) -> Hit;
 
     /// [`crate::tls::read`] over the first `len` bytes of the stream, behind a function boundary.
     fn read_tls(&mut self, len: u32) -> crate::hello::Progress;

@@ -9,7 +9,7 @@ use crate::{
     hit::{Hit, Listed, Qualifiers, listed},
     limits::{NAME_BYTES_MAX, NAME_CANDIDATES_MAX, NAMES_PER_HELLO_MAX},
     tables::names::{self, NameHash},
-    work::{Span, Work},
+    work::{Memory, Span, Variable as _, Work},
 };
 
 /// Trailing dots, and digits of a port, that are taken off a name.
@@ -20,7 +20,7 @@ const WHOLE: u32 = 1 << 31;
 
 /// The strongest rule for the names found in the hello.
 #[inline(always)]
-pub fn search<R: Rules>(rules: &R, work: &mut Work, qualifiers: Qualifiers) -> Hit {
+pub fn search<R: Rules, M: Memory>(rules: &R, work: &mut Work<M>, qualifiers: Qualifiers) -> Hit {
     let mut best = Hit::NONE;
     for index in 0..NAMES_PER_HELLO_MAX as u32 {
         if index >= work.name_count.get() {
@@ -37,9 +37,9 @@ pub fn search<R: Rules>(rules: &R, work: &mut Work, qualifiers: Qualifiers) -> H
 
 /// The deciding rule for the name at `index`.
 #[inline(always)]
-pub fn search_one<R: Rules>(
+pub fn search_one<R: Rules, M: Memory>(
     rules: &R,
-    work: &mut Work,
+    work: &mut Work<M>,
     index: u32,
     qualifiers: Qualifiers,
 ) -> Hit {
@@ -55,7 +55,7 @@ pub fn search_one<R: Rules>(
 
 /// Takes a port and trailing dots off. Blanks around a name are taken off where it is found.
 #[inline(always)]
-pub fn trim(work: &Work, span: Span) -> Span {
+pub fn trim<M: Memory>(work: &Work<M>, span: Span) -> Span {
     let Span { at, mut len } = span;
     let mut digits = 0;
     for _ in 0..TRIM_MAX {
@@ -78,7 +78,7 @@ pub fn trim(work: &Work, span: Span) -> Span {
 
 /// Collects the rule sets of all listed suffixes.
 #[inline(always)]
-fn collect<R: Rules>(rules: &R, work: &mut Work, span: Span) {
+fn collect<R: Rules, M: Memory>(rules: &R, work: &mut Work<M>, span: Span) {
     let mut hash = NameHash::new(&rules.config().names);
     work.candidate_count.set(0);
     for done in 0..NAME_BYTES_MAX as u32 {
@@ -102,7 +102,7 @@ const fn is_hostname_byte(byte: u8) -> bool {
 }
 
 #[inline(always)]
-fn collect_suffix<R: Rules>(rules: &R, work: &mut Work, hash: &NameHash, len: u32, whole: u32) {
+fn collect_suffix<R: Rules, M: Memory>(rules: &R, work: &mut Work<M>, hash: &NameHash, len: u32, whole: u32) {
     let params = &rules.config().names;
     let fingerprint = hash.finish();
     if !names::maybe(rules, Table::NameSummary, params, fingerprint) {
@@ -120,7 +120,7 @@ fn collect_suffix<R: Rules>(rules: &R, work: &mut Work, hash: &NameHash, len: u3
 
 /// Tries the collected rule sets, the longest suffix first.
 #[inline(always)]
-fn try_candidates<R: Rules>(rules: &R, work: &Work, qualifiers: Qualifiers) -> Hit {
+fn try_candidates<R: Rules, M: Memory>(rules: &R, work: &Work<M>, qualifiers: Qualifiers) -> Hit {
     let count = work.candidate_count.get();
     for turn in 0..NAME_CANDIDATES_MAX as u32 {
         if turn >= count {

@@ -9,7 +9,7 @@ use crate::{
     hello::Progress,
     limits::STREAM_BYTES_MAX,
     tls::Step,
-    work::{Var, Work},
+    work::{Memory, Variable as _, Work},
 };
 
 /// Bytes that one step looks at.
@@ -38,19 +38,18 @@ mod phase {
 }
 
 /// State of the walk.
-#[derive(Debug, Default)]
 #[repr(C)]
-pub struct Head {
-    at: Var,
-    end: Var,
-    phase: Var,
+pub struct Head<M: Memory> {
+    at: M::Var,
+    end: M::Var,
+    phase: M::Var,
     /// Where the method, authority, field name or value starts.
-    mark: Var,
+    mark: M::Var,
     /// Behind the last byte of a value that is not blank.
-    value_end: Var,
+    value_end: M::Var,
     /// Whether a Host field's value has not begun yet, so that a folded line may bring it.
-    value_pending: Var,
-    progress: Var,
+    value_pending: M::Var,
+    progress: M::Var,
 }
 
 /// Whether a payload that starts with `first` can be the start of a request.
@@ -77,7 +76,7 @@ const fn is_blank(byte: u8) -> bool {
 
 /// Prepares the walk over the first `end` bytes of the stream; the progress if that decides.
 #[inline(always)]
-pub fn begin(work: &Work, end: u32) -> Option<Progress> {
+pub fn begin<M: Memory>(work: &Work<M>, end: u32) -> Option<Progress> {
     // RFC 9113, section 3.4: the preface's first line is `PRI * HTTP/2.0`.
     if end >= 6
         && work.be24(0) == 0x50_52_49
@@ -98,13 +97,13 @@ pub fn begin(work: &Work, end: u32) -> Option<Progress> {
 
 /// The outcome of the walk.
 #[inline(always)]
-pub fn finish(work: &Work) -> Progress {
+pub fn finish<M: Memory>(work: &Work<M>) -> Progress {
     Progress::from_u8(work.head.progress.get() as u8)
 }
 
 /// Looks at the next bytes.
 #[inline(always)]
-pub fn step(work: &mut Work) -> Step {
+pub fn step<M: Memory>(work: &mut Work<M>) -> Step {
     for _ in 0..STEP_BYTES {
         let at = work.head.at.get();
         if at >= work.head.end.get() {
@@ -121,7 +120,7 @@ pub fn step(work: &mut Work) -> Step {
 }
 
 #[inline(always)]
-fn one_byte(work: &mut Work, at: u32, byte: u8) -> Option<Progress> {
+fn one_byte<M: Memory>(work: &mut Work<M>, at: u32, byte: u8) -> Option<Progress> {
     let line_feed = byte == b'\n';
     match work.head.phase.get() {
         phase::REST_OF_LINE => {
@@ -172,7 +171,7 @@ fn one_byte(work: &mut Work, at: u32, byte: u8) -> Option<Progress> {
 }
 
 #[inline(always)]
-fn leading_lines(work: &Work, at: u32, byte: u8) -> Option<Progress> {
+fn leading_lines<M: Memory>(work: &Work<M>, at: u32, byte: u8) -> Option<Progress> {
     if byte == b'\r' || byte == b'\n' {
         return None;
     }
@@ -185,7 +184,7 @@ fn leading_lines(work: &Work, at: u32, byte: u8) -> Option<Progress> {
 }
 
 #[inline(always)]
-fn before_target(work: &Work, at: u32, byte: u8) -> Option<Progress> {
+fn before_target<M: Memory>(work: &Work<M>, at: u32, byte: u8) -> Option<Progress> {
     if is_blank(byte) {
         return None;
     }
@@ -200,7 +199,7 @@ fn before_target(work: &Work, at: u32, byte: u8) -> Option<Progress> {
 
 /// In what may be a scheme, user information or the authority itself (RFC 9112, section 3.2).
 #[inline(always)]
-fn authority(work: &mut Work, at: u32, byte: u8) -> Option<Progress> {
+fn authority<M: Memory>(work: &mut Work<M>, at: u32, byte: u8) -> Option<Progress> {
     match byte {
         b'@' => {
             work.head.mark.set(at + 1);
@@ -225,7 +224,7 @@ fn authority(work: &mut Work, at: u32, byte: u8) -> Option<Progress> {
 /// A blank leads to the version, which is not looked at; a line that ends without one is a
 /// complete HTTP/0.9 request.
 #[inline(always)]
-fn end_of_target(work: &Work, byte: u8) -> Option<Progress> {
+fn end_of_target<M: Memory>(work: &Work<M>, byte: u8) -> Option<Progress> {
     if byte == b'\n' {
         return Some(complete(work));
     }
@@ -236,7 +235,7 @@ fn end_of_target(work: &Work, byte: u8) -> Option<Progress> {
 }
 
 #[inline(always)]
-fn line_start(work: &Work, byte: u8) -> Option<Progress> {
+fn line_start<M: Memory>(work: &Work<M>, byte: u8) -> Option<Progress> {
     let pending = work.head.value_pending.get() != 0;
     let next = match byte {
         b'\n' => return Some(complete(work)),
@@ -256,7 +255,7 @@ fn line_start(work: &Work, byte: u8) -> Option<Progress> {
 }
 
 #[inline(always)]
-fn field_name(work: &Work, at: u32, byte: u8) -> Option<Progress> {
+fn field_name<M: Memory>(work: &Work<M>, at: u32, byte: u8) -> Option<Progress> {
     let expected = match at - work.head.mark.get() {
         1 => b'o',
         2 => b's',
@@ -275,7 +274,7 @@ fn field_name(work: &Work, at: u32, byte: u8) -> Option<Progress> {
 }
 
 #[inline(always)]
-fn value(work: &mut Work, at: u32, byte: u8) -> Option<Progress> {
+fn value<M: Memory>(work: &mut Work<M>, at: u32, byte: u8) -> Option<Progress> {
     if is_blank(byte) || byte == b'\r' {
         return None;
     }
@@ -292,6 +291,6 @@ fn value(work: &mut Work, at: u32, byte: u8) -> Option<Progress> {
 }
 
 #[inline(always)]
-fn complete(work: &Work) -> Progress {
+fn complete<M: Memory>(work: &Work<M>) -> Progress {
     if work.name_count.get() == 0 { Progress::NoName } else { Progress::Named }
 }

@@ -9,6 +9,9 @@ pub const VLAN_TAGS_MAX: usize = 4;
 /// number (40 were tried); the bound keeps the verifier's walk finite.
 pub const IPV6_EXTENSIONS_MAX: usize = 48;
 
+/// Largest offset at which a header is read: the verifier wants offsets below 2^16.
+pub const HEADER_OFFSET_MAX: u32 = 0xff00;
+
 /// Port ranges in one rule, so that a rule stays one cache line.
 pub const PORT_RANGES_PER_RULE: usize = 8;
 

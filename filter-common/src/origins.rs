@@ -17,7 +17,7 @@ pub fn maybe_v4<R: Rules>(rules: &R, addr: u32) -> bool {
 #[inline(always)]
 pub fn search_v4<R: Rules>(rules: &R, addr: u32, qualifiers: Qualifiers) -> Hit {
     let params = &rules.config().v4;
-    for position in 0..33 {
+    for position in 0..v4::LENGTHS {
         if position >= params.length_count as usize {
             break;
         }
@@ -37,7 +37,7 @@ pub fn search_v4<R: Rules>(rules: &R, addr: u32, qualifiers: Qualifiers) -> Hit 
 #[inline(always)]
 pub fn search_v6<R: Rules>(rules: &R, addr: [u64; 2], qualifiers: Qualifiers) -> Hit {
     let params = &rules.config().v6;
-    for position in 0..129 {
+    for position in 0..v6::LENGTHS {
         if position >= params.length_count as usize {
             break;
         }
@@ -60,35 +60,12 @@ pub fn search_v6<R: Rules>(rules: &R, addr: [u64; 2], qualifiers: Qualifiers) ->
 #[inline(always)]
 pub fn serves_v4<R: Rules>(rules: &R, addr: u32) -> bool {
     let params = &rules.config().served_v4;
-    if !v4::maybe(rules, Table::ServedV4Summary, params, addr) {
-        return false;
-    }
-    for position in 0..33 {
-        if position >= params.length_count as usize {
-            break;
-        }
-        let length = params.lengths[position];
-        if v4::probe(rules, Table::ServedV4Buckets, params, addr, length).is_some() {
-            return true;
-        }
-    }
-    false
+    v4::longest(rules, Table::ServedV4Summary, Table::ServedV4Buckets, params, addr).is_some()
 }
 
 /// Whether names are read on connections to an IPv6 address.
 #[inline(always)]
 pub fn serves_v6<R: Rules>(rules: &R, addr: [u64; 2]) -> bool {
     let params = &rules.config().served_v6;
-    for position in 0..129 {
-        if position >= params.length_count as usize {
-            break;
-        }
-        let length = params.lengths[position];
-        if v6::maybe(rules, Table::ServedV6Summary, params, addr, length)
-            && v6::probe(rules, Table::ServedV6Buckets, params, addr, length).is_some()
-        {
-            return true;
-        }
-    }
-    false
+    v6::longest(rules, Table::ServedV6Summary, Table::ServedV6Buckets, params, addr).is_some()
 }

@@ -23,12 +23,14 @@ pub struct Decision {
     pub protocol: Protocol,
     /// The deciding rule.
     pub hit: Hit,
+    /// The packet, if it could be parsed.
+    pub packet: Option<Packet>,
 }
 
 impl Decision {
     #[inline(always)]
     const fn pass(reason: Reason, protocol: Protocol) -> Self {
-        Self { verdict: Verdict::Pass, reason, protocol, hit: Hit::NONE }
+        Self { verdict: Verdict::Pass, reason, protocol, hit: Hit::NONE, packet: None }
     }
 
     #[inline(always)]
@@ -38,7 +40,7 @@ impl Decision {
             Action::Drop => Verdict::Drop,
             Action::Redirect => Verdict::Redirect,
         };
-        Self { verdict, reason, protocol, hit }
+        Self { verdict, reason, protocol, hit, packet: None }
     }
 }
 
@@ -63,12 +65,18 @@ pub fn decide<E: Env>(env: &mut E) -> Decision {
         Ok(packet) => packet,
         Err(reason) => return Decision::pass(reason, Protocol::None),
     };
+    let decision = judge(env, &packet);
+    Decision { packet: Some(packet), ..decision }
+}
+
+#[inline(always)]
+fn judge<E: Env>(env: &mut E, packet: &Packet) -> Decision {
     let ports = packet.ports(env);
-    let (origin, origin_reason) = search_origins(env, &packet, ports);
+    let (origin, origin_reason) = search_origins(env, packet, ports);
     if !names_may_beat(env, origin) {
         return Decision::by_rule(origin, origin_reason, Protocol::None);
     }
-    let reading = read_payload(env, &packet, ports);
+    let reading = read_payload(env, packet, ports);
     if reading.hit > origin {
         return Decision::by_rule(reading.hit, reading.reason, reading.protocol);
     }
@@ -154,10 +162,10 @@ fn serves<E: Env>(env: &E, addresses: Addresses) -> bool {
     }
     match addresses {
         Addresses::V4 { dst, .. } => {
-            features & feature::SERVED_V4 != 0 && origins::serves_v4(env, dst)
+            features & feature::SERVED_V4 != 0 && env.serves_v4(dst)
         }
         Addresses::V6 { dst, .. } => {
-            features & feature::SERVED_V6 != 0 && origins::serves_v6(env, dst)
+            features & feature::SERVED_V6 != 0 && env.serves_v6(dst)
         }
     }
 }
@@ -206,7 +214,7 @@ fn read_segment<E: Env>(env: &mut E, packet: &Packet, ports: Ports, class: u8) -
 /// What the first byte of a payload says, of what the port is inspected for.
 #[inline(always)]
 fn recognise<E: Env>(env: &mut E, payload: Payload, class: u8) -> Option<Protocol> {
-    let first = match env.window::<1>(payload.offset & 0xffff) {
+    let first = match env.window::<1>(payload.offset) {
         Some(window) => window.u8::<0>(),
         None => {
             // Beyond the first buffer of the frame.
@@ -236,7 +244,7 @@ fn read_datagram<E: Env>(env: &E, packet: &Packet) -> Reading {
     if payload.len == 0 || !serves(env, packet.addresses) {
         return nothing;
     }
-    let Some(first) = env.window::<1>(payload.offset & 0xffff) else {
+    let Some(first) = env.window::<1>(payload.offset) else {
         return nothing;
     };
     if first.u8::<0>() & 0xc0 != 0xc0 {

@@ -8,7 +8,7 @@
 use crate::{
     hello::Progress,
     limits::{EMPTY_RECORDS_MAX, HELLO_BYTES_MAX, NAMES_PER_HELLO_MAX},
-    work::{HANDSHAKE_AT, Var, Work},
+    work::{HANDSHAKE_AT, Memory, Variable as _, Work},
 };
 
 const RECORD_HEADER_LEN: u32 = 5;
@@ -34,13 +34,6 @@ pub enum Step {
     Done,
 }
 
-/// Copies `len` bytes inside [`Work::bytes`]. `from + len` and `to + len` are in bounds, the
-/// runs do not overlap.
-pub trait CopyBytes {
-    /// Copies.
-    fn copy(work: &mut Work, from: u32, to: u32, len: u32);
-}
-
 /// Whether a payload that starts with `first` can be the start of a TLS stream.
 #[inline(always)]
 pub const fn can_start_with(first: u8) -> bool {
@@ -48,31 +41,29 @@ pub const fn can_start_with(first: u8) -> bool {
 }
 
 /// State of the walk over records.
-#[derive(Debug, Default)]
 #[repr(C)]
-pub struct Records {
+pub struct Records<M: Memory> {
     /// Where the next record header starts.
-    at: Var,
+    at: M::Var,
     /// Where the stream ends so far.
-    end: Var,
+    end: M::Var,
     /// Handshake bytes put together so far.
-    gathered: Var,
+    gathered: M::Var,
     /// Records of no use: empty ones and alerts.
-    empty: Var,
+    empty: M::Var,
     /// [`Progress`] discriminant.
-    progress: Var,
+    progress: M::Var,
 }
 
 /// State of the walk over extensions.
-#[derive(Debug, Default)]
 #[repr(C)]
-pub struct Extensions {
+pub struct Extensions<M: Memory> {
     /// Where the next extension starts.
-    at: Var,
+    at: M::Var,
     /// Where the extensions end.
-    end: Var,
+    end: M::Var,
     /// [`Progress`] discriminant.
-    progress: Var,
+    progress: M::Var,
 }
 
 /// Where a complete handshake message lies in [`Work::bytes`].
@@ -97,7 +88,7 @@ pub enum Shape {
 
 /// Looks at the start of a stream of `len` bytes.
 #[inline(always)]
-pub fn shape(work: &Work, len: u32) -> Shape {
+pub fn shape<M: Memory>(work: &Work<M>, len: u32) -> Shape {
     if len == 0 {
         return Shape::Decided(Progress::Incomplete);
     }
@@ -121,7 +112,7 @@ pub fn shape(work: &Work, len: u32) -> Shape {
     Shape::OneRecord(Message { at: RECORD_HEADER_LEN, len: message_len })
 }
 
-impl Records {
+impl<M: Memory> Records<M> {
     /// Prepares the walk over the first `end` bytes of the stream.
     #[inline(always)]
     pub fn begin(&self, end: u32) {
@@ -138,7 +129,7 @@ impl Records {
     ///
     /// The progress that the walk ended with.
     #[inline(always)]
-    pub fn finish(&self, work: &Work) -> Result<Message, Progress> {
+    pub fn finish(&self, work: &Work<M>) -> Result<Message, Progress> {
         match Progress::from_u8(self.progress.get() as u8) {
             Progress::Named => Ok(Message {
                 at: HANDSHAKE_AT,
@@ -157,7 +148,7 @@ impl Records {
 
 /// One record. At most [`crate::limits::RECORDS_MAX`] steps.
 #[inline(always)]
-pub fn record_step<C: CopyBytes>(work: &mut Work) -> Step {
+pub fn record_step<M: Memory>(work: &mut Work<M>) -> Step {
     let (at, end) = (work.records.at.get(), work.records.end.get());
     if at >= end || end - at < RECORD_HEADER_LEN {
         return work.records.stop(Progress::Incomplete);
@@ -173,7 +164,7 @@ pub fn record_step<C: CopyBytes>(work: &mut Work) -> Step {
     let there = record_len.min(end - body);
     match work.byte(at) {
         RECORD_HANDSHAKE if there > 0 => {
-            if let Some(progress) = gather::<C>(work, body, there) {
+            if let Some(progress) = gather(work, body, there) {
                 return work.records.stop(progress);
             }
         }
@@ -194,13 +185,13 @@ pub fn record_step<C: CopyBytes>(work: &mut Work) -> Step {
 
 /// Appends handshake bytes; the progress if that decides.
 #[inline(always)]
-fn gather<C: CopyBytes>(work: &mut Work, from: u32, len: u32) -> Option<Progress> {
+fn gather<M: Memory>(work: &mut Work<M>, from: u32, len: u32) -> Option<Progress> {
     let gathered = work.records.gathered.get();
     if gathered >= HELLO_BYTES_MAX as u32 {
         return Some(Progress::TooLong);
     }
     let len = len.min(HELLO_BYTES_MAX as u32);
-    C::copy(work, from, HANDSHAKE_AT + gathered, len);
+    M::copy(&mut work.bytes, from, HANDSHAKE_AT + gathered, len);
     let gathered = gathered + len;
     work.records.gathered.set(gathered);
     if work.byte(HANDSHAKE_AT) != CLIENT_HELLO {
@@ -219,7 +210,7 @@ fn gather<C: CopyBytes>(work: &mut Work, from: u32, len: u32) -> Option<Progress
 /// Prepares the walk over the extensions of a complete ClientHello; the progress if there
 /// are none or it breaks its own lengths.
 #[inline(always)]
-pub fn begin_extensions(work: &Work, message: Message) -> Option<Progress> {
+pub fn begin_extensions<M: Memory>(work: &Work<M>, message: Message) -> Option<Progress> {
     let end = message.at + message.len;
     let mut at = message.at + HANDSHAKE_HEADER_LEN + LEGACY_VERSION_AND_RANDOM_LEN;
     if at + 1 > end {
@@ -248,7 +239,7 @@ pub fn begin_extensions(work: &Work, message: Message) -> Option<Progress> {
 
 /// One extension. At most [`crate::limits::EXTENSIONS_MAX`] steps.
 #[inline(always)]
-pub fn extension_step(work: &mut Work) -> Step {
+pub fn extension_step<M: Memory>(work: &mut Work<M>) -> Step {
     let (at, end) = (work.extensions.at.get(), work.extensions.end.get());
     if at == end {
         let progress = if work.name_count.get() == 0 { Progress::NoName } else { Progress::Named };
@@ -272,14 +263,14 @@ pub fn extension_step(work: &mut Work) -> Step {
 
 /// The outcome of the walk over the extensions.
 #[inline(always)]
-pub fn finish_extensions(work: &Work) -> Progress {
+pub fn finish_extensions<M: Memory>(work: &Work<M>) -> Progress {
     Progress::from_u8(work.extensions.progress.get() as u8)
 }
 
 /// The host names of a server_name extension (RFC 6066, section 3); `false` if it breaks its
 /// own lengths or lists too many.
 #[inline(always)]
-fn server_names(work: &mut Work, body: u32, len: u32) -> bool {
+fn server_names<M: Memory>(work: &mut Work<M>, body: u32, len: u32) -> bool {
     if len < 2 || work.be16(body) + 2 != len {
         return false;
     }

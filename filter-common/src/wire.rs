@@ -161,7 +161,7 @@ fn ipv4<E: Env>(env: &E, offset: u32) -> Result<Packet, Reason> {
 /// A packet that is longer than its frame is dropped by every host, but its addresses count.
 #[inline(always)]
 fn beyond_frame<E: Env>(env: &E, end: u32) -> Option<Reason> {
-    (end > env.frame_len()).then_some(Reason::Truncated)
+    (!env.contains(end)).then_some(Reason::Truncated)
 }
 
 #[inline(always)]
@@ -206,7 +206,7 @@ fn extensions<E: Env>(env: &E, packet: &mut Packet) {
         }
         // Authentication is the shortest step (4 bytes a unit, but at least 8); each
         // header has at least 8 bytes.
-        let Some(extension) = env.window::<8>(packet.transport & 0xffff) else {
+        let Some(extension) = env.window::<8>(packet.transport) else {
             packet.oddity = Some(Reason::Truncated);
             return;
         };
@@ -254,7 +254,7 @@ impl Packet {
         if self.transport + 4 > self.end {
             return None;
         }
-        let ports = env.window::<4>(self.transport & 0xffff)?;
+        let ports = env.window::<4>(self.transport)?;
         Some(Ports { src: ports.be16::<0>(), dst: ports.be16::<2>() })
     }
 
@@ -269,7 +269,7 @@ impl Packet {
         if self.transport + TCP_LEN > self.end {
             return Err(Reason::BadTransport);
         }
-        let header = env.window::<20>(self.transport & 0xffff).ok_or(Reason::Truncated)?;
+        let header = env.window::<20>(self.transport).ok_or(Reason::Truncated)?;
         let header_len = u32::from(header.u8::<12>() >> 4) * 4;
         let offset = self.transport + header_len;
         if header_len < TCP_LEN || offset > self.end {
@@ -288,7 +288,7 @@ impl Packet {
         if self.transport + UDP_LEN > self.end {
             return Err(Reason::BadTransport);
         }
-        let header = env.window::<8>(self.transport & 0xffff).ok_or(Reason::Truncated)?;
+        let header = env.window::<8>(self.transport).ok_or(Reason::Truncated)?;
         let len = u32::from(header.be16::<4>());
         if len < UDP_LEN || self.transport + len > self.end {
             return Err(Reason::BadTransport);

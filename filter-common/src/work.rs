@@ -3,11 +3,10 @@
 //! All state that grows lives here and not on the 512-byte stack, and the verifier takes what is
 //! read from it for unknown, which keeps its walk over loops short.
 
-use core::sync::atomic::{AtomicU32, Ordering};
-
 use crate::limits::{HELLO_BYTES_MAX, NAME_CANDIDATES_MAX, NAMES_PER_HELLO_MAX, STREAM_BYTES_MAX};
 
-const BYTES: usize = 65_536;
+/// Size of [`Work::bytes`]; a power of two, so that an index is one mask.
+pub const BYTES: usize = 65_536;
 const MASK: u32 = BYTES as u32 - 1;
 
 /// Where in [`Work::bytes`] the handshake messages are put together that several TLS records carry.
@@ -18,28 +17,26 @@ const _: () = assert!(STREAM_BYTES_MAX + 2 * HELLO_BYTES_MAX <= BYTES);
 /// A variable that stays in memory. The compiler keeps an ordinary field in a register across
 /// a loop; the verifier then knows its value on every path and walks each combination. What is
 /// read from map memory is unknown to it, so that the paths of a loop's turn join again.
-#[derive(Debug, Default)]
-#[repr(transparent)]
-pub struct Var(AtomicU32);
-
-impl Var {
+pub trait Variable {
     /// The value.
-    #[inline(always)]
-    pub fn get(&self) -> u32 {
-        self.0.load(Ordering::Relaxed)
-    }
-
+    fn get(&self) -> u32;
     /// Sets the value.
-    #[inline(always)]
-    pub fn set(&self, value: u32) {
-        self.0.store(value, Ordering::Relaxed);
-    }
+    fn set(&self, value: u32);
 
     /// Adds to the value, which wraps.
     #[inline(always)]
-    pub fn add(&self, value: u32) {
+    fn add(&self, value: u32) {
         self.set(self.get().wrapping_add(value));
     }
+}
+
+/// The kind of memory a working area lies in.
+pub trait Memory {
+    /// A variable in it.
+    type Var: Variable;
+
+    /// Copies `len` bytes at `from` to `to`. Neither run leaves `bytes`, and they do not overlap.
+    fn copy(bytes: &mut [u8; BYTES], from: u32, to: u32, len: u32);
 }
 
 /// A run of [`Work::bytes`].
@@ -54,32 +51,32 @@ pub struct Span {
 
 /// The working area.
 #[repr(C)]
-pub struct Work {
+pub struct Work<M: Memory> {
     /// First the stream from its start, from [`HANDSHAKE_AT`] on handshake bytes without record headers.
     pub bytes: [u8; BYTES],
     /// Names found in the hello.
     pub names: [Span; NAMES_PER_HELLO_MAX],
     /// How many of `names` are used.
-    pub name_count: Var,
+    pub name_count: M::Var,
     /// Which of `names` the outcome reports: the one that hit, else the first.
-    pub name_reported: Var,
+    pub name_reported: M::Var,
     /// Rule sets of the listed suffixes of a name, shortest first; the top bit marks the whole name.
     pub candidates: [u32; NAME_CANDIDATES_MAX],
     /// Lengths in bytes of those suffixes.
     pub candidate_lens: [u16; NAME_CANDIDATES_MAX],
     /// How many of `candidates` are used.
-    pub candidate_count: Var,
+    pub candidate_count: M::Var,
     /// Nonzero if a name has bytes that no hostname has.
-    pub odd_name: Var,
+    pub odd_name: M::Var,
     /// State of the walk over TLS records.
-    pub records: crate::tls::Records,
+    pub records: crate::tls::Records<M>,
     /// State of the walk over a ClientHello's extensions.
-    pub extensions: crate::tls::Extensions,
+    pub extensions: crate::tls::Extensions<M>,
     /// State of the walk over an HTTP request head.
-    pub head: crate::http::Head,
+    pub head: crate::http::Head<M>,
 }
 
-impl Work {
+impl<M: Memory> Work<M> {
     /// The byte at `at`, which wraps: callers compare positions with lengths themselves.
     #[inline(always)]
     pub fn byte(&self, at: u32) -> u8 {
