@@ -38,6 +38,7 @@ mod phase {
 }
 
 /// State of the walk.
+#[derive(Default)]
 #[repr(C)]
 pub struct Head<M: Memory> {
     at: M::Var,

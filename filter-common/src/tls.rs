@@ -41,6 +41,7 @@ pub const fn can_start_with(first: u8) -> bool {
 }
 
 /// State of the walk over records.
+#[derive(Default)]
 #[repr(C)]
 pub struct Records<M: Memory> {
     /// Where the next record header starts.
@@ -56,6 +57,7 @@ pub struct Records<M: Memory> {
 }
 
 /// State of the walk over extensions.
+#[derive(Default)]
 #[repr(C)]
 pub struct Extensions<M: Memory> {
     /// Where the next extension starts.

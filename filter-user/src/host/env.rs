@@ -1,6 +1,6 @@
 //! [`Env`] over plain memory.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 use filter_common::{
     abi::{Config, Line, Rule, Table},
@@ -11,23 +11,53 @@ use filter_common::{
     limits::{NAME_CANDIDATES_MAX, NAMES_PER_HELLO_MAX, STREAM_BYTES_MAX},
     origins,
     tables::Lines,
-    tls::{self, CopyBytes, Message, Shape, Step},
-    work::{Span, Var, Work},
+    tls::{self, Message, Shape, Step},
+    work::{BYTES, Memory, Span, Variable, Work},
 };
 
 use crate::compile::Compiled;
 
+/// Memory of the process.
+#[derive(Default)]
+pub(super) struct HostMemory;
+
+/// A variable in it.
+#[derive(Default)]
+pub(super) struct HostVariable(Cell<u32>);
+
+impl Variable for HostVariable {
+    fn get(&self) -> u32 {
+        self.0.get()
+    }
+
+    fn set(&self, value: u32) {
+        self.0.set(value);
+    }
+}
+
+impl Memory for HostMemory {
+    type Var = HostVariable;
+
+    fn copy(bytes: &mut [u8; BYTES], from: u32, to: u32, len: u32) {
+        let (from, to, len) = (from as usize, to as usize, len as usize);
+        bytes.copy_within(from..from + len, to);
+    }
+}
+
+/// The working area of the host build.
+pub(super) type HostWork = Work<HostMemory>;
+
 /// An empty working area.
-pub(super) fn working_area() -> Box<Work> {
+pub(super) fn working_area() -> Box<HostWork> {
     Box::new(Work {
-        bytes: [0; 65_536],
+        bytes: [0; BYTES],
         names: [Span::default(); NAMES_PER_HELLO_MAX],
-        name_count: Var::default(),
-        name_reported: Var::default(),
+        name_count: HostVariable::default(),
+        name_reported: HostVariable::default(),
         candidates: [0; NAME_CANDIDATES_MAX],
         candidate_lens: [0; NAME_CANDIDATES_MAX],
-        candidate_count: Var::default(),
-        odd_name: Var::default(),
+        candidate_count: HostVariable::default(),
+        odd_name: HostVariable::default(),
         records: tls::Records::default(),
         extensions: tls::Extensions::default(),
         head: http::Head::default(),
@@ -109,11 +139,11 @@ impl<const N: usize> Bytes<N> {
 pub(super) struct HostEnv<'a> {
     rules: HostRules<'a>,
     frame: &'a [u8],
-    work: &'a mut Work,
+    work: &'a mut HostWork,
 }
 
 impl<'a> HostEnv<'a> {
-    pub(super) fn new(rules: HostRules<'a>, frame: &'a [u8], work: &'a mut Work) -> Self {
+    pub(super) fn new(rules: HostRules<'a>, frame: &'a [u8], work: &'a mut HostWork) -> Self {
         Self { rules, frame, work }
     }
 
@@ -149,12 +179,16 @@ impl Rules for HostEnv<'_> {
 
 impl Env for HostEnv<'_> {
     type Window<const N: usize> = Bytes<N>;
+    type Memory = HostMemory;
 
-    fn frame_len(&self) -> u32 {
-        self.frame.len() as u32
+    fn contains(&self, len: u32) -> bool {
+        len as usize <= self.frame.len()
     }
 
     fn window<const N: usize>(&self, offset: u32) -> Option<Bytes<N>> {
+        if offset > limits::HEADER_OFFSET_MAX {
+            return None;
+        }
         self.frame
             .get(offset as usize..)?
             .first_chunk()
@@ -165,8 +199,19 @@ impl Env for HostEnv<'_> {
         self.rules.compiled.ports[usize::from(port)]
     }
 
+    fn serves_v4(&self, addr: u32) -> bool {
+        origins::serves_v4(&self.rules, addr)
+    }
+
+    fn serves_v6(&self, addr: [u64; 2]) -> bool {
+        origins::serves_v6(&self.rules, addr)
+    }
+
     fn fetch(&mut self, offset: u32, len: u32, at: u32) -> bool {
         let (offset, len, at) = (offset as usize, len as usize, at as usize);
+        if len == 0 {
+            return false;
+        }
         let Some(bytes) = self.frame.get(offset..).and_then(|rest| rest.get(..len)) else {
             return false;
         };
@@ -180,7 +225,7 @@ impl Env for HostEnv<'_> {
         true
     }
 
-    fn work(&mut self) -> Option<&mut Work> {
+    fn work(&mut self) -> Option<&mut HostWork> {
         Some(self.work)
     }
 
@@ -188,7 +233,7 @@ impl Env for HostEnv<'_> {
         origins::search_v4(&self.rules, addr, qualifiers)
     }
 
-    fn search_v6(&mut self, addr: [u64; 2], qualifiers: Qualifiers) -> Hit {
+    fn search_v6(&self, addr: [u64; 2], qualifiers: Qualifiers) -> Hit {
         origins::search_v6(&self.rules, addr, qualifiers)
     }
 
@@ -205,24 +250,14 @@ impl Env for HostEnv<'_> {
     }
 }
 
-/// Copies with the standard library.
-struct CopyWithin;
-
-impl CopyBytes for CopyWithin {
-    fn copy(work: &mut Work, from: u32, to: u32, len: u32) {
-        let (from, to, len) = (from as usize, to as usize, len as usize);
-        work.bytes.copy_within(from..from + len, to);
-    }
-}
-
-fn read_tls(work: &mut Work, len: u32) -> Progress {
+fn read_tls(work: &mut HostWork, len: u32) -> Progress {
     work.begin();
     match tls::shape(work, len) {
         Shape::Decided(progress) => progress,
         Shape::OneRecord(message) => read_extensions(work, message),
         Shape::Several => {
             work.records.begin(len);
-            repeat(limits::RECORDS_MAX, || tls::record_step::<CopyWithin>(work));
+            repeat(limits::RECORDS_MAX, || tls::record_step(work));
             match work.records.finish(work) {
                 Ok(message) => read_extensions(work, message),
                 Err(progress) => progress,
@@ -231,7 +266,7 @@ fn read_tls(work: &mut Work, len: u32) -> Progress {
     }
 }
 
-fn read_extensions(work: &mut Work, message: Message) -> Progress {
+fn read_extensions(work: &mut HostWork, message: Message) -> Progress {
     if let Some(progress) = tls::begin_extensions(work, message) {
         return progress;
     }
@@ -239,7 +274,7 @@ fn read_extensions(work: &mut Work, message: Message) -> Progress {
     tls::finish_extensions(work)
 }
 
-fn read_http(work: &mut Work, len: u32) -> Progress {
+fn read_http(work: &mut HostWork, len: u32) -> Progress {
     work.begin();
     if let Some(progress) = http::begin(work, len) {
         return progress;

@@ -8,14 +8,14 @@ pub mod parity;
 mod tests;
 
 use filter_common::{
-    abi::{NO_SLOT, Outcome, RuleCounters, Verdict},
+    abi::{NO_SLOT, Outcome, Protocol, RuleCounters, Verdict, feature},
     limits::NAME_BYTES_MAX,
     pipeline::{self, Decision},
     reason::Reason,
-    work::Work,
+    work::{BYTES, Variable as _},
 };
 
-use self::env::{HostEnv, HostRules};
+use self::env::{HostEnv, HostRules, HostWork};
 use crate::{
     compile::Compiled,
     replay::{Ran, RunError, Runner},
@@ -35,7 +35,7 @@ pub mod xdp {
 pub struct HostRunner {
     compiled: Compiled,
     now_tai_ns: u64,
-    work: Box<Work>,
+    work: Box<HostWork>,
     rules: Vec<RuleCounters>,
     reasons: Vec<u64>,
 }
@@ -80,7 +80,7 @@ impl HostRunner {
             }
         }
         self.reasons[decision.reason as usize] += 1;
-        (action(outcome.verdict), outcome)
+        (action(decision.verdict, self.compiled.config.features), outcome)
     }
 }
 
@@ -94,7 +94,7 @@ impl Runner for HostRunner {
 /// The record of a decision, as the program writes it to the trace map.
 fn outcome(
     compiled: &Compiled,
-    work: &Work,
+    work: &HostWork,
     frame: &[u8],
     decision: Decision,
     observed: &[u16],
@@ -110,7 +110,7 @@ fn outcome(
         decision.verdict
     };
     let mut name = [0; NAME_BYTES_MAX];
-    let reported = reported_name(work);
+    let reported = reported_name(work, decision.protocol);
     let name_len = reported.len();
     if let Some(room) = name.get_mut(..name_len) {
         room.copy_from_slice(reported);
@@ -132,22 +132,27 @@ fn outcome(
 }
 
 /// The name that the outcome carries, at most [`NAME_BYTES_MAX`] bytes of it.
-fn reported_name(work: &Work) -> &[u8] {
+fn reported_name(work: &HostWork, protocol: Protocol) -> &[u8] {
+    match protocol {
+        Protocol::None | Protocol::Quic => return &[],
+        Protocol::Tls | Protocol::Http => {}
+    }
     if work.name_count.get() == 0 {
         return &[];
     }
     let span = work.name(work.name_reported.get());
     let at = span.at as usize;
-    work.bytes
-        .get(at..at + (span.len as usize).min(NAME_BYTES_MAX))
-        .unwrap_or_default()
+    if at > BYTES - NAME_BYTES_MAX {
+        return &[];
+    }
+    &work.bytes[at..at + (span.len as usize).min(NAME_BYTES_MAX)]
 }
 
-/// The program's return code for a verdict.
-fn action(verdict: u8) -> u32 {
-    match Verdict::from_u8(verdict) {
-        Some(Verdict::Pass | Verdict::Observe) => xdp::PASS,
-        Some(Verdict::Redirect) => xdp::REDIRECT,
-        Some(Verdict::Drop) | None => xdp::DROP,
+/// The program's return code for a verdict; a redirect without an interface to go to drops.
+fn action(verdict: Verdict, features: u32) -> u32 {
+    match verdict {
+        Verdict::Pass | Verdict::Observe => xdp::PASS,
+        Verdict::Redirect if features & feature::REDIRECT != 0 => xdp::REDIRECT,
+        Verdict::Redirect | Verdict::Drop => xdp::DROP,
     }
 }
