@@ -80,7 +80,10 @@ impl HostRunner {
             }
         }
         self.reasons[decision.reason as usize] += 1;
-        (action(decision.verdict, self.compiled.config.features), outcome)
+        (
+            action(decision.verdict, self.compiled.config.features),
+            outcome,
+        )
     }
 }
 

@@ -14,6 +14,8 @@ mod report;
 mod session;
 mod tally;
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;
 mod unsupported;
 

@@ -3,7 +3,7 @@
 
 use std::{fmt, net::IpAddr};
 
-use etherparse::{Ipv6ExtensionSlice, LaxIpSlice, TcpSlice, ip_number};
+use etherparse::{Ipv6HeaderSlice, LaxIpv4Slice, TcpSlice, ip_number};
 
 use super::unsupported::{self, Unsupported};
 
@@ -80,6 +80,17 @@ pub struct FragmentKey {
     dst: IpAddr,
     id: u32,
     protocol: u8,
+}
+
+impl FragmentKey {
+    /// The part of the packet that starts at `offset` (in units of 8 bytes).
+    fn at(self, offset: u16, more: bool) -> Fragment {
+        match (offset, more) {
+            (0, false) => Fragment::Whole,
+            (0, true) => Fragment::First(self),
+            _ => Fragment::Later(self),
+        }
+    }
 }
 
 /// Whether a packet is a fragment.
@@ -186,59 +197,166 @@ fn split_ether_type(bytes: &[u8], offset: usize) -> Option<(u16, &[u8])> {
     Some((u16::from_be_bytes(*ether_type), rest))
 }
 
+/// What the IP headers say.
+struct Ip<'a> {
+    src: IpAddr,
+    dst: IpAddr,
+    /// Behind all extension headers.
+    protocol: u8,
+    fragment: Fragment,
+    /// Behind all headers, as far as it was captured.
+    payload: &'a [u8],
+    /// The frame ends before the packet.
+    incomplete: bool,
+    /// There is an authentication header.
+    authenticated: bool,
+}
+
 fn dissect_ip(packet: &[u8], snapped: bool) -> Dissected<'_> {
-    let Ok((ip, stopped)) = LaxIpSlice::from_slice(packet) else {
+    let ip = match packet.first().map(|first| first >> 4) {
+        Some(4) => read_ipv4(packet),
+        Some(6) => read_ipv6(packet),
+        _ => None,
+    };
+    let Some(ip) = ip else {
+        // If it is all there, a header that contradicts itself; the program says how.
         return if snapped {
             Dissected::Headless
         } else {
-            // A header that contradicts itself; the program counts it by its reason.
             Dissected::NotIp
         };
     };
-    let (src, dst) = (ip.source_addr(), ip.destination_addr());
-    let payload = ip.payload();
-    let protocol = payload.ip_number.0;
-    let transport = Transport::Ip(protocol);
-    let (id, offset, more) = fragment_fields(&ip);
-    let key = FragmentKey {
-        src,
-        dst,
-        id,
-        protocol,
+    let end = |address| Endpoint {
+        address: Address::Ip(address),
+        port: None,
     };
-    let fragment = match (offset, more) {
-        (0, false) => Fragment::Whole,
-        (0, true) => Fragment::First(key),
-        _ => Fragment::Later(key),
-    };
-    let truncated = payload.incomplete || (stopped.is_some() && snapped);
+    let transport = Transport::Ip(ip.protocol);
     let mut packet = Packet {
-        src: Endpoint {
-            address: Address::Ip(src),
-            port: None,
-        },
-        dst: Endpoint {
-            address: Address::Ip(dst),
-            port: None,
-        },
+        src: end(ip.src),
+        dst: end(ip.dst),
         transport,
-        fragment,
+        fragment: ip.fragment,
         tcp: None,
         payload: &[],
-        unsupported: unsupported::by_protocol(protocol)
-            .or(has_authentication(&ip).then_some(Unsupported::Ah)),
+        unsupported: unsupported::by_protocol(ip.protocol)
+            .or(ip.authenticated.then_some(Unsupported::Ah)),
     };
     let has_ports = matches!(transport, Transport::TCP | Transport::UDP)
-        && !matches!(fragment, Fragment::Later(_));
+        && !matches!(ip.fragment, Fragment::Later(_));
     if has_ports {
-        dissect_transport(&mut packet, payload.payload);
+        dissect_transport(&mut packet, ip.payload);
     }
     // What was cut off hides more than a tunnel does.
-    if truncated {
+    if ip.incomplete {
         packet.unsupported = Some(Unsupported::Truncated);
     }
     Dissected::Packet(packet)
 }
+
+fn read_ipv4(packet: &[u8]) -> Option<Ip<'_>> {
+    let (ip, _) = LaxIpv4Slice::from_slice(packet).ok()?;
+    let header = ip.header();
+    let (src, dst) = (
+        header.source_addr().into(),
+        header.destination_addr().into(),
+    );
+    let key = FragmentKey {
+        src,
+        dst,
+        id: u32::from(header.identification()),
+        protocol: header.protocol().0,
+    };
+    let fragment = key.at(header.fragments_offset().value(), header.more_fragments());
+    // `from_slice` passes over an authentication header, of which a later fragment has none.
+    let (protocol, authenticated) = match fragment {
+        Fragment::Later(_) => (header.protocol().0, false),
+        Fragment::Whole | Fragment::First(_) => {
+            (ip.payload_ip_number().0, ip.extensions().auth.is_some())
+        }
+    };
+    Some(Ip {
+        src,
+        dst,
+        protocol,
+        fragment,
+        payload: ip.payload().payload,
+        incomplete: ip.payload().incomplete,
+        authenticated,
+    })
+}
+
+/// The extension headers are walked here: any number in any order, and nothing behind the
+/// header of a later fragment.
+fn read_ipv6(packet: &[u8]) -> Option<Ip<'_>> {
+    let header = Ipv6HeaderSlice::from_slice(packet).ok()?;
+    let (src, dst) = (
+        header.source_addr().into(),
+        header.destination_addr().into(),
+    );
+    let there = packet.get(header.slice().len()..)?;
+    let announced = usize::from(header.payload_length());
+    let mut rest = match announced {
+        // A jumbogram, or a segment before its offload.
+        0 => there,
+        _ => there.get(..announced).unwrap_or(there),
+    };
+    let mut ip = Ip {
+        src,
+        dst,
+        protocol: header.next_header().0,
+        fragment: Fragment::Whole,
+        payload: &[],
+        incomplete: announced > there.len(),
+        authenticated: false,
+    };
+    loop {
+        let length = |unit: usize, more: usize| {
+            rest.get(1)
+                .map(|&length| (usize::from(length) + more) * unit)
+        };
+        let length = match ip.protocol {
+            IPV6_FRAGMENT => Some(8),
+            IPV6_HOP_BY_HOP | IPV6_ROUTING | IPV6_DESTINATION | IPV6_MOBILITY | IPV6_HIP
+            | IPV6_SHIM6 => length(8, 1),
+            AUTHENTICATION => length(4, 2),
+            _ => break,
+        };
+        let Some((extension, behind)) = length.and_then(|length| rest.split_at_checked(length))
+        else {
+            // Cut off, or longer than the packet: nothing more can be said.
+            rest = &[];
+            break;
+        };
+        let this = std::mem::replace(&mut ip.protocol, extension[0]);
+        rest = behind;
+        ip.authenticated |= this == AUTHENTICATION;
+        if let (IPV6_FRAGMENT, &[next, _, o0, o1, i0, i1, i2, i3]) = (this, extension) {
+            let offset = u16::from_be_bytes([o0, o1]);
+            let id = u32::from_be_bytes([i0, i1, i2, i3]);
+            ip.fragment = FragmentKey {
+                src,
+                dst,
+                id,
+                protocol: next,
+            }
+            .at(offset >> 3, offset & 1 != 0);
+            if matches!(ip.fragment, Fragment::Later(_)) {
+                break;
+            }
+        }
+    }
+    ip.payload = rest;
+    Some(ip)
+}
+
+const IPV6_HOP_BY_HOP: u8 = 0;
+const IPV6_ROUTING: u8 = 43;
+const IPV6_FRAGMENT: u8 = 44;
+const AUTHENTICATION: u8 = 51;
+const IPV6_DESTINATION: u8 = 60;
+const IPV6_MOBILITY: u8 = 135;
+const IPV6_HIP: u8 = 139;
+const IPV6_SHIM6: u8 = 140;
 
 /// Ports, TCP header and payload.
 fn dissect_transport<'a>(packet: &mut Packet<'a>, segment: &'a [u8]) {
@@ -265,45 +383,4 @@ fn dissect_transport<'a>(packet: &mut Packet<'a>, segment: &'a [u8]) {
         rst: tcp.rst(),
     });
     packet.payload = segment.get(tcp.header_slice().len()..).unwrap_or_default();
-}
-
-/// Identification, offset in bytes (0 for the first), whether more follow.
-fn fragment_fields(ip: &LaxIpSlice<'_>) -> (u32, u16, bool) {
-    match ip {
-        LaxIpSlice::Ipv4(ipv4) => {
-            let header = ipv4.header();
-            (
-                u32::from(header.identification()),
-                header.fragments_offset().value(),
-                header.more_fragments(),
-            )
-        }
-        LaxIpSlice::Ipv6(ipv6) => ipv6
-            .extensions()
-            .clone()
-            .into_iter()
-            .find_map(|extension| match extension {
-                Ipv6ExtensionSlice::Fragment(fragment) => Some((
-                    fragment.identification(),
-                    fragment.fragment_offset().value(),
-                    fragment.more_fragments(),
-                )),
-                Ipv6ExtensionSlice::HopByHop(_)
-                | Ipv6ExtensionSlice::Routing(_)
-                | Ipv6ExtensionSlice::DestinationOptions(_)
-                | Ipv6ExtensionSlice::Authentication(_) => None,
-            })
-            .unwrap_or_default(),
-    }
-}
-
-fn has_authentication(ip: &LaxIpSlice<'_>) -> bool {
-    match ip {
-        LaxIpSlice::Ipv4(ipv4) => ipv4.extensions().auth.is_some(),
-        LaxIpSlice::Ipv6(ipv6) => ipv6
-            .extensions()
-            .clone()
-            .into_iter()
-            .any(|extension| matches!(extension, Ipv6ExtensionSlice::Authentication(_))),
-    }
 }
