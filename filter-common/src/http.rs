@@ -65,8 +65,20 @@ const fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric()
         || matches!(
             byte,
-            b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_'
-                | b'`' | b'|' | b'~'
+            b'!' | b'#'
+                | b'$'
+                | b'%'
+                | b'&'
+                | b'\''
+                | b'*'
+                | b'+'
+                | b'-'
+                | b'.'
+                | b'^'
+                | b'_'
+                | b'`'
+                | b'|'
+                | b'~'
         )
 }
 
@@ -79,10 +91,7 @@ const fn is_blank(byte: u8) -> bool {
 #[inline(always)]
 pub fn begin<M: Memory>(work: &Work<M>, end: u32) -> Option<Progress> {
     // RFC 9113, section 3.4: the preface's first line is `PRI * HTTP/2.0`.
-    if end >= 6
-        && work.be24(0) == 0x50_52_49
-        && work.be24(3) == 0x20_2a_20
-    {
+    if end >= 6 && work.be24(0) == 0x50_52_49 && work.be24(3) == 0x20_2a_20 {
         return Some(Progress::Http2);
     }
     let head = &work.head;
@@ -147,9 +156,17 @@ fn one_byte<M: Memory>(work: &mut Work<M>, at: u32, byte: u8) -> Option<Progress
         phase::TARGET => end_of_target(work, byte),
         phase::AUTHORITY => authority(work, at, byte),
         phase::AFTER_SCHEME => {
-            work.head.phase.set(if byte == b'/' { phase::AUTHORITY } else { phase::TARGET });
+            work.head.phase.set(if byte == b'/' {
+                phase::AUTHORITY
+            } else {
+                phase::TARGET
+            });
             work.head.mark.set(at + 1);
-            if line_feed { end_of_target(work, byte) } else { None }
+            if line_feed {
+                end_of_target(work, byte)
+            } else {
+                None
+            }
         }
         phase::METHOD => {
             if is_blank(byte) {
@@ -194,7 +211,11 @@ fn before_target<M: Memory>(work: &Work<M>, at: u32, byte: u8) -> Option<Progres
     }
     work.head.mark.set(at);
     let origin_form = byte == b'/' || byte == b'*';
-    work.head.phase.set(if origin_form { phase::TARGET } else { phase::AUTHORITY });
+    work.head.phase.set(if origin_form {
+        phase::TARGET
+    } else {
+        phase::AUTHORITY
+    });
     None
 }
 
@@ -270,7 +291,11 @@ fn field_name<M: Memory>(work: &Work<M>, at: u32, byte: u8) -> Option<Progress> 
         }
         return None;
     }
-    work.head.phase.set(if byte == b'\n' { phase::LINE_START } else { phase::REST_OF_LINE });
+    work.head.phase.set(if byte == b'\n' {
+        phase::LINE_START
+    } else {
+        phase::REST_OF_LINE
+    });
     None
 }
 
@@ -287,11 +312,19 @@ fn value<M: Memory>(work: &mut Work<M>, at: u32, byte: u8) -> Option<Progress> {
     if !work.add_name(mark, work.head.value_end.get().wrapping_sub(mark)) {
         return Some(Progress::Malformed);
     }
-    work.head.phase.set(if byte == b'\n' { phase::LINE_START } else { phase::BEFORE_VALUE });
+    work.head.phase.set(if byte == b'\n' {
+        phase::LINE_START
+    } else {
+        phase::BEFORE_VALUE
+    });
     None
 }
 
 #[inline(always)]
 fn complete<M: Memory>(work: &Work<M>) -> Progress {
-    if work.name_count.get() == 0 { Progress::NoName } else { Progress::Named }
+    if work.name_count.get() == 0 {
+        Progress::NoName
+    } else {
+        Progress::Named
+    }
 }

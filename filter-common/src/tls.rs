@@ -111,7 +111,10 @@ pub fn shape<M: Memory>(work: &Work<M>, len: u32) -> Shape {
     if len < RECORD_HEADER_LEN + message_len {
         return Shape::Decided(Progress::Incomplete);
     }
-    Shape::OneRecord(Message { at: RECORD_HEADER_LEN, len: message_len })
+    Shape::OneRecord(Message {
+        at: RECORD_HEADER_LEN,
+        len: message_len,
+    })
 }
 
 impl<M: Memory> Records<M> {
@@ -244,7 +247,11 @@ pub fn begin_extensions<M: Memory>(work: &Work<M>, message: Message) -> Option<P
 pub fn extension_step<M: Memory>(work: &mut Work<M>) -> Step {
     let (at, end) = (work.extensions.at.get(), work.extensions.end.get());
     if at == end {
-        let progress = if work.name_count.get() == 0 { Progress::NoName } else { Progress::Named };
+        let progress = if work.name_count.get() == 0 {
+            Progress::NoName
+        } else {
+            Progress::Named
+        };
         work.extensions.progress.set(progress as u32);
         return Step::Done;
     }
