@@ -6,12 +6,13 @@ use filter_common::{
     abi::{Config, Line, Rule, Table},
     env::{Env, Rules, Window},
     hello::Progress,
-    hit::{Hit, Qualifiers},
+    hit::{self, Hit, Listed, Qualifiers},
     hostname, http, limits,
     limits::{NAME_CANDIDATES_MAX, NAMES_PER_HELLO_MAX, STREAM_BYTES_MAX},
     origins,
     tables::Lines,
     tls::{self, Message, Shape, Step},
+    wire::{self, Chain},
     work::{BYTES, Memory, Span, Variable, Work},
 };
 
@@ -100,6 +101,14 @@ impl Rules for HostRules<'_> {
         self.now_tai_ns
     }
 
+    fn apply(&self, slot: u16, specificity: u16, qualifiers: Qualifiers) -> Hit {
+        hit::apply(self, slot, specificity, qualifiers)
+    }
+
+    fn listed_v6(&self, addr: [u64; 2], length: u8, qualifiers: Qualifiers) -> Listed {
+        origins::listed_v6(self, addr, length, qualifiers)
+    }
+
     fn observe(&self, slot: u16) {
         self.observed.borrow_mut().push(slot);
     }
@@ -153,6 +162,24 @@ impl<'a> HostEnv<'a> {
     }
 }
 
+impl HostEnv<'_> {
+    /// The deciding rule for the name at `index`.
+    fn search_name(&mut self, index: u32, qualifiers: Qualifiers) -> Hit {
+        let rules = &self.rules;
+        hostname::collect(
+            rules,
+            self.work,
+            index,
+            |work, fingerprint, len_and_whole| {
+                hostname::collect_suffix(rules, work, fingerprint, len_and_whole);
+            },
+        );
+        hostname::try_candidates(self.work, |set, kinds, specificity| {
+            hit::listed(rules, set, kinds, specificity, qualifiers)
+        })
+    }
+}
+
 impl Lines for HostEnv<'_> {
     fn line(&self, table: Table, index: u32) -> Option<&Line> {
         self.rules.line(table, index)
@@ -170,6 +197,14 @@ impl Rules for HostEnv<'_> {
 
     fn now_tai_ns(&self) -> u64 {
         self.rules.now_tai_ns()
+    }
+
+    fn apply(&self, slot: u16, specificity: u16, qualifiers: Qualifiers) -> Hit {
+        self.rules.apply(slot, specificity, qualifiers)
+    }
+
+    fn listed_v6(&self, addr: [u64; 2], length: u8, qualifiers: Qualifiers) -> Listed {
+        self.rules.listed_v6(addr, length, qualifiers)
     }
 
     fn observe(&self, slot: u16) {
@@ -229,6 +264,10 @@ impl Env for HostEnv<'_> {
         Some(self.work)
     }
 
+    fn walk_extensions(&self, protocol: u8, at: u32, end: u32) -> Chain {
+        wire::walk_extensions(self, protocol, at, end)
+    }
+
     fn search_v4(&self, addr: u32, qualifiers: Qualifiers) -> Hit {
         origins::search_v4(&self.rules, addr, qualifiers)
     }
@@ -246,7 +285,18 @@ impl Env for HostEnv<'_> {
     }
 
     fn search_names(&mut self, qualifiers: Qualifiers) -> Hit {
-        hostname::search(&self.rules, self.work, qualifiers)
+        let mut best = Hit::NONE;
+        for index in 0..NAMES_PER_HELLO_MAX as u32 {
+            if index >= self.work.name_count.get() {
+                break;
+            }
+            let hit = self.search_name(index, qualifiers);
+            if hit > best {
+                best = hit;
+                self.work.name_reported.set(index);
+            }
+        }
+        best
     }
 }
 

@@ -12,6 +12,7 @@ use filter_common::{
     limits::NAME_BYTES_MAX,
     pipeline::{self, Decision},
     reason::Reason,
+    wire::Packet,
     work::{BYTES, Variable as _},
 };
 
@@ -70,7 +71,7 @@ impl HostRunner {
             frame,
             &mut self.work,
         );
-        let decision = pipeline::decide(&mut env);
+        let decision = pipeline::decide(&mut env, &mut { Packet::EMPTY });
         let observed = env.into_observed();
         let outcome = outcome(&self.compiled, &self.work, frame, decision, &observed);
         for slot in observed.iter().copied().chain([decision.hit.slot()]) {

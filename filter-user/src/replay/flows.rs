@@ -97,6 +97,11 @@ impl Flow {
         }
     }
 
+    /// Whether what `side` sends is certainly an answer.
+    pub fn is_answer(&self, side: Side) -> bool {
+        self.initiator_certain && side != self.initiator
+    }
+
     fn begin(&mut self, tcp: Tcp, side: Side) {
         match (tcp.syn, tcp.ack) {
             (true, None) => {

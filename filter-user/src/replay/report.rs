@@ -72,7 +72,7 @@ impl<'a> RuleIds<'a> {
 impl<'a> FlowLine<'a> {
     fn new(flow: &Flow, rules: &RuleIds<'a>) -> Self {
         let (src, dst, tally) = (flow.src(), flow.dst(), &flow.tally);
-        let named = tally.named.as_ref();
+        let named = tally.name();
         let unsupported = tally.unsupported();
         let protocol = named.map(|named| named.protocol).or(tally.protocol);
         let reason = match (tally.hit, named, unsupported) {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use filter_common::reason::Reason;
+use filter_common::{abi::Protocol, reason::Reason};
 
 use super::{
     Ran, RunError, Runner,
@@ -10,7 +10,7 @@ use super::{
     flows::{Flow, FlowTable, Side},
     held::Held,
     offload,
-    packet::{self, Dissected, Packet, Tcp},
+    packet::{self, Dissected, Packet, Tcp, Transport},
     tally::Checked,
     unsupported::Unsupported,
 };
@@ -151,7 +151,7 @@ impl<'r> Session<'r> {
         let count =
             |of: &dyn Fn(&Flow) -> bool| flows.iter().filter(|flow| of(flow)).count() as u64;
         summary.flows = flows.len() as u64;
-        summary.named = count(&|flow| flow.tally.named.is_some());
+        summary.named = count(&|flow| flow.tally.name().is_some());
         summary.hit = count(&|flow| flow.tally.hit.is_some_and(|hit| hit.has_rule()));
         summary.unparsed = count(&|flow| flow.tally.is_unparsed());
         summary.unsupported = count(&|flow| flow.tally.unsupported().is_some());
@@ -188,7 +188,15 @@ impl<'r> Session<'r> {
         let outcome = checked(ran)?;
         self.count(outcome.reason.as_str());
         let flow = self.table.flow(placed.flow);
-        if !outcome.name.is_empty() {
+        // Greetings of servers ("220 mail.example") look like requests to a program that inspects
+        // every port; on an interface no answer reaches an inspected port.
+        if outcome.protocol == Protocol::Http
+            && flow.is_answer(placed.side)
+            && !is_origin(outcome.reason)
+        {
+            return Ok(());
+        }
+        if !outcome.name.is_empty() && flow.transport == Transport::TCP {
             flow.hello_from(placed.side);
         }
         // What the sender would repeat is no verdict on the flow.
@@ -231,6 +239,14 @@ impl<'r> Session<'r> {
     fn count(&mut self, reason: &'static str) {
         *self.summary.reasons.entry(reason).or_default() += 1;
     }
+}
+
+/// Whether the verdict comes from an address, whatever the payload is.
+fn is_origin(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::OriginSource | Reason::OriginDestination | Reason::RedirectFailed
+    )
 }
 
 fn checked(ran: &Ran) -> Result<Checked<'_>, RunError> {

@@ -44,6 +44,16 @@ pub struct Named {
     pub reason: Reason,
 }
 
+impl Named {
+    fn new(outcome: &Checked<'_>) -> Self {
+        Self {
+            name: outcome.name.into(),
+            protocol: outcome.protocol,
+            reason: outcome.reason,
+        }
+    }
+}
+
 /// The outcomes of one flow.
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
@@ -51,8 +61,10 @@ pub struct Tally {
     pub frames: u64,
     /// The strongest hit; the first of equals.
     pub hit: Option<Hit>,
-    /// The first name.
+    /// The first name of a complete hello.
     pub named: Option<Named>,
+    /// The first name in the part that was seen of a hello, for want of a complete one.
+    pub tentative: Option<Named>,
     /// Further, different names, in order.
     pub more_names: Vec<Box<[u8]>>,
     /// Further names beyond [`NAMES_PER_FLOW_MAX`].
@@ -101,9 +113,14 @@ impl Tally {
         self.unparsed = self.unparsed.or(other.unparsed);
     }
 
+    /// The name to report: of a complete hello, else what was seen of one.
+    pub fn name(&self) -> Option<&Named> {
+        self.named.as_ref().or(self.tentative.as_ref())
+    }
+
     /// Whether a name was found or a hit recorded, or it must be said that neither could be.
     pub fn is_reported(&self) -> bool {
-        self.named.is_some() || self.hit.is_some() || self.unsupported.is_some()
+        self.name().is_some() || self.hit.is_some() || self.unsupported().is_some()
     }
 
     /// Why a hello is not read, unless that hides nothing: a name in the first bytes of an
@@ -129,12 +146,12 @@ impl Tally {
     }
 
     fn offer_name(&mut self, outcome: &Checked<'_>) {
+        if outcome.reason == Reason::HelloIncomplete {
+            self.tentative.get_or_insert_with(|| Named::new(outcome));
+            return;
+        }
         let Some(named) = &self.named else {
-            self.named = Some(Named {
-                name: outcome.name.into(),
-                protocol: outcome.protocol,
-                reason: outcome.reason,
-            });
+            self.named = Some(Named::new(outcome));
             return;
         };
         let known = named.name.eq_ignore_ascii_case(outcome.name)

@@ -430,3 +430,36 @@ fn a_frame_from_every_link_type_reaches_its_flow() {
         );
     }
 }
+
+#[test]
+fn a_servers_greeting_is_no_request() {
+    let server: End = (9, 21);
+    for greeting in [
+        &b"220 files.example\r\n"[..],
+        b"220 (ftpd 3.0)\r\n",
+        b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n",
+    ] {
+        let findings = judge(vec![
+            tcp(CLIENT, server, 100, SYN, b""),
+            tcp(server, CLIENT, 500, DATA, greeting),
+        ]);
+        assert_eq!(findings.summary.named, 0, "{greeting:?}");
+    }
+}
+
+#[test]
+fn a_name_in_half_a_request_counts_until_a_whole_one_comes() {
+    let half = b"GET / HTTP/1.1\r\nHost: half.example\r\nCookie: ";
+    let whole = b"GET / HTTP/1.1\r\nHost: whole.example\r\n\r\n";
+    let first = tcp(CLIENT, SERVER, 1, DATA, half);
+    let findings = judge(vec![first.clone()]);
+    let reported = findings.flows[0].tally.name().expect("a name");
+    assert_eq!(&*reported.name, b"half.example");
+    assert_eq!((findings.summary.named, findings.summary.unparsed), (1, 1));
+    let findings = judge(vec![first, tcp(CLIENT, SERVER, 1, DATA, whole)]);
+    assert_eq!(
+        &*findings.flows[0].tally.name().expect("a name").name,
+        b"whole.example"
+    );
+    assert!(findings.flows[0].tally.more_names.is_empty());
+}
