@@ -8,6 +8,7 @@ mod command;
 mod dialogue;
 mod flows;
 mod held;
+mod kernel;
 mod offload;
 mod packet;
 mod report;
@@ -22,8 +23,9 @@ mod unsupported;
 use filter_common::abi::Outcome;
 
 pub use self::{
-    command::{Checksums, PortChoice, ReplayArgs},
+    command::{Checksums, PortChoice, ReplayArgs, ReplayError, main},
     flows::{FLOWS_MAX, Flow},
+    kernel::KernelRunner,
     report::{escape_name, json_lines, table},
     session::{Findings, Session, Summary},
     tally::{Hit, Named, Tally},
