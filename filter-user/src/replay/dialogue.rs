@@ -27,6 +27,11 @@ pub struct Dialogue {
 }
 
 impl Dialogue {
+    /// Whether what `side` sends began with a TLS record.
+    pub fn is_tls(&self, side: usize) -> bool {
+        self.openings.get(side) == Some(&Some(Opening::Tls))
+    }
+
     /// Takes in a segment's payload, sent by side 0 or 1 from `port` to `peer_port`.
     /// Returns the dialogue if the payload is a hello behind one.
     pub fn segment(
@@ -191,7 +196,7 @@ fn is_ldap(payload: &[u8]) -> bool {
 }
 
 /// A record that begins with a ClientHello: types, versions and lengths agree.
-pub fn is_client_hello(payload: &[u8]) -> bool {
+pub(super) fn is_client_hello(payload: &[u8]) -> bool {
     let Some(
         &[
             0x16,

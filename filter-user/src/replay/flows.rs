@@ -16,7 +16,7 @@ pub const FLOWS_MAX: usize = 1_000_000;
 const FRAGMENTED_MAX: usize = 65_536;
 
 /// A side of a flow: index into [`Flow::ends`].
-pub type Side = usize;
+pub(super) type Side = usize;
 
 /// One connection, or the packets of one protocol between two addresses.
 #[derive(Clone, Debug)]
@@ -204,7 +204,7 @@ struct Fragmented {
 
 /// All flows of a capture.
 #[derive(Default)]
-pub struct FlowTable {
+pub(super) struct FlowTable {
     flows: Vec<Flow>,
     current: HashMap<Key, usize>,
     fragmented: HashMap<FragmentKey, Fragmented>,
@@ -214,7 +214,7 @@ pub struct FlowTable {
 impl FlowTable {
     /// The flow that a packet belongs to and the side that sent it, made if need be;
     /// `None` beyond [`FLOWS_MAX`]. Counts the frame.
-    pub fn assign(&mut self, packet: &Packet<'_>, frame: u64) -> Option<(usize, Side)> {
+    pub(super) fn assign(&mut self, packet: &Packet<'_>, frame: u64) -> Option<(usize, Side)> {
         let placed = match packet.fragment {
             Fragment::Whole => self.assign_whole(packet, frame)?,
             Fragment::First(fragment) => {
@@ -252,12 +252,12 @@ impl FlowTable {
     }
 
     /// A flow by the index that [`Self::assign`] gave.
-    pub fn flow(&mut self, index: usize) -> &mut Flow {
+    pub(super) fn flow(&mut self, index: usize) -> &mut Flow {
         &mut self.flows[index]
     }
 
     /// The flows in the order of their first frames.
-    pub fn into_flows(self) -> Vec<Flow> {
+    pub(super) fn into_flows(self) -> Vec<Flow> {
         let mut flows = self.flows;
         // An orphan that was adopted has given away its frames.
         flows.retain(|flow| flow.tally.frames > 0);

@@ -6,17 +6,17 @@ use std::collections::HashMap;
 use super::flows::Side;
 
 /// Frames kept of one direction of one flow: more than a hello of the longest size has.
-pub const HELD_FRAMES_PER_FLOW_MAX: usize = 256;
+pub(super) const HELD_FRAMES_PER_FLOW_MAX: usize = 256;
 
 /// Bytes kept over all flows.
-pub const HELD_BYTES_MAX: usize = 64 << 20;
+pub(super) const HELD_BYTES_MAX: usize = 64 << 20;
 
 /// One direction of a flow.
 type Direction = (usize, Side);
 
 /// The frames held back, by direction.
 #[derive(Default)]
-pub struct Held {
+pub(super) struct Held {
     frames: HashMap<Direction, Vec<Vec<u8>>>,
     bytes: usize,
 }
@@ -24,7 +24,7 @@ pub struct Held {
 impl Held {
     /// Keeps a frame; `false` if a limit forbids it.
     #[must_use]
-    pub fn keep(&mut self, direction: Direction, frame: Vec<u8>) -> bool {
+    pub(super) fn keep(&mut self, direction: Direction, frame: Vec<u8>) -> bool {
         let frames = self.frames.entry(direction).or_default();
         if frames.len() >= HELD_FRAMES_PER_FLOW_MAX || self.bytes + frame.len() > HELD_BYTES_MAX {
             return false;
@@ -35,14 +35,14 @@ impl Held {
     }
 
     /// Takes all frames of a direction, in the order of their arrival.
-    pub fn take(&mut self, direction: Direction) -> Vec<Vec<u8>> {
+    pub(super) fn take(&mut self, direction: Direction) -> Vec<Vec<u8>> {
         let frames = self.frames.remove(&direction).unwrap_or_default();
         self.bytes -= frames.iter().map(Vec::len).sum::<usize>();
         frames
     }
 
     /// The directions that still have frames, and how many.
-    pub fn left(&self) -> impl Iterator<Item = (Direction, usize)> {
+    pub(super) fn left(&self) -> impl Iterator<Item = (Direction, usize)> {
         self.frames
             .iter()
             .filter(|(_, frames)| !frames.is_empty())

@@ -10,7 +10,7 @@ const IPV6_HEADER: usize = 40;
 const TCP: u8 = 6;
 
 /// Fills in an IP length of zero in an Ethernet frame that can only come from an offload.
-pub fn repair_lengths(frame: &mut [u8]) {
+pub(super) fn repair_lengths(frame: &mut [u8]) {
     if frame.len() <= ORDINARY_FRAME_BYTES {
         return;
     }

@@ -75,7 +75,7 @@ impl fmt::Display for Transport {
 
 /// What identifies the packet that a fragment is part of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct FragmentKey {
+pub(super) struct FragmentKey {
     src: IpAddr,
     dst: IpAddr,
     id: u32,
@@ -95,7 +95,7 @@ impl FragmentKey {
 
 /// Whether a packet is a fragment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fragment {
+pub(super) enum Fragment {
     /// It is whole.
     Whole,
     /// It is the first, with the transport header.
@@ -106,7 +106,7 @@ pub enum Fragment {
 
 /// The TCP header's part that flows need.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Tcp {
+pub(super) struct Tcp {
     /// Sequence number.
     pub seq: u32,
     /// Acknowledgement number, if there is one.
@@ -121,7 +121,7 @@ pub struct Tcp {
 
 /// A dissected frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Packet<'a> {
+pub(super) struct Packet<'a> {
     /// Sender.
     pub src: Endpoint,
     /// Receiver.
@@ -140,7 +140,7 @@ pub struct Packet<'a> {
 
 /// What a frame is to the book-keeping.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Dissected<'a> {
+pub(super) enum Dissected<'a> {
     /// It belongs to a flow.
     Packet(Packet<'a>),
     /// It does not (ARP, spanning tree, …).
@@ -150,7 +150,7 @@ pub enum Dissected<'a> {
 }
 
 /// Dissects an Ethernet frame. `snapped`: there were more bytes on the wire.
-pub fn dissect(frame: &[u8], snapped: bool) -> Dissected<'_> {
+pub(super) fn dissect(frame: &[u8], snapped: bool) -> Dissected<'_> {
     let Some((mut ether_type, mut rest)) = split_ether_type(frame, ETHER_TYPE_OFFSET) else {
         return Dissected::Headless;
     };

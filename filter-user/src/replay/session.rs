@@ -188,12 +188,10 @@ impl<'r> Session<'r> {
         let outcome = checked(ran)?;
         self.count(outcome.reason.as_str());
         let flow = self.table.flow(placed.flow);
-        // Greetings of servers ("220 mail.example") look like requests to a program that inspects
-        // every port; on an interface no answer reaches an inspected port.
-        if outcome.protocol == Protocol::Http
-            && flow.is_answer(placed.side)
-            && !is_origin(outcome.reason)
-        {
+        // What looks like a request to a program that reads segment by segment and, here, maybe on
+        // every port, but is the greeting of a server ("220 mail.example") or TLS.
+        let no_request = flow.is_answer(placed.side) || flow.dialogue.is_tls(placed.side);
+        if outcome.protocol == Protocol::Http && no_request && !is_origin(outcome.reason) {
             return Ok(());
         }
         if !outcome.name.is_empty() && flow.transport == Transport::TCP {

@@ -8,7 +8,7 @@ use filter_common::{
 use super::unsupported::Unsupported;
 
 /// Different names kept of one connection; more are counted.
-pub const NAMES_PER_FLOW_MAX: usize = 64;
+pub(super) const NAMES_PER_FLOW_MAX: usize = 64;
 
 /// A frame's verdict other than "pass, and no rule".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

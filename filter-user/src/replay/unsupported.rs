@@ -124,7 +124,7 @@ impl Unsupported {
 }
 
 /// Encapsulations by EtherType.
-pub fn by_ether_type(ether_type: u16) -> Option<Unsupported> {
+pub(super) fn by_ether_type(ether_type: u16) -> Option<Unsupported> {
     match ether_type {
         0x8847 | 0x8848 => Some(Unsupported::Mpls),
         0x8864 => Some(Unsupported::Pppoe),
@@ -135,7 +135,7 @@ pub fn by_ether_type(ether_type: u16) -> Option<Unsupported> {
 }
 
 /// Tunnels by IP protocol number.
-pub fn by_protocol(protocol: u8) -> Option<Unsupported> {
+pub(super) fn by_protocol(protocol: u8) -> Option<Unsupported> {
     match protocol {
         4 | 94 => Some(Unsupported::Ipip),
         41 => Some(Unsupported::SixInFour),
@@ -150,7 +150,11 @@ pub fn by_protocol(protocol: u8) -> Option<Unsupported> {
 }
 
 /// Tunnels by well-known UDP port where the first bytes agree, and DTLS by its first bytes.
-pub fn by_datagram(src: Option<u16>, dst: Option<u16>, payload: &[u8]) -> Option<Unsupported> {
+pub(super) fn by_datagram(
+    src: Option<u16>,
+    dst: Option<u16>,
+    payload: &[u8],
+) -> Option<Unsupported> {
     // Replies of most tunnels come from the well-known port, some go from and to it.
     [dst, src]
         .into_iter()

@@ -28,67 +28,69 @@ fn reported(server_port: u16, dialogue: &[(bool, &[u8])]) -> Option<&'static str
 
 #[test]
 fn hellos_behind_a_plaintext_dialogue_are_named_after_it() {
-    let (client, server) = (true, false);
-    let cases: &[(u16, &[(bool, &[u8])], &str)] = &[
+    const CLIENT: bool = true;
+    const SERVER: bool = false;
+    type Case = (u16, &'static [(bool, &'static [u8])], &'static str);
+    let cases: &[Case] = &[
         (
             2525,
             &[
-                (server, b"220 mx ESMTP\r\n"),
-                (client, b"EHLO x\r\n"),
-                (client, b"STARTTLS\r\n"),
+                (SERVER, b"220 mx ESMTP\r\n"),
+                (CLIENT, b"EHLO x\r\n"),
+                (CLIENT, b"STARTTLS\r\n"),
             ],
             "smtp_starttls",
         ),
         (
             25,
-            &[(client, b"STARTTLS\r\n"), (server, b"220 go ahead\r\n")],
+            &[(CLIENT, b"STARTTLS\r\n"), (SERVER, b"220 go ahead\r\n")],
             "smtp_starttls",
         ),
         (
             21,
-            &[(server, b"220 welcome\r\n"), (client, b"AUTH TLS\r\n")],
+            &[(SERVER, b"220 welcome\r\n"), (CLIENT, b"AUTH TLS\r\n")],
             "ftp_auth_tls",
         ),
         (
             2121,
-            &[(server, b"220 ProFTPD\r\n"), (client, b"AUTH TLS\r\n")],
+            &[(SERVER, b"220 ProFTPD\r\n"), (CLIENT, b"AUTH TLS\r\n")],
             "ftp_auth_tls",
         ),
         (
             110,
-            &[(server, b"+OK ready\r\n"), (client, b"STLS\r\n")],
+            &[(SERVER, b"+OK ready\r\n"), (CLIENT, b"STLS\r\n")],
             "pop3_stls",
         ),
         (
             1430,
-            &[(server, b"* OK IMAP4\r\n"), (client, b"a1 STARTTLS\r\n")],
+            &[(SERVER, b"* OK IMAP4\r\n"), (CLIENT, b"a1 STARTTLS\r\n")],
             "imap_starttls",
         ),
         (
             3890,
             &[(
-                client,
+                CLIENT,
                 b"\x30\x1d\x02\x01\x01\x77\x18\x80\x161.3.6.1.4.1.1466.20037",
             )],
             "ldap_starttls",
         ),
         (
             15_432,
-            &[(client, b"\0\0\0\x08\x04\xd2\x16\x2f"), (server, b"S")],
+            &[(CLIENT, b"\0\0\0\x08\x04\xd2\x16\x2f"), (SERVER, b"S")],
             "postgresql_ssl",
         ),
         (
             5222,
             &[
-                (client, b"<?xml version='1.0'?><stream:stream to='x'>"),
-                (client, b"<starttls/>"),
+                (CLIENT, b"<?xml version='1.0'?><stream:stream to='x'>"),
+                (CLIENT, b"<starttls/>"),
             ],
             "xmpp_starttls",
         ),
         (
             3389,
             &[(
-                client,
+                CLIENT,
                 b"\x03\0\0\x13\x0e\xe0\0\0\0\0\0\x01\0\x08\0\x03\0\0\0",
             )],
             "rdp_tls",
@@ -96,31 +98,31 @@ fn hellos_behind_a_plaintext_dialogue_are_named_after_it() {
         (
             1080,
             &[
-                (client, b"\x05\x01\0"),
-                (server, b"\x05\0"),
-                (client, b"\x05\x01\0\x01\x01\x02\x03\x04\x01\xbb"),
+                (CLIENT, b"\x05\x01\0"),
+                (SERVER, b"\x05\0"),
+                (CLIENT, b"\x05\x01\0\x01\x01\x02\x03\x04\x01\xbb"),
             ],
             "socks",
         ),
         (
             9050,
-            &[(client, b"\x04\x01\x01\xbb\x01\x02\x03\x04\0")],
+            &[(CLIENT, b"\x04\x01\x01\xbb\x01\x02\x03\x04\0")],
             "socks",
         ),
         (
             8080,
             &[
-                (client, b"CONNECT a.example:443 HTTP/1.1\r\n\r\n"),
-                (server, b"HTTP/1.1 200 OK\r\n\r\n"),
+                (CLIENT, b"CONNECT a.example:443 HTTP/1.1\r\n\r\n"),
+                (SERVER, b"HTTP/1.1 200 OK\r\n\r\n"),
             ],
             "http_connect",
         ),
         (
             443,
-            &[(client, b"PROXY TCP4 1.2.3.4 5.6.7.8 1 443\r\n")],
+            &[(CLIENT, b"PROXY TCP4 1.2.3.4 5.6.7.8 1 443\r\n")],
             "proxy_protocol",
         ),
-        (7777, &[(client, b"\x01\x02hello\n")], "plaintext_dialogue"),
+        (7777, &[(CLIENT, b"\x01\x02hello\n")], "plaintext_dialogue"),
     ];
     for (port, dialogue, word) in cases {
         assert_eq!(reported(*port, dialogue), Some(*word));

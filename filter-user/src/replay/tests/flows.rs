@@ -463,3 +463,14 @@ fn a_name_in_half_a_request_counts_until_a_whole_one_comes() {
     );
     assert!(findings.flows[0].tally.more_names.is_empty());
 }
+
+#[test]
+fn the_rest_of_a_long_hello_is_no_request() {
+    let hello = client_hello("long.example");
+    let findings = judge(vec![
+        tcp(CLIENT, SERVER, 1, DATA, &hello[..30]),
+        tcp(CLIENT, SERVER, 31, DATA, b"Get it done\n"),
+    ]);
+    assert_eq!(findings.summary.named, 0);
+    assert_eq!(findings.summary.unparsed, 1);
+}
