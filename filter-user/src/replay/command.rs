@@ -168,6 +168,7 @@ fn prepare(args: &ReplayArgs, now_tai_ns: u64) -> Result<Compiled, ReplayError> 
     let mut compiled = compile(&policy, &host, &facts, role, None)?;
     // There is no interface to send to: the verdict is what counts.
     compiled.config.features &= !feature::REDIRECT;
+    compiled.redirect_interfaces.clear();
     Ok(compiled)
 }
 
