@@ -7,8 +7,12 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+#[cfg(test)]
+extern crate std;
+
 pub mod abi;
 pub mod env;
+pub mod flow;
 pub mod hello;
 pub mod hit;
 pub mod hostname;
@@ -18,6 +22,8 @@ pub mod origins;
 pub mod pipeline;
 pub mod reason;
 pub mod tables;
+#[cfg(test)]
+mod testing;
 pub mod tls;
 pub mod wire;
 pub mod work;

@@ -6,6 +6,7 @@
 
 use crate::{
     env::{Env, Window},
+    flow::Segment,
     limits::{IPV6_EXTENSIONS_MAX, VLAN_TAGS_MAX},
     reason::Reason,
 };
@@ -341,14 +342,14 @@ impl Packet {
         }
     }
 
-    /// The TCP payload.
+    /// The TCP segment, towards a port of the given class.
     ///
     /// # Errors
     ///
     /// [`Reason::BadTransport`] if the header does not fit the packet, [`Reason::Truncated`] if
     /// the packet does not fit the frame.
     #[inline(always)]
-    pub fn tcp_payload<E: Env>(&self, env: &E) -> Result<Payload, Reason> {
+    pub fn segment<E: Env>(&self, env: &E, port: u16, class: u8) -> Result<Segment, Reason> {
         if self.transport + TCP_LEN > self.end {
             return Err(Reason::BadTransport);
         }
@@ -358,9 +359,14 @@ impl Packet {
         if header_len < TCP_LEN || offset > self.end {
             return Err(Reason::BadTransport);
         }
-        Ok(Payload {
+        Ok(Segment {
             offset,
             len: self.end - offset,
+            seq: header.be32::<4>(),
+            ack: header.be32::<8>(),
+            flags: header.u8::<13>(),
+            class,
+            port,
         })
     }
 

@@ -24,6 +24,14 @@ impl fmt::Display for HostName {
     }
 }
 
+#[cfg(test)]
+impl HostName {
+    /// A name that is canonical already.
+    pub(crate) fn canonical(name: &str) -> Self {
+        Self(name.into())
+    }
+}
+
 /// Everything that `policy.toml`, its list files and `policy.d/` say.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Policy {
