@@ -3,8 +3,9 @@
 use std::cell::{Cell, RefCell};
 
 use filter_common::{
-    abi::{Config, Line, Rule, Table},
+    abi::{Config, FlowKey, Line, Rule, Table},
     env::{Env, Rules, Window},
+    flow::{self, Blocked, Comparison, Flow, Reading, Segment},
     hello::Progress,
     hit::{self, Hit, Listed, Qualifiers},
     hostname, http, limits,
@@ -13,9 +14,10 @@ use filter_common::{
     tables::Lines,
     tls::{self, Message, Shape, Step},
     wire::{self, Chain},
-    work::{BYTES, Memory, Span, Variable, Work},
+    work::{BYTES, HANDSHAKE_AT, Memory, Span, Variable, Work},
 };
 
+use super::state::Streams;
 use crate::compile::Compiled;
 
 /// Memory of the process.
@@ -62,6 +64,9 @@ pub(super) fn working_area() -> Box<HostWork> {
         records: tls::Records::default(),
         extensions: tls::Extensions::default(),
         head: http::Head::default(),
+        key: FlowKey::default(),
+        flow: Flow::default(),
+        comparison: Comparison::default(),
     })
 }
 
@@ -149,11 +154,22 @@ pub(super) struct HostEnv<'a> {
     rules: HostRules<'a>,
     frame: &'a [u8],
     work: &'a mut HostWork,
+    streams: &'a mut Streams,
 }
 
 impl<'a> HostEnv<'a> {
-    pub(super) fn new(rules: HostRules<'a>, frame: &'a [u8], work: &'a mut HostWork) -> Self {
-        Self { rules, frame, work }
+    pub(super) fn new(
+        rules: HostRules<'a>,
+        frame: &'a [u8],
+        work: &'a mut HostWork,
+        streams: &'a mut Streams,
+    ) -> Self {
+        Self {
+            rules,
+            frame,
+            work,
+            streams,
+        }
     }
 
     /// Slots of the rules that observed, in order.
@@ -163,6 +179,27 @@ impl<'a> HostEnv<'a> {
 }
 
 impl HostEnv<'_> {
+    /// Copies `len` bytes of the frame at `offset` to `at` in the working area.
+    fn copy(&mut self, offset: u32, len: u32, at: u32) -> bool {
+        let (offset, len, at) = (offset as usize, len as usize, at as usize);
+        if len == 0 {
+            return false;
+        }
+        let Some(bytes) = self.frame.get(offset..).and_then(|rest| rest.get(..len)) else {
+            return false;
+        };
+        let Some(area) = self
+            .work
+            .bytes
+            .get_mut(at..)
+            .and_then(|rest| rest.get_mut(..len))
+        else {
+            return false;
+        };
+        area.copy_from_slice(bytes);
+        true
+    }
+
     /// The deciding rule for the name at `index`.
     fn search_name(&mut self, index: u32, qualifiers: Qualifiers) -> Hit {
         let rules = &self.rules;
@@ -243,21 +280,76 @@ impl Env for HostEnv<'_> {
     }
 
     fn fetch(&mut self, offset: u32, len: u32, at: u32) -> bool {
-        let (offset, len, at) = (offset as usize, len as usize, at as usize);
-        if len == 0 {
-            return false;
-        }
-        let Some(bytes) = self.frame.get(offset..).and_then(|rest| rest.get(..len)) else {
+        let fits = at
+            .checked_add(len)
+            .is_some_and(|end| end as usize <= STREAM_BYTES_MAX);
+        fits && self.copy(offset, len, at)
+    }
+
+    fn fetch_aside(&mut self, offset: u32, len: u32) -> bool {
+        len as usize <= STREAM_BYTES_MAX && self.copy(offset, len, HANDSHAKE_AT)
+    }
+
+    fn compare(&mut self, at: u32, len: u32) -> bool {
+        flow::begin_comparison(self.work, at, len);
+        repeat(flow::COMPARE_STEPS_MAX, || flow::compare_step(self.work));
+        flow::finish_comparison(self.work)
+    }
+
+    fn inspect(&mut self, segment: Segment) -> Reading {
+        flow::inspect(self, segment)
+    }
+
+    fn flow_load(&mut self) -> bool {
+        let Some(flow) = self.streams.flows.load(&self.work.key) else {
             return false;
         };
-        let Some(area) = self.work.bytes[..STREAM_BYTES_MAX]
-            .get_mut(at..)
-            .and_then(|rest| rest.get_mut(..len))
-        else {
-            return false;
-        };
-        area.copy_from_slice(bytes);
+        self.work.flow = *flow;
         true
+    }
+
+    fn flow_store(&mut self) {
+        self.streams.flows.store(self.work.key, self.work.flow);
+    }
+
+    fn flow_delete(&mut self) {
+        self.streams.flows.delete(&self.work.key);
+    }
+
+    fn hello_load(&mut self, len: u32) -> bool {
+        if len == 0 {
+            return true;
+        }
+        let Some(kept) = self.streams.hello(&self.work.key, len) else {
+            return false;
+        };
+        self.work.bytes[..kept.len()].copy_from_slice(kept);
+        true
+    }
+
+    fn hello_store(&mut self, len: u32) {
+        let kept = &self.work.bytes[..(len as usize).min(STREAM_BYTES_MAX)];
+        self.streams.keep_hello(self.work.key, kept);
+    }
+
+    fn hello_exists(&mut self) -> bool {
+        self.streams.has_hello(&self.work.key)
+    }
+
+    fn hello_delete(&mut self) {
+        self.streams.forget_hello(&self.work.key);
+    }
+
+    fn blocked_load(&mut self) -> Option<Blocked> {
+        self.streams.blocked.load(&self.work.key).copied()
+    }
+
+    fn blocked_store(&mut self, blocked: Blocked) {
+        self.streams.blocked.store(self.work.key, blocked);
+    }
+
+    fn blocked_delete(&mut self) {
+        self.streams.blocked.delete(&self.work.key);
     }
 
     fn work(&mut self) -> Option<&mut HostWork> {
@@ -280,8 +372,8 @@ impl Env for HostEnv<'_> {
         read_tls(self.work, len)
     }
 
-    fn read_http(&mut self, len: u32) -> Progress {
-        read_http(self.work, len)
+    fn read_http(&mut self, len: u32, certain: bool) -> Progress {
+        read_http(self.work, len, certain)
     }
 
     fn search_names(&mut self, qualifiers: Qualifiers) -> Hit {
@@ -324,9 +416,9 @@ fn read_extensions(work: &mut HostWork, message: Message) -> Progress {
     tls::finish_extensions(work)
 }
 
-fn read_http(work: &mut HostWork, len: u32) -> Progress {
+fn read_http(work: &mut HostWork, len: u32, certain: bool) -> Progress {
     work.begin();
-    if let Some(progress) = http::begin(work, len) {
+    if let Some(progress) = http::begin(work, len, certain) {
         return progress;
     }
     repeat(http::STEPS_MAX, || http::step(work));

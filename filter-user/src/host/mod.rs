@@ -4,6 +4,7 @@
 
 mod env;
 pub mod parity;
+mod state;
 #[cfg(test)]
 mod tests;
 
@@ -16,7 +17,10 @@ use filter_common::{
     work::{BYTES, Variable as _},
 };
 
-use self::env::{HostEnv, HostRules, HostWork};
+use self::{
+    env::{HostEnv, HostRules, HostWork},
+    state::Streams,
+};
 use crate::{
     compile::Compiled,
     replay::{Ran, RunError, Runner},
@@ -37,6 +41,7 @@ pub struct HostRunner {
     compiled: Compiled,
     now_tai_ns: u64,
     work: Box<HostWork>,
+    streams: Streams,
     rules: Vec<RuleCounters>,
     reasons: Vec<u64>,
 }
@@ -49,6 +54,7 @@ impl HostRunner {
             compiled,
             now_tai_ns,
             work: env::working_area(),
+            streams: Streams::new(),
             rules,
             reasons: vec![0; Reason::ALL.len()],
         }
@@ -70,6 +76,7 @@ impl HostRunner {
             HostRules::new(&self.compiled, self.now_tai_ns),
             frame,
             &mut self.work,
+            &mut self.streams,
         );
         let decision = pipeline::decide(&mut env, &mut { Packet::EMPTY });
         let observed = env.into_observed();
