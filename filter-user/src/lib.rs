@@ -2,4 +2,6 @@
 //! replay and the commands of the binary.
 
 pub mod compile;
+pub mod host;
 pub mod policy;
+pub mod replay;

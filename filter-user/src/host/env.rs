@@ -1,0 +1,435 @@
+//! [`Env`] over plain memory.
+
+use std::cell::{Cell, RefCell};
+
+use filter_common::{
+    abi::{Config, FlowKey, Line, Rule, Table},
+    env::{Env, Rules, Window},
+    flow::{self, Blocked, Comparison, Flow, Reading, Segment},
+    hello::Progress,
+    hit::{self, Hit, Listed, Qualifiers},
+    hostname, http, limits,
+    limits::{NAME_CANDIDATES_MAX, NAMES_PER_HELLO_MAX, STREAM_BYTES_MAX},
+    origins,
+    tables::Lines,
+    tls::{self, Message, Shape, Step},
+    wire::{self, Chain},
+    work::{BYTES, HANDSHAKE_AT, Memory, Span, Variable, Work},
+};
+
+use super::state::Streams;
+use crate::compile::Compiled;
+
+/// Memory of the process.
+#[derive(Default)]
+pub(super) struct HostMemory;
+
+/// A variable in it.
+#[derive(Default)]
+pub(super) struct HostVariable(Cell<u32>);
+
+impl Variable for HostVariable {
+    fn get(&self) -> u32 {
+        self.0.get()
+    }
+
+    fn set(&self, value: u32) {
+        self.0.set(value);
+    }
+}
+
+impl Memory for HostMemory {
+    type Var = HostVariable;
+
+    fn copy(bytes: &mut [u8; BYTES], from: u32, to: u32, len: u32) {
+        let (from, to, len) = (from as usize, to as usize, len as usize);
+        bytes.copy_within(from..from + len, to);
+    }
+}
+
+/// The working area of the host build.
+pub(super) type HostWork = Work<HostMemory>;
+
+/// An empty working area.
+pub(super) fn working_area() -> Box<HostWork> {
+    Box::new(Work {
+        bytes: [0; BYTES],
+        names: [Span::default(); NAMES_PER_HELLO_MAX],
+        name_count: HostVariable::default(),
+        name_reported: HostVariable::default(),
+        candidates: [0; NAME_CANDIDATES_MAX],
+        candidate_lens: [0; NAME_CANDIDATES_MAX],
+        candidate_count: HostVariable::default(),
+        odd_name: HostVariable::default(),
+        records: tls::Records::default(),
+        extensions: tls::Extensions::default(),
+        head: http::Head::default(),
+        key: FlowKey::default(),
+        flow: Flow::default(),
+        comparison: Comparison::default(),
+    })
+}
+
+/// The tables and rules of a generation, at a fixed moment, and the rules that observed.
+pub(super) struct HostRules<'a> {
+    compiled: &'a Compiled,
+    now_tai_ns: u64,
+    observed: RefCell<Vec<u16>>,
+}
+
+impl<'a> HostRules<'a> {
+    pub(super) fn new(compiled: &'a Compiled, now_tai_ns: u64) -> Self {
+        Self {
+            compiled,
+            now_tai_ns,
+            observed: RefCell::default(),
+        }
+    }
+}
+
+impl Lines for HostRules<'_> {
+    fn line(&self, table: Table, index: u32) -> Option<&Line> {
+        self.compiled.tables[table as usize].get(index as usize)
+    }
+}
+
+impl Rules for HostRules<'_> {
+    fn config(&self) -> &Config {
+        &self.compiled.config
+    }
+
+    fn rule(&self, slot: u16) -> Option<&Rule> {
+        self.compiled.rules.get(usize::from(slot))
+    }
+
+    fn now_tai_ns(&self) -> u64 {
+        self.now_tai_ns
+    }
+
+    fn apply(&self, slot: u16, specificity: u16, qualifiers: Qualifiers) -> Hit {
+        hit::apply(self, slot, specificity, qualifiers)
+    }
+
+    fn listed_v6(&self, addr: [u64; 2], length: u8, qualifiers: Qualifiers) -> Listed {
+        origins::listed_v6(self, addr, length, qualifiers)
+    }
+
+    fn observe(&self, slot: u16) {
+        self.observed.borrow_mut().push(slot);
+    }
+}
+
+/// Bytes of the frame.
+#[derive(Clone, Copy)]
+pub(super) struct Bytes<const N: usize>([u8; N]);
+
+impl<const N: usize> Window<N> for Bytes<N> {
+    fn u8<const O: usize>(self) -> u8 {
+        self.0[O]
+    }
+
+    fn be16<const O: usize>(self) -> u16 {
+        u16::from_be_bytes(self.array::<O, 2>())
+    }
+
+    fn be32<const O: usize>(self) -> u32 {
+        u32::from_be_bytes(self.array::<O, 4>())
+    }
+
+    fn be64<const O: usize>(self) -> u64 {
+        u64::from_be_bytes(self.array::<O, 8>())
+    }
+}
+
+impl<const N: usize> Bytes<N> {
+    /// `L` bytes at `O`: a constant offset inside the window, as the program's code has it.
+    fn array<const O: usize, const L: usize>(self) -> [u8; L] {
+        const { assert!(O + L <= N, "a read beyond the window") };
+        std::array::from_fn(|i| self.0[O + i])
+    }
+}
+
+/// One frame and its surroundings.
+pub(super) struct HostEnv<'a> {
+    rules: HostRules<'a>,
+    frame: &'a [u8],
+    work: &'a mut HostWork,
+    streams: &'a mut Streams,
+}
+
+impl<'a> HostEnv<'a> {
+    pub(super) fn new(
+        rules: HostRules<'a>,
+        frame: &'a [u8],
+        work: &'a mut HostWork,
+        streams: &'a mut Streams,
+    ) -> Self {
+        Self {
+            rules,
+            frame,
+            work,
+            streams,
+        }
+    }
+
+    /// Slots of the rules that observed, in order.
+    pub(super) fn into_observed(self) -> Vec<u16> {
+        self.rules.observed.into_inner()
+    }
+}
+
+impl HostEnv<'_> {
+    /// Copies `len` bytes of the frame at `offset` to `at` in the working area.
+    fn copy(&mut self, offset: u32, len: u32, at: u32) -> bool {
+        let (offset, len, at) = (offset as usize, len as usize, at as usize);
+        if len == 0 {
+            return false;
+        }
+        let Some(bytes) = self.frame.get(offset..).and_then(|rest| rest.get(..len)) else {
+            return false;
+        };
+        let Some(area) = self
+            .work
+            .bytes
+            .get_mut(at..)
+            .and_then(|rest| rest.get_mut(..len))
+        else {
+            return false;
+        };
+        area.copy_from_slice(bytes);
+        true
+    }
+
+    /// The deciding rule for the name at `index`.
+    fn search_name(&mut self, index: u32, qualifiers: Qualifiers) -> Hit {
+        let rules = &self.rules;
+        hostname::collect(
+            rules,
+            self.work,
+            index,
+            |work, fingerprint, len_and_whole| {
+                hostname::collect_suffix(rules, work, fingerprint, len_and_whole);
+            },
+        );
+        hostname::try_candidates(self.work, |set, kinds, specificity| {
+            hit::listed(rules, set, kinds, specificity, qualifiers)
+        })
+    }
+}
+
+impl Lines for HostEnv<'_> {
+    fn line(&self, table: Table, index: u32) -> Option<&Line> {
+        self.rules.line(table, index)
+    }
+}
+
+impl Rules for HostEnv<'_> {
+    fn config(&self) -> &Config {
+        self.rules.config()
+    }
+
+    fn rule(&self, slot: u16) -> Option<&Rule> {
+        self.rules.rule(slot)
+    }
+
+    fn now_tai_ns(&self) -> u64 {
+        self.rules.now_tai_ns()
+    }
+
+    fn apply(&self, slot: u16, specificity: u16, qualifiers: Qualifiers) -> Hit {
+        self.rules.apply(slot, specificity, qualifiers)
+    }
+
+    fn listed_v6(&self, addr: [u64; 2], length: u8, qualifiers: Qualifiers) -> Listed {
+        self.rules.listed_v6(addr, length, qualifiers)
+    }
+
+    fn observe(&self, slot: u16) {
+        self.rules.observe(slot);
+    }
+}
+
+impl Env for HostEnv<'_> {
+    type Window<const N: usize> = Bytes<N>;
+    type Memory = HostMemory;
+
+    fn contains(&self, len: u32) -> bool {
+        len as usize <= self.frame.len()
+    }
+
+    fn window<const N: usize>(&self, offset: u32) -> Option<Bytes<N>> {
+        if offset > limits::HEADER_OFFSET_MAX {
+            return None;
+        }
+        self.frame
+            .get(offset as usize..)?
+            .first_chunk()
+            .map(|bytes| Bytes(*bytes))
+    }
+
+    fn port_class(&self, port: u16) -> u8 {
+        self.rules.compiled.ports[usize::from(port)]
+    }
+
+    fn serves_v4(&self, addr: u32) -> bool {
+        origins::serves_v4(&self.rules, addr)
+    }
+
+    fn serves_v6(&self, addr: [u64; 2]) -> bool {
+        origins::serves_v6(&self.rules, addr)
+    }
+
+    fn fetch(&mut self, offset: u32, len: u32, at: u32) -> bool {
+        let fits = at
+            .checked_add(len)
+            .is_some_and(|end| end as usize <= STREAM_BYTES_MAX);
+        fits && self.copy(offset, len, at)
+    }
+
+    fn fetch_aside(&mut self, offset: u32, len: u32) -> bool {
+        len as usize <= STREAM_BYTES_MAX && self.copy(offset, len, HANDSHAKE_AT)
+    }
+
+    fn compare(&mut self, at: u32, len: u32) -> bool {
+        flow::begin_comparison(self.work, at, len);
+        repeat(flow::COMPARE_STEPS_MAX, || flow::compare_step(self.work));
+        flow::finish_comparison(self.work)
+    }
+
+    fn inspect(&mut self, segment: Segment) -> Reading {
+        flow::inspect(self, segment)
+    }
+
+    fn flow_load(&mut self) -> bool {
+        let Some(flow) = self.streams.flows.load(&self.work.key) else {
+            return false;
+        };
+        self.work.flow = *flow;
+        true
+    }
+
+    fn flow_store(&mut self) {
+        self.streams.flows.store(self.work.key, self.work.flow);
+    }
+
+    fn flow_delete(&mut self) {
+        self.streams.flows.delete(&self.work.key);
+    }
+
+    fn hello_load(&mut self, len: u32) -> bool {
+        if len == 0 {
+            return true;
+        }
+        let Some(kept) = self.streams.hello(&self.work.key, len) else {
+            return false;
+        };
+        self.work.bytes[..kept.len()].copy_from_slice(kept);
+        true
+    }
+
+    fn hello_store(&mut self, len: u32) {
+        let kept = &self.work.bytes[..(len as usize).min(STREAM_BYTES_MAX)];
+        self.streams.keep_hello(self.work.key, kept);
+    }
+
+    fn hello_exists(&mut self) -> bool {
+        self.streams.has_hello(&self.work.key)
+    }
+
+    fn hello_delete(&mut self) {
+        self.streams.forget_hello(&self.work.key);
+    }
+
+    fn blocked_load(&mut self) -> Option<Blocked> {
+        self.streams.blocked.load(&self.work.key).copied()
+    }
+
+    fn blocked_store(&mut self, blocked: Blocked) {
+        self.streams.blocked.store(self.work.key, blocked);
+    }
+
+    fn blocked_delete(&mut self) {
+        self.streams.blocked.delete(&self.work.key);
+    }
+
+    fn work(&mut self) -> Option<&mut HostWork> {
+        Some(self.work)
+    }
+
+    fn walk_extensions(&self, protocol: u8, at: u32, end: u32) -> Chain {
+        wire::walk_extensions(self, protocol, at, end)
+    }
+
+    fn search_v4(&self, addr: u32, qualifiers: Qualifiers) -> Hit {
+        origins::search_v4(&self.rules, addr, qualifiers)
+    }
+
+    fn search_v6(&self, addr: [u64; 2], qualifiers: Qualifiers) -> Hit {
+        origins::search_v6(&self.rules, addr, qualifiers)
+    }
+
+    fn read_tls(&mut self, len: u32) -> Progress {
+        read_tls(self.work, len)
+    }
+
+    fn read_http(&mut self, len: u32, certain: bool) -> Progress {
+        read_http(self.work, len, certain)
+    }
+
+    fn search_names(&mut self, qualifiers: Qualifiers) -> Hit {
+        let mut best = Hit::NONE;
+        for index in 0..NAMES_PER_HELLO_MAX as u32 {
+            if index >= self.work.name_count.get() {
+                break;
+            }
+            let hit = self.search_name(index, qualifiers);
+            if hit > best {
+                best = hit;
+                self.work.name_reported.set(index);
+            }
+        }
+        best
+    }
+}
+
+fn read_tls(work: &mut HostWork, len: u32) -> Progress {
+    work.begin();
+    match tls::shape(work, len) {
+        Shape::Decided(progress) => progress,
+        Shape::OneRecord(message) => read_extensions(work, message),
+        Shape::Several => {
+            work.records.begin(len);
+            repeat(limits::RECORDS_MAX, || tls::record_step(work));
+            match work.records.finish(work) {
+                Ok(message) => read_extensions(work, message),
+                Err(progress) => progress,
+            }
+        }
+    }
+}
+
+fn read_extensions(work: &mut HostWork, message: Message) -> Progress {
+    if let Some(progress) = tls::begin_extensions(work, message) {
+        return progress;
+    }
+    repeat(limits::EXTENSIONS_MAX, || tls::extension_step(work));
+    tls::finish_extensions(work)
+}
+
+fn read_http(work: &mut HostWork, len: u32, certain: bool) -> Progress {
+    work.begin();
+    if let Some(progress) = http::begin(work, len, certain) {
+        return progress;
+    }
+    repeat(http::STEPS_MAX, || http::step(work));
+    http::finish(work)
+}
+
+/// Repeats `step` until it is done, at most `max` times.
+fn repeat(max: u32, mut step: impl FnMut() -> Step) {
+    for _ in 0..max {
+        if step() == Step::Done {
+            return;
+        }
+    }
+}

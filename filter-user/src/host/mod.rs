@@ -1,0 +1,169 @@
+//! The host build of the data path: the same logic that the kernel program is made
+//! of, over plain memory. It judges frames where the kernel is not to be asked, and is
+//! what the kernel's verdicts are compared with ([`parity`]).
+
+mod env;
+pub mod parity;
+mod state;
+#[cfg(test)]
+mod tests;
+
+use filter_common::{
+    abi::{NO_SLOT, Outcome, Protocol, RuleCounters, Verdict, feature},
+    limits::NAME_BYTES_MAX,
+    pipeline::{self, Decision},
+    reason::Reason,
+    wire::Packet,
+    work::{BYTES, Variable as _},
+};
+
+use self::{
+    env::{HostEnv, HostRules, HostWork},
+    state::Streams,
+};
+use crate::{
+    compile::Compiled,
+    replay::{Ran, RunError, Runner},
+};
+
+/// Return codes of an XDP program, `enum xdp_action` of `linux/bpf.h`.
+pub mod xdp {
+    /// The frame is dropped.
+    pub const DROP: u32 = 1;
+    /// The frame goes on to the network stack.
+    pub const PASS: u32 = 2;
+    /// The frame leaves by another interface.
+    pub const REDIRECT: u32 = 4;
+}
+
+/// A generation in host memory, with its counters.
+pub struct HostRunner {
+    compiled: Compiled,
+    now_tai_ns: u64,
+    work: Box<HostWork>,
+    streams: Streams,
+    rules: Vec<RuleCounters>,
+    reasons: Vec<u64>,
+}
+
+impl HostRunner {
+    /// A generation at a fixed moment, in CLOCK_TAI nanoseconds.
+    pub fn new(compiled: Compiled, now_tai_ns: u64) -> Self {
+        let rules = vec![RuleCounters::default(); compiled.rules.len()];
+        Self {
+            compiled,
+            now_tai_ns,
+            work: env::working_area(),
+            streams: Streams::new(),
+            rules,
+            reasons: vec![0; Reason::ALL.len()],
+        }
+    }
+
+    /// Counters by rule slot.
+    pub fn rule_counters(&self) -> &[RuleCounters] {
+        &self.rules
+    }
+
+    /// Counters by [`Reason`] discriminant.
+    pub fn reason_counters(&self) -> &[u64] {
+        &self.reasons
+    }
+
+    fn decide(&mut self, frame: &[u8]) -> (u32, Outcome) {
+        self.work.begin();
+        let mut env = HostEnv::new(
+            HostRules::new(&self.compiled, self.now_tai_ns),
+            frame,
+            &mut self.work,
+            &mut self.streams,
+        );
+        let decision = pipeline::decide(&mut env, &mut { Packet::EMPTY });
+        let observed = env.into_observed();
+        let outcome = outcome(&self.compiled, &self.work, frame, decision, &observed);
+        for slot in observed.iter().copied().chain([decision.hit.slot()]) {
+            if let Some(counters) = self.rules.get_mut(usize::from(slot)) {
+                counters.packets += 1;
+                counters.bytes += frame.len() as u64;
+            }
+        }
+        self.reasons[decision.reason as usize] += 1;
+        (
+            action(decision.verdict, self.compiled.config.features),
+            outcome,
+        )
+    }
+}
+
+impl Runner for HostRunner {
+    fn run(&mut self, frame: &[u8]) -> Result<Ran, RunError> {
+        let (action, outcome) = self.decide(frame);
+        Ok(Ran { action, outcome })
+    }
+}
+
+/// The record of a decision, as the program writes it to the trace map.
+fn outcome(
+    compiled: &Compiled,
+    work: &HostWork,
+    frame: &[u8],
+    decision: Decision,
+    observed: &[u16],
+) -> Outcome {
+    let decided = decision.hit.slot();
+    let slot = match observed.first() {
+        Some(&first) if decided == NO_SLOT => first,
+        _ => decided,
+    };
+    let verdict = if decision.verdict == Verdict::Pass && slot != NO_SLOT {
+        Verdict::Observe
+    } else {
+        decision.verdict
+    };
+    let mut name = [0; NAME_BYTES_MAX];
+    let reported = reported_name(work, decision.protocol);
+    let name_len = reported.len();
+    if let Some(room) = name.get_mut(..name_len) {
+        room.copy_from_slice(reported);
+    }
+    Outcome {
+        verdict: verdict as u8,
+        reason: decision.reason as u8,
+        protocol: decision.protocol as u8,
+        reserved: 0,
+        slot,
+        name_len: name_len as u16,
+        slot_version: compiled
+            .rules
+            .get(usize::from(slot))
+            .map_or(0, |rule| rule.slot_version),
+        frame_len: frame.len() as u32,
+        name,
+    }
+}
+
+/// The name that the outcome carries, at most [`NAME_BYTES_MAX`] bytes of it.
+fn reported_name(work: &HostWork, protocol: Protocol) -> &[u8] {
+    match protocol {
+        Protocol::None | Protocol::Quic => return &[],
+        Protocol::Tls | Protocol::Http => {}
+    }
+    if work.name_count.get() == 0 {
+        return &[];
+    }
+    let span = work.name(work.name_reported.get());
+    let at = span.at as usize;
+    if at > BYTES - NAME_BYTES_MAX {
+        return &[];
+    }
+    &work.bytes[at..at + (span.len as usize).min(NAME_BYTES_MAX)]
+}
+
+/// The program's return code for a verdict; a redirect without an interface to go to drops.
+fn action(verdict: Verdict, features: u32) -> u32 {
+    match verdict {
+        Verdict::Pass | Verdict::Observe => xdp::PASS,
+        Verdict::Redirect if features & feature::REDIRECT != 0 => xdp::REDIRECT,
+        Verdict::Redirect | Verdict::Drop => xdp::DROP,
+    }
+}

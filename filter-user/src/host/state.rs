@@ -1,0 +1,104 @@
+//! What is kept of streams, in memory: the maps of the kernel program, with their limits.
+
+use std::collections::{HashMap, VecDeque};
+
+use filter_common::{
+    abi::FlowKey,
+    flow::{Blocked, Flow},
+    limits::{BLOCKED_FLOWS_MAX, FLOWS_MAX, HELLO_KEPT_BYTES, HELLOS_MAX, LONG_HELLOS_MAX},
+};
+
+/// Everything kept of streams.
+pub(super) struct Streams {
+    /// Undecided streams.
+    pub(super) flows: Evicting<Flow>,
+    /// Blocked connections.
+    pub(super) blocked: Evicting<Blocked>,
+    hellos: Evicting<Vec<u8>>,
+    long_hellos: Evicting<Vec<u8>>,
+}
+
+impl Streams {
+    pub(super) fn new() -> Self {
+        Self {
+            flows: Evicting::new(FLOWS_MAX),
+            blocked: Evicting::new(BLOCKED_FLOWS_MAX),
+            hellos: Evicting::new(HELLOS_MAX),
+            long_hellos: Evicting::new(LONG_HELLOS_MAX),
+        }
+    }
+
+    /// The first `len` bytes kept of a stream.
+    pub(super) fn hello(&self, key: &FlowKey, len: u32) -> Option<&[u8]> {
+        let kept = if len <= HELLO_KEPT_BYTES {
+            &self.hellos
+        } else {
+            &self.long_hellos
+        };
+        kept.load(key)?.get(..len as usize)
+    }
+
+    /// Whether bytes of a stream are kept.
+    pub(super) fn has_hello(&self, key: &FlowKey) -> bool {
+        self.hellos.load(key).is_some() || self.long_hellos.load(key).is_some()
+    }
+
+    /// Keeps bytes of a stream.
+    pub(super) fn keep_hello(&mut self, key: FlowKey, bytes: &[u8]) {
+        if bytes.len() <= HELLO_KEPT_BYTES as usize {
+            self.hellos.store(key, bytes.to_vec());
+        } else {
+            self.hellos.delete(&key);
+            self.long_hellos.store(key, bytes.to_vec());
+        }
+    }
+
+    /// Forgets the bytes of a stream.
+    pub(super) fn forget_hello(&mut self, key: &FlowKey) {
+        self.hellos.delete(key);
+        self.long_hellos.delete(key);
+    }
+}
+
+/// A table that makes room by evicting its oldest entry.
+pub(super) struct Evicting<V> {
+    entries: HashMap<FlowKey, V>,
+    /// Keys in the order of their arrival, those of deleted entries included.
+    order: VecDeque<FlowKey>,
+    max: usize,
+}
+
+impl<V> Evicting<V> {
+    fn new(max: u32) -> Self {
+        Self {
+            entries: HashMap::new(),
+            order: VecDeque::new(),
+            max: max as usize,
+        }
+    }
+
+    pub(super) fn load(&self, key: &FlowKey) -> Option<&V> {
+        self.entries.get(key)
+    }
+
+    pub(super) fn store(&mut self, key: FlowKey, value: V) {
+        if self.entries.insert(key, value).is_some() {
+            return;
+        }
+        self.order.push_back(key);
+        while self.entries.len() > self.max {
+            let Some(oldest) = self.order.pop_front() else {
+                break;
+            };
+            self.entries.remove(&oldest);
+        }
+        if self.order.len() > 2 * self.max {
+            let entries = &self.entries;
+            self.order.retain(|key| entries.contains_key(key));
+        }
+    }
+
+    pub(super) fn delete(&mut self, key: &FlowKey) {
+        self.entries.remove(key);
+    }
+}

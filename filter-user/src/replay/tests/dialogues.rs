@@ -1,0 +1,197 @@
+use super::{super::testing::*, pass};
+use crate::replay::Unsupported;
+
+/// Plays a dialogue (`true`: the client speaks) on a server port, then a ClientHello; what is
+/// reported.
+fn reported(server_port: u16, dialogue: &[(bool, &[u8])]) -> Option<&'static str> {
+    let (client, server) = ((1, 40_000), (9, server_port));
+    let mut frames = vec![captured(tcp(client, server, 0, SYN, b""))];
+    let (mut client_seq, mut server_seq) = (1, 1);
+    for &(by_client, payload) in dialogue {
+        let (src, dst, seq) = if by_client {
+            (client, server, &mut client_seq)
+        } else {
+            (server, client, &mut server_seq)
+        };
+        frames.push(captured(tcp(src, dst, *seq, DATA, payload)));
+        *seq += payload.len() as u32;
+    }
+    let hello = client_hello("hidden.example");
+    frames.push(captured(tcp(client, server, client_seq, DATA, &hello)));
+    let mut runner = Scripted::new(|_| Ok(pass()));
+    let findings = replay(&mut runner, frames);
+    findings.flows[0]
+        .tally
+        .unsupported()
+        .map(Unsupported::as_str)
+}
+
+#[test]
+fn hellos_behind_a_plaintext_dialogue_are_named_after_it() {
+    const CLIENT: bool = true;
+    const SERVER: bool = false;
+    type Case = (u16, &'static [(bool, &'static [u8])], &'static str);
+    let cases: &[Case] = &[
+        (
+            2525,
+            &[
+                (SERVER, b"220 mx ESMTP\r\n"),
+                (CLIENT, b"EHLO x\r\n"),
+                (CLIENT, b"STARTTLS\r\n"),
+            ],
+            "smtp_starttls",
+        ),
+        (
+            25,
+            &[(CLIENT, b"STARTTLS\r\n"), (SERVER, b"220 go ahead\r\n")],
+            "smtp_starttls",
+        ),
+        (
+            21,
+            &[(SERVER, b"220 welcome\r\n"), (CLIENT, b"AUTH TLS\r\n")],
+            "ftp_auth_tls",
+        ),
+        (
+            2121,
+            &[(SERVER, b"220 ProFTPD\r\n"), (CLIENT, b"AUTH TLS\r\n")],
+            "ftp_auth_tls",
+        ),
+        (
+            110,
+            &[(SERVER, b"+OK ready\r\n"), (CLIENT, b"STLS\r\n")],
+            "pop3_stls",
+        ),
+        (
+            1430,
+            &[(SERVER, b"* OK IMAP4\r\n"), (CLIENT, b"a1 STARTTLS\r\n")],
+            "imap_starttls",
+        ),
+        (
+            3890,
+            &[(
+                CLIENT,
+                b"\x30\x1d\x02\x01\x01\x77\x18\x80\x161.3.6.1.4.1.1466.20037",
+            )],
+            "ldap_starttls",
+        ),
+        (
+            15_432,
+            &[(CLIENT, b"\0\0\0\x08\x04\xd2\x16\x2f"), (SERVER, b"S")],
+            "postgresql_ssl",
+        ),
+        (
+            5222,
+            &[
+                (CLIENT, b"<?xml version='1.0'?><stream:stream to='x'>"),
+                (CLIENT, b"<starttls/>"),
+            ],
+            "xmpp_starttls",
+        ),
+        (
+            3389,
+            &[(
+                CLIENT,
+                b"\x03\0\0\x13\x0e\xe0\0\0\0\0\0\x01\0\x08\0\x03\0\0\0",
+            )],
+            "rdp_tls",
+        ),
+        (
+            1080,
+            &[
+                (CLIENT, b"\x05\x01\0"),
+                (SERVER, b"\x05\0"),
+                (CLIENT, b"\x05\x01\0\x01\x01\x02\x03\x04\x01\xbb"),
+            ],
+            "socks",
+        ),
+        (
+            9050,
+            &[(CLIENT, b"\x04\x01\x01\xbb\x01\x02\x03\x04\0")],
+            "socks",
+        ),
+        (
+            8080,
+            &[
+                (CLIENT, b"CONNECT a.example:443 HTTP/1.1\r\n\r\n"),
+                (SERVER, b"HTTP/1.1 200 OK\r\n\r\n"),
+            ],
+            "http_connect",
+        ),
+        (
+            443,
+            &[(CLIENT, b"PROXY TCP4 1.2.3.4 5.6.7.8 1 443\r\n")],
+            "proxy_protocol",
+        ),
+        (7777, &[(CLIENT, b"\x01\x02hello\n")], "plaintext_dialogue"),
+    ];
+    for (port, dialogue, word) in cases {
+        assert_eq!(reported(*port, dialogue), Some(*word));
+    }
+}
+
+#[test]
+fn a_hello_at_the_start_is_behind_nothing() {
+    assert_eq!(reported(443, &[]), None);
+    // Nor is the second hello after a HelloRetryRequest.
+    let first = client_hello("first.example");
+    assert_eq!(
+        reported(
+            443,
+            &[(true, &first), (false, b"\x16\x03\x03\0\x04\x02\0\0\0")]
+        ),
+        None
+    );
+    // Nor one after the server has greeted with a record of its own.
+    assert_eq!(
+        reported(25, &[(false, b"\x15\x03\x01\0\x02\x02\x28")]),
+        None
+    );
+}
+
+#[test]
+fn a_dialogue_without_a_hello_is_not_reported() {
+    let (client, server) = ((1, 40_000), (9, 25));
+    let frames = vec![
+        captured(tcp(server, client, 1, DATA, b"220 mx ESMTP\r\n")),
+        captured(tcp(client, server, 1, DATA, b"EHLO x\r\n")),
+        captured(tcp(client, server, 9, DATA, b"MAIL FROM:<a@b.example>\r\n")),
+    ];
+    let mut runner = Scripted::new(|_| Ok(pass()));
+    let findings = replay(&mut runner, frames);
+    assert_eq!(findings.summary.unsupported, 0);
+}
+
+#[test]
+fn a_request_behind_a_proxy_handshake_is_hidden_too() {
+    let (client, server) = ((1, 40_000), (9, 1080));
+    let request = b"GET / HTTP/1.1\r\nHost: hidden.example\r\n\r\n";
+    let frames = vec![
+        captured(tcp(client, server, 1, DATA, b"\x05\x01\0")),
+        captured(tcp(
+            client,
+            server,
+            4,
+            DATA,
+            b"\x05\x01\0\x01\x01\x02\x03\x04\0\x50",
+        )),
+        captured(tcp(client, server, 14, DATA, request)),
+    ];
+    let mut runner = Scripted::new(|_| Ok(pass()));
+    let findings = replay(&mut runner, frames);
+    assert_eq!(
+        findings.flows[0].tally.unsupported(),
+        Some(Unsupported::Socks)
+    );
+    // A PROXY header and the hello in one segment.
+    let together = [
+        &b"PROXY TCP4 1.2.3.4 5.6.7.8 1 443\r\n"[..],
+        &client_hello("hidden.example"),
+    ];
+    let frames = vec![captured(tcp(client, (9, 443), 1, DATA, &together.concat()))];
+    let mut runner = Scripted::new(|_| Ok(pass()));
+    let findings = replay(&mut runner, frames);
+    assert_eq!(
+        findings.flows[0].tally.unsupported(),
+        Some(Unsupported::ProxyProtocol)
+    );
+}
