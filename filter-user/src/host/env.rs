@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 
 use filter_common::{
     abi::{Config, FlowKey, Line, Rule, Table},
+    checksum,
     env::{Env, Rules, Window},
     flow::{self, Blocked, Comparison, Flow, Reading, Segment},
     hello::Progress,
@@ -66,6 +67,7 @@ pub(super) fn working_area() -> Box<HostWork> {
         head: http::Head::default(),
         key: FlowKey::default(),
         flow: Flow::default(),
+        sum: checksum::Sum::default(),
         comparison: Comparison::default(),
     })
 }
@@ -288,6 +290,15 @@ impl Env for HostEnv<'_> {
 
     fn fetch_aside(&mut self, offset: u32, len: u32) -> bool {
         len as usize <= STREAM_BYTES_MAX && self.copy(offset, len, HANDSHAKE_AT)
+    }
+
+    fn sum(&mut self, offset: u32, len: u32, start: u32) -> u32 {
+        if !self.fetch_aside(offset, len) {
+            return 0;
+        }
+        checksum::begin(self.work, len, start);
+        repeat(checksum::STEPS_MAX, || checksum::step(self.work));
+        checksum::finish(self.work)
     }
 
     fn compare(&mut self, at: u32, len: u32) -> bool {

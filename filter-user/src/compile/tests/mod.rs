@@ -69,6 +69,7 @@ fn policy(rules: Vec<Rule>) -> Policy {
         rules,
         warnings: Vec::new(),
         digest: "digest".to_owned(),
+        files: Vec::new(),
     }
 }
 
