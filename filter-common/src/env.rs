@@ -6,6 +6,7 @@ use crate::{
     abi::{Config, Rule},
     flow::{Blocked, Reading, Segment},
     hit::{Hit, Listed, Qualifiers},
+    reason::Reason,
     tables::Lines,
     wire::Chain,
     work::{Memory, Work},
@@ -35,8 +36,8 @@ pub trait Rules: Lines {
     fn apply(&self, slot: u16, specificity: u16, qualifiers: Qualifiers) -> Hit;
     /// [`crate::origins::listed_v6`], behind a function boundary in the kernel.
     fn listed_v6(&self, addr: [u64; 2], length: u8, qualifiers: Qualifiers) -> Listed;
-    /// Counts a hit of a rule that only observes and remembers the first for the outcome.
-    fn observe(&self, slot: u16);
+    /// Counts a hit of a rule that only observes, and remembers the first for the outcome.
+    fn observe(&self, slot: u16, reason: Reason);
 }
 
 /// The surroundings of one packet.

@@ -343,6 +343,7 @@ const fn qualifiers(segment: Segment) -> Qualifiers {
         protocol: TCP,
         port: segment.port,
         port_shown: true,
+        reason: Reason::Hostname,
     }
 }
 

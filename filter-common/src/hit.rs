@@ -4,6 +4,7 @@ use crate::{
     abi::{Action, NO_SLOT, Rule, SetRef},
     env::Rules,
     limits::{PORT_RANGES_PER_RULE, RULES_PER_KEY_MAX},
+    reason::Reason,
     tables::set_ref,
 };
 
@@ -16,6 +17,8 @@ pub struct Qualifiers {
     pub port: u16,
     /// Whether the packet shows it.
     pub port_shown: bool,
+    /// What a hit means: the reason that goes with it.
+    pub reason: Reason,
 }
 
 impl Qualifiers {
@@ -25,7 +28,7 @@ impl Qualifiers {
     #[inline(always)]
     pub const fn pack(self) -> u64 {
         let shown = if self.port_shown { 0 } else { Self::NO_PORT };
-        (self.protocol as u64) << 16 | self.port as u64 | shown
+        (self.reason as u64) << 32 | (self.protocol as u64) << 16 | self.port as u64 | shown
     }
 
     /// Back from [`Qualifiers::pack`].
@@ -35,6 +38,10 @@ impl Qualifiers {
             protocol: (packed >> 16) as u8,
             port: packed as u16,
             port_shown: packed & Self::NO_PORT == 0,
+            reason: match Reason::from_u8((packed >> 32) as u8) {
+                Some(reason) => reason,
+                None => Reason::NoMatch,
+            },
         }
     }
 }
@@ -172,7 +179,7 @@ pub fn apply<R: Rules>(rules: &R, slot: u16, specificity: u16, qualifiers: Quali
         return Hit::NONE;
     }
     if rule.action == Action::Observe as u8 {
-        rules.observe(slot);
+        rules.observe(slot, qualifiers.reason);
         return Hit::NONE;
     }
     Hit::new(rule, slot, specificity)
@@ -250,6 +257,7 @@ mod tests {
                     protocol,
                     port,
                     port_shown,
+                    reason: Reason::Hostname,
                 };
                 assert_eq!(Qualifiers::unpack(qualifiers.pack()), qualifiers);
             }

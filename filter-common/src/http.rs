@@ -45,7 +45,9 @@ pub struct Head<M: Memory> {
     at: M::Var,
     end: M::Var,
     phase: M::Var,
-    /// Where the method, authority, field name or value starts.
+    /// Where the method starts.
+    method: M::Var,
+    /// Where the method, authority, version, field name or value starts.
     mark: M::Var,
     /// Behind the last byte of a value that is not blank.
     value_end: M::Var,
@@ -104,6 +106,7 @@ pub fn begin<M: Memory>(work: &Work<M>, end: u32, certain: bool) -> Option<Progr
     head.at.set(0);
     head.end.set(end);
     head.phase.set(phase::LEADING_LINES);
+    head.method.set(0);
     head.mark.set(0);
     head.value_end.set(0);
     head.value_pending.set(0);
@@ -204,6 +207,7 @@ fn leading_lines<M: Memory>(work: &Work<M>, at: u32, byte: u8) -> Option<Progres
     if !is_token(byte) {
         return Some(Progress::Other);
     }
+    work.head.method.set(at);
     work.head.mark.set(at);
     work.head.phase.set(phase::METHOD);
     None
@@ -241,6 +245,11 @@ fn authority<M: Memory>(work: &mut Work<M>, at: u32, byte: u8) -> Option<Progres
         }
         b'/' | b'?' | b'#' | b' ' | b'\t' | b'\r' | b'\n' => {
             let mark = work.head.mark.get();
+            if byte == b'/' && at - mark == 4 && work.be24(mark) == 0x48_54_54 {
+                // A request without a target: this is the version.
+                work.head.phase.set(phase::REST_OF_LINE);
+                return None;
+            }
             if at > mark && !work.add_name(mark, at - mark) {
                 return Some(Progress::Malformed);
             }
@@ -264,22 +273,21 @@ fn end_of_target<M: Memory>(work: &Work<M>, byte: u8) -> Option<Progress> {
     None
 }
 
+/// HTTP/0.9, which knows GET only. Other protocols' command lines look like it.
 #[inline(always)]
 fn without_version<M: Memory>(work: &Work<M>) -> Progress {
-    if work.head.certain.get() == 0 {
-        Progress::Other
-    } else {
+    let get = work.be24(work.head.method.get()) == 0x47_45_54;
+    if work.head.certain.get() != 0 && get {
         complete(work)
+    } else {
+        Progress::Other
     }
 }
 
-/// `HTTP/` in upper case (RFC 9112, section 2.3); a server that takes something else for a version is
-/// given the rest of the line.
+/// `HTTP/` (RFC 9112, section 2.3). Anything else still belongs to the target, for servers that
+/// take blanks in it.
 #[inline(always)]
 fn version<M: Memory>(work: &Work<M>, at: u32, byte: u8) -> Option<Progress> {
-    if byte == b'\n' {
-        return Some(without_version(work));
-    }
     let expected = match at - work.head.mark.get() {
         0 => b'H',
         1 | 2 => b'T',
@@ -299,8 +307,8 @@ fn version<M: Memory>(work: &Work<M>, at: u32, byte: u8) -> Option<Progress> {
     if work.head.certain.get() == 0 {
         return Some(Progress::Other);
     }
-    work.head.phase.set(phase::REST_OF_LINE);
-    None
+    work.head.phase.set(phase::TARGET);
+    end_of_target(work, byte)
 }
 
 #[inline(always)]
@@ -410,6 +418,8 @@ mod tests {
             "GET / HTTP/1.1\r\nHost:\r\n a.example\r\n\r\n",
             "GET / HTTP/1.1\r\nX: y\r\nHo: no\r\nHostile: no\r\nXHost: no\r\nHost: a.example\r\n\r\n",
             "OPTIONS * HTTP/1.1\r\nHost: a.example\r\n\r\n",
+            "GET HTTP/1.1\r\nHost: a.example\r\n\r\n",
+            "GET /with a blank HTTP/1.1\r\nHost: a.example\r\n\r\n",
             "GET http:/odd HTTP/1.1\r\nHost: a.example\r\n\r\n",
         ] {
             assert_eq!(read(head), named(&["a.example"]), "{head:?}");
@@ -456,7 +466,16 @@ mod tests {
     #[test]
     fn what_is_not_a_request_is_told_apart() {
         assert_eq!(read("\x16\x03\x01").0, Progress::Other);
-        assert_eq!(read("SSH-2.0-OpenSSH_9.2\r\n").0, Progress::Other);
+        for line in [
+            "SSH-2.0-OpenSSH_9.2\r\n",
+            "SSH-2.0-OpenSSH_9.2 Debian\r\n",
+            "AUTH TLS\r\n",
+            "EHLO a.example\r\n",
+            "USER a.example b c\r\n",
+            "MAIL FROM:<a@a.example> SIZE=1\r\n",
+        ] {
+            assert_eq!(read(line).0, Progress::Other, "{line:?}");
+        }
         assert_eq!(read("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").0, Progress::Http2);
         assert_eq!(read("GET / HTTP/1.1\r\nX: y\r\n\r\n").0, Progress::NoName);
         assert_eq!(read("GET /\r\n").0, Progress::NoName);

@@ -58,22 +58,19 @@ pub fn decide<E: Env>(env: &mut E, packet: &mut Packet) -> Decision {
         return Decision::pass(reason, Protocol::None);
     }
     let ports = packet.ports(env);
-    let by_src = search(
-        env,
-        packet.family,
-        packet.src,
-        packet.protocol,
-        ports.shown,
-        ports.src,
-    );
-    let by_dst = search(
-        env,
-        packet.family,
-        packet.dst,
-        packet.protocol,
-        ports.shown,
-        ports.dst,
-    );
+    let of_src = Qualifiers {
+        protocol: packet.protocol,
+        port: ports.src,
+        port_shown: ports.shown,
+        reason: Reason::OriginSource,
+    };
+    let of_dst = Qualifiers {
+        port: ports.dst,
+        reason: Reason::OriginDestination,
+        ..of_src
+    };
+    let by_src = search(env, packet.family, packet.src, of_src);
+    let by_dst = search(env, packet.family, packet.dst, of_dst);
     let (origin, origin_reason) = if by_dst > by_src {
         (by_dst, Reason::OriginDestination)
     } else {
@@ -100,20 +97,8 @@ pub fn decide<E: Env>(env: &mut E, packet: &mut Packet) -> Decision {
 
 /// The deciding rule for one of a packet's addresses.
 #[inline(always)]
-fn search<E: Env>(
-    env: &E,
-    family: Family,
-    address: Address,
-    protocol: u8,
-    port_shown: bool,
-    port: u16,
-) -> Hit {
+fn search<E: Env>(env: &E, family: Family, address: Address, qualifiers: Qualifiers) -> Hit {
     let features = env.config().features;
-    let qualifiers = Qualifiers {
-        protocol,
-        port,
-        port_shown,
-    };
     match family {
         Family::V4 => {
             let address = address[1] as u32;
@@ -195,6 +180,7 @@ fn read_segment<E: Env>(env: &mut E, packet: &Packet, ports: Ports, class: u8) -
     let Some(work) = env.work() else {
         return nothing;
     };
+    work.begin();
     work.key = flow::key(packet.src, packet.dst, ports.src, ports.dst);
     env.inspect(segment)
 }

@@ -44,9 +44,12 @@ pub(crate) fn record(kernel: &Kernel, packet: &Packet, mut decision: Decision) -
     };
     if report.slot != NO_SLOT {
         rules::count(report.slot, kernel.frame_len());
-    } else if let Some(observed) = rules::observed() {
-        report.verdict = Verdict::Observe;
-        report.slot = observed;
+    } else if let (Verdict::Pass, Some((slot, reason))) = (decision.verdict, rules::observed()) {
+        report = Report {
+            verdict: Verdict::Observe,
+            reason,
+            slot,
+        };
     }
     if has(feature::TRACE) {
         trace(kernel, &decision, report);

@@ -11,6 +11,7 @@ use filter_common::{
     hello::Progress,
     hit::{Hit, Listed, Qualifiers},
     limits::{NAMES_PER_HELLO_MAX, STREAM_BYTES_MAX},
+    reason::Reason,
     tables::Lines,
     wire::Chain,
     work::{HANDSHAKE_AT, Variable as _, Work},
@@ -106,8 +107,8 @@ impl Rules for Kernel {
     }
 
     #[inline(always)]
-    fn observe(&self, slot: u16) {
-        Generation.observe(slot);
+    fn observe(&self, slot: u16, reason: Reason) {
+        Generation.observe(slot, reason);
     }
 }
 

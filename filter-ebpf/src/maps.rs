@@ -127,6 +127,10 @@ pub(crate) static NOTES: PerCpuArray<Notes> = PerCpuArray::with_max_entries(1, 0
 pub(crate) struct Notes {
     /// Slot of the first rule that observed, plus one; 0 for none.
     pub(crate) observed: u32,
+    /// What it hit: a `Reason` discriminant.
+    pub(crate) reason: u32,
     /// Frame length in bytes.
     pub(crate) frame_len: u32,
+    /// Zero.
+    pub(crate) reserved: u32,
 }

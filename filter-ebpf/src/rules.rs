@@ -6,6 +6,7 @@ use filter_common::{
     env,
     hit::{Hit, Listed, Qualifiers},
     limits::RULES_MAX,
+    reason::Reason,
     tables::Lines,
 };
 
@@ -104,7 +105,7 @@ impl env::Rules for Generation {
     }
 
     #[inline(always)]
-    fn observe(&self, slot: u16) {
+    fn observe(&self, slot: u16, reason: Reason) {
         let Some(notes) = maps::NOTES.get_ptr_mut(0) else {
             return;
         };
@@ -113,19 +114,24 @@ impl env::Rules for Generation {
         count(slot, notes.frame_len);
         if notes.observed == 0 {
             notes.observed = u32::from(slot) + 1;
+            notes.reason = reason as u32;
         }
     }
 }
 
-/// Slot of the first rule that observed this packet.
+/// The first rule that observed this packet, and what it hit.
 #[inline(always)]
-pub(crate) fn observed() -> Option<u16> {
+pub(crate) fn observed() -> Option<(u16, Reason)> {
     if !has(feature::OBSERVE) {
         return None;
     }
     // SAFETY: this CPU's element, and an XDP program is not preempted by another.
-    let observed = unsafe { &*maps::NOTES.get_ptr(0)? }.observed;
-    (observed != 0).then(|| (observed - 1) as u16)
+    let notes = unsafe { &*maps::NOTES.get_ptr(0)? };
+    if notes.observed == 0 {
+        return None;
+    }
+    let reason = Reason::from_u8(notes.reason as u8)?;
+    Some(((notes.observed - 1) as u16, reason))
 }
 
 /// Prepares the notes for a packet.
@@ -136,7 +142,9 @@ pub(crate) fn begin_notes(frame_len: u32) {
         unsafe {
             *notes = maps::Notes {
                 observed: 0,
+                reason: 0,
                 frame_len,
+                reserved: 0,
             }
         };
     }

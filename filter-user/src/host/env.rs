@@ -12,6 +12,7 @@ use filter_common::{
     hostname, http, limits,
     limits::{NAME_CANDIDATES_MAX, NAMES_PER_HELLO_MAX, STREAM_BYTES_MAX},
     origins,
+    reason::Reason,
     tables::Lines,
     tls::{self, Message, Shape, Step},
     wire::{self, Chain},
@@ -76,7 +77,7 @@ pub(super) fn working_area() -> Box<HostWork> {
 pub(super) struct HostRules<'a> {
     compiled: &'a Compiled,
     now_tai_ns: u64,
-    observed: RefCell<Vec<u16>>,
+    observed: RefCell<Vec<(u16, Reason)>>,
 }
 
 impl<'a> HostRules<'a> {
@@ -116,8 +117,8 @@ impl Rules for HostRules<'_> {
         origins::listed_v6(self, addr, length, qualifiers)
     }
 
-    fn observe(&self, slot: u16) {
-        self.observed.borrow_mut().push(slot);
+    fn observe(&self, slot: u16, reason: Reason) {
+        self.observed.borrow_mut().push((slot, reason));
     }
 }
 
@@ -174,8 +175,8 @@ impl<'a> HostEnv<'a> {
         }
     }
 
-    /// Slots of the rules that observed, in order.
-    pub(super) fn into_observed(self) -> Vec<u16> {
+    /// The rules that observed and what they hit, in order.
+    pub(super) fn into_observed(self) -> Vec<(u16, Reason)> {
         self.rules.observed.into_inner()
     }
 }
@@ -246,8 +247,8 @@ impl Rules for HostEnv<'_> {
         self.rules.listed_v6(addr, length, qualifiers)
     }
 
-    fn observe(&self, slot: u16) {
-        self.rules.observe(slot);
+    fn observe(&self, slot: u16, reason: Reason) {
+        self.rules.observe(slot, reason);
     }
 }
 

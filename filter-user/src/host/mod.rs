@@ -81,7 +81,11 @@ impl HostRunner {
         let decision = pipeline::decide(&mut env, &mut { Packet::EMPTY });
         let observed = env.into_observed();
         let outcome = outcome(&self.compiled, &self.work, frame, decision, &observed);
-        for slot in observed.iter().copied().chain([decision.hit.slot()]) {
+        for slot in observed
+            .iter()
+            .map(|(slot, _)| *slot)
+            .chain([decision.hit.slot()])
+        {
             if let Some(counters) = self.rules.get_mut(usize::from(slot)) {
                 counters.packets += 1;
                 counters.bytes += frame.len() as u64;
@@ -108,17 +112,13 @@ fn outcome(
     work: &HostWork,
     frame: &[u8],
     decision: Decision,
-    observed: &[u16],
+    observed: &[(u16, Reason)],
 ) -> Outcome {
-    let decided = decision.hit.slot();
-    let slot = match observed.first() {
-        Some(&first) if decided == NO_SLOT => first,
-        _ => decided,
-    };
-    let verdict = if decision.verdict == Verdict::Pass && slot != NO_SLOT {
-        Verdict::Observe
-    } else {
-        decision.verdict
+    let (verdict, reason, slot) = match observed.first() {
+        Some(&(slot, reason)) if decision.verdict == Verdict::Pass => {
+            (Verdict::Observe, reason, slot)
+        }
+        _ => (decision.verdict, decision.reason, decision.hit.slot()),
     };
     let mut name = [0; NAME_BYTES_MAX];
     let reported = reported_name(work, decision.protocol);
@@ -128,7 +128,7 @@ fn outcome(
     }
     Outcome {
         verdict: verdict as u8,
-        reason: decision.reason as u8,
+        reason: reason as u8,
         protocol: decision.protocol as u8,
         reserved: 0,
         slot,
