@@ -2,4 +2,5 @@
 //! replay and the commands of the binary.
 
 pub mod compile;
+pub mod datapath;
 pub mod policy;
