@@ -13,7 +13,7 @@ use aya::{
     programs::ProgramInfo,
 };
 use aya_obj::generated::{XDP_FLAGS_DRV_MODE, XDP_FLAGS_SKB_MODE};
-use filter_common::abi::{ABI_VERSION, RuleCounters, Table};
+use filter_common::abi::{RuleCounters, Table};
 use jiff::Timestamp;
 
 use super::{
@@ -23,7 +23,7 @@ use super::{
     pod::Raw,
     root::{create_dirs, entries, remove},
     state::AttachRecord,
-    stored::{self, Stored},
+    stored::Stored,
     sys,
 };
 use crate::{
@@ -264,11 +264,7 @@ impl Root {
     fn prepare_shared(&self) -> Result<(), DatapathError> {
         create_dirs(&self.shared_dir())?;
         create_dirs(&self.links_dir())?;
-        let abi = self.shared_dir().join(ABI);
-        if !abi.exists() {
-            stored::pin_array(&abi, &[u64::from(ABI_VERSION)])?;
-        }
-        Ok(())
+        self.pin_identity()
     }
 
     fn load_generation(
@@ -371,8 +367,6 @@ impl Root {
 
 /// Name of the pinned program in a generation's directory.
 pub(super) const PROGRAM: &str = "program";
-/// Name of the shared map that holds the ABI version.
-const ABI: &str = "ABI";
 
 struct Target {
     name: String,

@@ -12,13 +12,16 @@ use std::{
 use filter_common::abi::ABI_VERSION;
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
-use super::{DatapathError, mapped::Mapped};
+use super::{DatapathError, mapped::Mapped, stored};
 
 const BPFFS: &str = "/sys/fs/bpf";
 const RUN: &str = "/run/edgefilter";
 /// Changes take well under a second; a process that holds the lock longer is stuck.
 const LOCK_WAIT_MAX: Duration = Duration::from_secs(10);
 const LOCK_RETRY: Duration = Duration::from_millis(20);
+
+/// Name of the shared map that holds the ABI version and the namespace's cookie.
+const IDENTITY: &str = "ABI";
 
 /// Bits of `CapEff` in `/proc/…/status`.
 const CAP_NET_ADMIN: u32 = 12;
@@ -32,6 +35,8 @@ const CAP_BPF: u32 = 39;
 #[derive(Clone, Debug)]
 pub struct Root {
     inode: u64,
+    /// Unlike the inode never used twice; 0 if the kernel does not tell.
+    cookie: u64,
     pins: PathBuf,
     run: PathBuf,
 }
@@ -70,11 +75,14 @@ impl Root {
             })?
             .ino();
         let name = format!("netns-{inode}");
-        Ok(Self {
+        let root = Self {
             inode,
+            cookie: namespace_cookie(),
             pins: Path::new(BPFFS).join("edgefilter").join(&name),
             run: Path::new(RUN).join(&name),
-        })
+        };
+        root.remove_of_dead_namespace()?;
+        Ok(root)
     }
 
     /// Inode of the network namespace.
@@ -217,6 +225,40 @@ impl Root {
         })
     }
 
+    /// Notes the ABI version and the namespace that the pins belong to.
+    pub(super) fn pin_identity(&self) -> Result<(), DatapathError> {
+        let path = self.shared_dir().join(IDENTITY);
+        if path.exists() {
+            return Ok(());
+        }
+        stored::pin_array(&path, &[u64::from(ABI_VERSION), self.cookie])
+    }
+
+    /// ABI version and namespace cookie of what is pinned.
+    fn identity(&self) -> Result<Option<[u64; 2]>, DatapathError> {
+        let path = self.shared_dir().join(IDENTITY);
+        if !path.exists() {
+            return Ok(None);
+        }
+        let mapped = Mapped::open::<u64>(&path)?;
+        Ok(mapped.as_slice().first_chunk().copied())
+    }
+
+    /// Inode numbers are used again: pins of a namespace that is gone filter nothing, and must not be
+    /// taken for this one's.
+    fn remove_of_dead_namespace(&self) -> Result<(), DatapathError> {
+        let stale = match self.identity() {
+            Ok(Some([_, cookie])) => cookie != 0 && self.cookie != 0 && cookie != self.cookie,
+            Ok(None) | Err(_) => false,
+        };
+        if !stale {
+            return Ok(());
+        }
+        tracing::warn!(pins = %self.pins.display(), "removing the pins of a network namespace that is gone");
+        remove(&self.pins)?;
+        remove(&self.run.join("links"))
+    }
+
     fn open_lock(&self, path: &Path) -> Result<File, DatapathError> {
         create_dirs(&self.run)?;
         OpenOptions::new()
@@ -307,4 +349,28 @@ fn check_capabilities() -> Result<(), DatapathError> {
         });
     }
     Ok(())
+}
+
+/// Number of the calling thread's network namespace, unique until the next boot; 0 before Linux 5.14.
+fn namespace_cookie() -> u64 {
+    /// `SO_NETNS_COOKIE` of asm-generic/socket.h.
+    const SO_NETNS_COOKIE: libc::c_int = 71;
+    let Ok(socket) =
+        std::net::UdpSocket::bind("[::]:0").or_else(|_| std::net::UdpSocket::bind("0.0.0.0:0"))
+    else {
+        return 0;
+    };
+    let mut cookie = 0u64;
+    let mut length = size_of::<u64>() as libc::socklen_t;
+    // SAFETY: the value and its length are valid for the call.
+    let result = unsafe {
+        libc::getsockopt(
+            std::os::fd::AsRawFd::as_raw_fd(&socket),
+            libc::SOL_SOCKET,
+            SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut length,
+        )
+    };
+    if result == 0 { cookie } else { 0 }
 }

@@ -1,0 +1,80 @@
+//! A fresh network namespace per test, on a thread of its own, cleaned up also when
+//! the test fails.
+
+use std::{
+    panic::{self, AssertUnwindSafe},
+    path::PathBuf,
+    process::Command,
+    thread,
+};
+
+use filter_user::datapath::Root;
+use nix::sched::{CloneFlags, unshare};
+
+/// Runs `test` in a network namespace of its own, with the veth pair `edge0`/`peer0`.
+pub fn in_namespace(test: impl FnOnce(&Root) + Send + 'static) {
+    let result = thread::spawn(move || {
+        unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace needs root");
+        sh("ip link set lo up");
+        sh("ip link add edge0 type veth peer name peer0");
+        sh("ip link set edge0 up && ip link set peer0 up");
+        let root = Root::open().expect("root and a mounted bpffs");
+        let guard = Guard(root.clone());
+        let result = panic::catch_unwind(AssertUnwindSafe(|| test(&root)));
+        drop(guard);
+        result
+    })
+    .join()
+    .expect("the thread of the namespace");
+    if let Err(panic) = result {
+        panic::resume_unwind(panic);
+    }
+}
+
+/// Runs a shell command in the calling thread's namespace.
+pub fn sh(command: &str) -> String {
+    let output = Command::new("sh")
+        .args(["-ec", command])
+        .output()
+        .expect("sh");
+    assert!(
+        output.status.success(),
+        "`{command}` failed: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// The namespace's directory of pins.
+pub fn pins(root: &Root) -> PathBuf {
+    PathBuf::from(format!(
+        "/sys/fs/bpf/edgefilter/netns-{}",
+        root.netns_inode()
+    ))
+}
+
+/// Names of the pins under a directory, sorted; empty if it does not exist.
+pub fn list(directory: impl Into<PathBuf>) -> Vec<String> {
+    let Ok(entries) = std::fs::read_dir(directory.into()) else {
+        return Vec::new();
+    };
+    let mut names: Vec<String> = entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+struct Guard(Root);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let detached = self.0.lock().and_then(|lock| self.0.detach(&lock, None));
+        let _ = std::fs::remove_dir_all(self.0.run_dir());
+        if let Err(error) = detached
+            && !thread::panicking()
+        {
+            panic!("the namespace's pins could not be removed: {error}");
+        }
+    }
+}
