@@ -3,6 +3,7 @@
 
 mod support;
 
+use aya::maps::{Array, Map, MapData, PerCpuArray, PerCpuValues};
 use filter_common::abi::{Action, Config, Rule, Table, feature};
 use filter_user::{
     compile::{Compiled, Meta, MetaRule},
@@ -58,6 +59,15 @@ fn impossible() -> Probe {
         frame,
         blocked: true,
     }
+}
+
+/// The map that says which ABI version and which namespace the pins belong to.
+fn identity(root: &Root) -> Array<MapData, u64> {
+    let path = pins(root).join("shared/ABI");
+    Map::from_map_data(MapData::from_pin(path).unwrap())
+        .unwrap()
+        .try_into()
+        .unwrap()
 }
 
 #[test]
@@ -348,14 +358,14 @@ fn counters_live_on_over_a_swap_and_only_new_slots_begin_at_zero() {
             generation
         };
         install(root, two(1), &interfaces).unwrap();
-        let map = pins(root).join("shared/RULE_COUNTERS");
-        for slot in ["00", "01"] {
-            let cpus = std::thread::available_parallelism().unwrap().get();
-            let value = "01 00 00 00 00 00 00 00 02 00 00 00 00 00 00 00 ".repeat(cpus);
-            sh(&format!(
-                "bpftool map update pinned {} key hex {slot} 00 00 00 value hex {value}",
-                map.display()
-            ));
+        let path = pins(root).join("shared/RULE_COUNTERS");
+        let map = Map::from_map_data(MapData::from_pin(path).unwrap()).unwrap();
+        let mut counters: PerCpuArray<_, [u64; 2]> = map.try_into().unwrap();
+        for slot in 0..2 {
+            let values = vec![[1, 2]; aya::util::nr_cpus().unwrap()];
+            counters
+                .set(slot, PerCpuValues::try_from(values).unwrap(), 0)
+                .unwrap();
         }
         let before = root.rule_counters([0, 1]).unwrap();
         assert!(before[0].packets > 0 && before[0] == before[1]);
@@ -410,17 +420,26 @@ fn two_controllers_exclude_each_other_and_the_second_learns_the_pid() {
 }
 
 #[test]
+fn pins_of_a_namespace_that_is_gone_are_not_taken_for_this_ones() {
+    in_namespace(|root| {
+        install(root, compiled("first", 1), &[on("edge0", AttachMode::Auto)]).unwrap();
+        identity(root).set(1, u64::MAX, 0).unwrap();
+        let again = Root::open().unwrap();
+        assert_eq!(list(pins(&again)), [""; 0]);
+        assert_eq!(again.meta().unwrap(), None);
+    });
+}
+
+#[test]
 fn pins_of_another_abi_version_are_refused_by_name_but_can_be_detached() {
     in_namespace(|root| {
         let interfaces = [on("edge0", AttachMode::Auto)];
         install(root, compiled("first", 1), &interfaces).unwrap();
-        sh(&format!(
-            "bpftool map update pinned {}/shared/ABI key hex 00 00 00 00 value hex 63 00 00 00 00 00 00 00",
-            pins(root).display()
-        ));
+        let mut version = identity(root);
+        version.set(0, 99, 0).unwrap();
         let error = install(root, compiled("second", 2), &interfaces).unwrap_err();
         assert!(
-            matches!(error.source, DatapathError::Abi { pinned: 0x63, .. }),
+            matches!(error.source, DatapathError::Abi { pinned: 99, .. }),
             "{error}"
         );
         assert!(matches!(root.enforced(), Err(DatapathError::Abi { .. })));

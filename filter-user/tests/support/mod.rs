@@ -5,6 +5,7 @@ use std::{
     panic::{self, AssertUnwindSafe},
     path::PathBuf,
     process::Command,
+    sync::Once,
     thread,
 };
 
@@ -12,12 +13,13 @@ use filter_user::datapath::Root;
 use nix::sched::{CloneFlags, unshare};
 
 /// Runs `test` in a network namespace of its own, with the veth pair `edge0`/`peer0`.
-pub fn in_namespace(test: impl FnOnce(&Root) + Send + 'static) {
+pub(crate) fn in_namespace(test: impl FnOnce(&Root) + Send + 'static) {
     let result = thread::spawn(move || {
         unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace needs root");
         sh("ip link set lo up");
         sh("ip link add edge0 type veth peer name peer0");
         sh("ip link set edge0 up && ip link set peer0 up");
+        mount_bpffs();
         let root = Root::open().expect("root and a mounted bpffs");
         let guard = Guard(root.clone());
         let result = panic::catch_unwind(AssertUnwindSafe(|| test(&root)));
@@ -31,8 +33,16 @@ pub fn in_namespace(test: impl FnOnce(&Root) + Send + 'static) {
     }
 }
 
+/// Mounts the BPF file system if it is not.
+pub(crate) fn mount_bpffs() {
+    static MOUNT: Once = Once::new();
+    MOUNT.call_once(|| {
+        sh("mountpoint -q /sys/fs/bpf || mount -t bpf bpf /sys/fs/bpf");
+    });
+}
+
 /// Runs a shell command in the calling thread's namespace.
-pub fn sh(command: &str) -> String {
+pub(crate) fn sh(command: &str) -> String {
     let output = Command::new("sh")
         .args(["-ec", command])
         .output()
@@ -46,7 +56,7 @@ pub fn sh(command: &str) -> String {
 }
 
 /// The namespace's directory of pins.
-pub fn pins(root: &Root) -> PathBuf {
+pub(crate) fn pins(root: &Root) -> PathBuf {
     PathBuf::from(format!(
         "/sys/fs/bpf/edgefilter/netns-{}",
         root.netns_inode()
@@ -54,7 +64,7 @@ pub fn pins(root: &Root) -> PathBuf {
 }
 
 /// Names of the pins under a directory, sorted; empty if it does not exist.
-pub fn list(directory: impl Into<PathBuf>) -> Vec<String> {
+pub(crate) fn list(directory: impl Into<PathBuf>) -> Vec<String> {
     let Ok(entries) = std::fs::read_dir(directory.into()) else {
         return Vec::new();
     };
