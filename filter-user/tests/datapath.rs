@@ -149,7 +149,7 @@ fn auto_falls_back_to_generic_with_the_reason_where_the_driver_has_no_xdp() {
         let refused =
             install(root, compiled("first", 1), &[on("br0", AttachMode::Native)]).unwrap_err();
         assert!(
-            matches!(refused.source, DatapathError::Mode { .. }),
+            matches!(*refused.source, DatapathError::Mode { .. }),
             "{refused}"
         );
         assert_eq!(refused.exit_code(), 5);
@@ -175,7 +175,7 @@ fn a_failed_self_check_leaves_the_old_generation_enforcing() {
             .install(&lock, compiled("second", 2), &interfaces, &[impossible()])
             .unwrap_err();
         assert!(
-            matches!(error.source, DatapathError::SelfCheck { .. }),
+            matches!(*error.source, DatapathError::SelfCheck { .. }),
             "{error}"
         );
         assert!(error.undo_problems.is_empty());
@@ -217,20 +217,20 @@ fn a_missing_interface_and_an_oversize_policy_are_refused_before_anything_change
     in_namespace(|root| {
         let interfaces = [on("edge0", AttachMode::Auto), on("eth9", AttachMode::Auto)];
         let error = install(root, compiled("first", 1), &interfaces).unwrap_err();
-        assert!(matches!(&error.source, DatapathError::NoInterface { name } if name == "eth9"));
+        assert!(matches!(&*error.source, DatapathError::NoInterface { name } if name == "eth9"));
         assert_eq!(error.exit_code(), 5);
 
         let mut oversize = compiled("first", 1);
         oversize.rules = vec![oversize.rules[0]; filter_common::limits::RULES_MAX + 1];
         let error = install(root, oversize, &interfaces[..1]).unwrap_err();
         assert!(
-            matches!(error.source, DatapathError::Unfit { .. }),
+            matches!(*error.source, DatapathError::Unfit { .. }),
             "{error}"
         );
         let mut redirect = compiled("first", 1);
         redirect.redirect_interfaces = vec!["eth9".to_owned()];
         let error = install(root, redirect, &interfaces[..1]).unwrap_err();
-        assert!(matches!(&error.source, DatapathError::NoInterface { name } if name == "eth9"));
+        assert!(matches!(&*error.source, DatapathError::NoInterface { name } if name == "eth9"));
         assert_eq!(list(pins(root)), [""; 0]);
     });
 }
@@ -279,7 +279,7 @@ fn a_swap_that_fails_halfway_puts_the_first_interface_back() {
         let interfaces = [on("edge0", AttachMode::Auto), on("br0", AttachMode::Native)];
         let error = install(root, compiled("second", 2), &interfaces).unwrap_err();
         assert!(
-            matches!(error.source, DatapathError::Mode { .. }),
+            matches!(*error.source, DatapathError::Mode { .. }),
             "{error}"
         );
         assert!(error.undo_problems.is_empty(), "{error}");
@@ -439,7 +439,7 @@ fn pins_of_another_abi_version_are_refused_by_name_but_can_be_detached() {
         version.set(0, 99, 0).unwrap();
         let error = install(root, compiled("second", 2), &interfaces).unwrap_err();
         assert!(
-            matches!(error.source, DatapathError::Abi { pinned: 99, .. }),
+            matches!(*error.source, DatapathError::Abi { pinned: 99, .. }),
             "{error}"
         );
         assert!(matches!(root.enforced(), Err(DatapathError::Abi { .. })));

@@ -248,7 +248,7 @@ pub struct InstallError {
     pub step: &'static str,
     /// Why.
     #[source]
-    pub source: DatapathError,
+    pub source: Box<DatapathError>,
     /// What could not be put back; empty nearly always.
     pub undo_problems: Vec<String>,
 }
