@@ -80,7 +80,7 @@ impl Root {
             let undo_problems = undo.run(self);
             InstallError {
                 step,
-                source,
+                source: Box::new(source),
                 undo_problems,
             }
         })
