@@ -253,7 +253,7 @@ fn a_foreign_program_is_named_and_left_alone_and_the_other_interface_is_put_back
             interface,
             program_id,
             program_name,
-        } = &error.source
+        } = &*error.source
         else {
             panic!("{error}");
         };

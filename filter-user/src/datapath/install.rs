@@ -482,10 +482,7 @@ fn zero_new_slots(
                 .any(|rule| rule.slot == slot && rule.slot_version == version)
         })
     };
-    let cpus = aya::util::nr_cpus().map_err(|(_, source)| DatapathError::Kernel {
-        action: "count the processors".to_owned(),
-        source,
-    })?;
+    let cpus = object::processors()?;
     let map = loaded.take_map(NAME)?;
     let mut counters: PerCpuArray<MapData, Raw<RuleCounters>> =
         map.try_into().map_err(map_error)?;

@@ -31,23 +31,22 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("EDGEFILTER_OBJECT"));
 const PROGRAM: &str = "edgefilter";
 
 /// Maps that outlive a generation: pinned once, used by every program after.
-pub(super) const SHARED: [&str; 10] = [
+pub(super) const SHARED: [&str; 6] = [
     "RULE_COUNTERS",
     "REASONS",
     "EVENTS",
     "EVENT_STATE",
     "FLOWS",
     "HELLOS",
-    "BLOCKED",
-    "STREAMS",
-    "FLOW_STATE",
-    "VERDICTS",
 ];
 
 /// Names of the maps of one generation beside its tables.
 pub(super) const RULES: &str = "RULES";
 pub(super) const PORT_CLASS: &str = "PORT_CLASS";
 pub(super) const REDIRECT: &str = "REDIRECT";
+
+/// Working areas of the program, one per processor.
+const WORK: &str = "WORK";
 
 /// Names a file that receives the whole log of the verifier when it refuses the program.
 const VERIFIER_LOG_ENV: &str = "EDGEFILTER_VERIFIER_LOG";
@@ -127,6 +126,7 @@ pub(super) fn load(compiled: &Compiled, pins: &Pins) -> Result<Loaded, DatapathE
         loader.map_max_entries(table.name(), lines.len() as u32);
     }
     loader.map_max_entries(RULES, compiled.rules.len() as u32);
+    loader.map_max_entries(WORK, processors()? as u32);
     for (name, path) in &pins.by_name {
         loader.map_pin_path(name, path.as_path());
     }
@@ -155,6 +155,14 @@ pub(super) fn load(compiled: &Compiled, pins: &Pins) -> Result<Loaded, DatapathE
     Ok(Loaded {
         ebpf,
         load_time: begin.elapsed(),
+    })
+}
+
+/// How many processors the kernel may ever use: what its per-CPU maps are sized for.
+pub(super) fn processors() -> Result<usize, DatapathError> {
+    aya::util::nr_cpus().map_err(|(_, source)| DatapathError::Kernel {
+        action: "count the processors".to_owned(),
+        source,
     })
 }
 
