@@ -148,8 +148,13 @@ impl Config {
             length_count: 0,
             lengths: [0; 36],
         };
-        let v6 =
-            V6Params { bloom_lines: 1, bucket_count: 1, seed: 0, length_count: 0, lengths: [0; 132] };
+        let v6 = V6Params {
+            bloom_lines: 1,
+            bucket_count: 1,
+            seed: 0,
+            length_count: 0,
+            lengths: [0; 132],
+        };
         Self {
             abi: ABI_VERSION,
             features: 0,
@@ -160,7 +165,11 @@ impl Config {
             served_v4: v4,
             v6,
             served_v6: v6,
-            names: NameParams { bloom_lines: 1, bucket_count: 1, key: [0; 4] },
+            names: NameParams {
+                bloom_lines: 1,
+                bucket_count: 1,
+                key: [0; 4],
+            },
         }
     };
 }

@@ -4,8 +4,9 @@
 
 use crate::{
     abi::{Config, Rule},
-    hit::{Hit, Qualifiers},
+    hit::{Hit, Listed, Qualifiers},
     tables::Lines,
+    wire::Chain,
     work::{Memory, Work},
 };
 
@@ -29,6 +30,10 @@ pub trait Rules: Lines {
     fn rule(&self, slot: u16) -> Option<&Rule>;
     /// CLOCK_TAI now, in nanoseconds.
     fn now_tai_ns(&self) -> u64;
+    /// [`crate::hit::apply`], behind a function boundary in the kernel.
+    fn apply(&self, slot: u16, specificity: u16, qualifiers: Qualifiers) -> Hit;
+    /// [`crate::origins::listed_v6`], behind a function boundary in the kernel.
+    fn listed_v6(&self, addr: [u64; 2], length: u8, qualifiers: Qualifiers) -> Listed;
     /// Counts a hit of a rule that only observes and remembers the first for the outcome.
     fn observe(&self, slot: u16);
 }
@@ -51,7 +56,7 @@ pub trait Env: Rules {
     /// [`crate::abi::port_class`] bits of a port.
     fn port_class(&self, port: u16) -> u8;
 
-    /// [`crate::origins::serves_v4`].
+    /// [`crate::origins::serves_v4`], behind a function boundary in the kernel.
     fn serves_v4(&self, addr: u32) -> bool;
 
     /// [`crate::origins::serves_v6`], behind a function boundary in the kernel.
@@ -63,6 +68,9 @@ pub trait Env: Rules {
 
     /// The working area of the slow path; `None` never happens, but the verifier does not know.
     fn work(&mut self) -> Option<&mut Work<Self::Memory>>;
+
+    /// [`crate::wire::walk_extensions`], behind a function boundary in the kernel.
+    fn walk_extensions(&self, protocol: u8, at: u32, end: u32) -> Chain;
 
     /// [`crate::origins::search_v4`], behind a function boundary in the kernel.
     fn search_v4(&self, addr: u32, qualifiers: Qualifiers) -> Hit;
@@ -76,6 +84,6 @@ pub trait Env: Rules {
     /// [`crate::http::read`] over the first `len` bytes of the stream, behind a function boundary.
     fn read_http(&mut self, len: u32) -> crate::hello::Progress;
 
-    /// [`crate::hostname::search`] for every name found in the hello, behind a function boundary.
+    /// The strongest rule for the names found in the hello; notes which name it was.
     fn search_names(&mut self, qualifiers: Qualifiers) -> Hit;
 }

@@ -12,8 +12,10 @@ use crate::{
 pub struct Qualifiers {
     /// IP protocol number.
     pub protocol: u8,
-    /// The port on the side of the address (or the destination's, for a name), if the packet shows it.
-    pub port: Option<u16>,
+    /// The port on the side of the address (or the destination's, for a name).
+    pub port: u16,
+    /// Whether the packet shows it.
+    pub port_shown: bool,
 }
 
 impl Qualifiers {
@@ -22,10 +24,8 @@ impl Qualifiers {
     /// As one scalar, for a function boundary.
     #[inline(always)]
     pub const fn pack(self) -> u64 {
-        match self.port {
-            Some(port) => (self.protocol as u64) << 16 | port as u64,
-            None => (self.protocol as u64) << 16 | Self::NO_PORT,
-        }
+        let shown = if self.port_shown { 0 } else { Self::NO_PORT };
+        (self.protocol as u64) << 16 | self.port as u64 | shown
     }
 
     /// Back from [`Qualifiers::pack`].
@@ -33,7 +33,8 @@ impl Qualifiers {
     pub const fn unpack(packed: u64) -> Self {
         Self {
             protocol: (packed >> 16) as u8,
-            port: if packed & Self::NO_PORT == 0 { Some(packed as u16) } else { None },
+            port: packed as u16,
+            port_shown: packed & Self::NO_PORT == 0,
         }
     }
 }
@@ -71,7 +72,11 @@ impl Hit {
     /// Slot of the rule, [`NO_SLOT`] if there is none.
     #[inline(always)]
     pub const fn slot(self) -> u16 {
-        if self.is_none() { NO_SLOT } else { self.0 as u16 }
+        if self.is_none() {
+            NO_SLOT
+        } else {
+            self.0 as u16
+        }
     }
 
     /// Discriminant of the rule's [`Action`].
@@ -96,6 +101,29 @@ pub enum Listed {
     Nothing,
 }
 
+impl Listed {
+    const NOTHING: u64 = u64::MAX;
+
+    /// As one scalar, for a function boundary.
+    #[inline(always)]
+    pub const fn pack(self) -> u64 {
+        match self {
+            Self::Decided(hit) => hit.0,
+            Self::Nothing => Self::NOTHING,
+        }
+    }
+
+    /// Back from [`Listed::pack`].
+    #[inline(always)]
+    pub const fn unpack(packed: u64) -> Self {
+        if packed == Self::NOTHING {
+            Self::Nothing
+        } else {
+            Self::Decided(Hit(packed))
+        }
+    }
+}
+
 /// Tries the rules of the set at `index` whose kind is in `kinds`, in their order.
 /// Rules that observe are counted and passed over.
 ///
@@ -116,7 +144,8 @@ pub fn listed<R: Rules>(
             if set_ref.has(SetRef::PROTECT) {
                 return Listed::Decided(Hit::NONE);
             }
-            if let Some(hit) = applies(rules, set_ref.slot(), specificity, qualifiers) {
+            let hit = rules.apply(set_ref.slot(), specificity, qualifiers);
+            if !hit.is_none() {
                 return Listed::Decided(hit);
             }
         }
@@ -129,21 +158,18 @@ pub fn listed<R: Rules>(
 
 /// The hit if the rule in `slot` is in force, matches and enforces; counts it if it observes.
 #[inline(always)]
-fn applies<R: Rules>(
-    rules: &R,
-    slot: u16,
-    specificity: u16,
-    qualifiers: Qualifiers,
-) -> Option<Hit> {
-    let rule = rules.rule(slot)?;
+pub fn apply<R: Rules>(rules: &R, slot: u16, specificity: u16, qualifiers: Qualifiers) -> Hit {
+    let Some(rule) = rules.rule(slot) else {
+        return Hit::NONE;
+    };
     if !matches(rule, qualifiers) || !in_force(rules, rule) {
-        return None;
+        return Hit::NONE;
     }
     if rule.action == Action::Observe as u8 {
         rules.observe(slot);
-        return None;
+        return Hit::NONE;
     }
-    Some(Hit::new(rule, slot, specificity))
+    Hit::new(rule, slot, specificity)
 }
 
 #[inline(always)]
@@ -156,9 +182,10 @@ fn matches(rule: &Rule, qualifiers: Qualifiers) -> bool {
     }
     // A later fragment shows no port: a rule for a port does not hit it, and without
     // the first fragment nothing is reassembled.
-    let Some(port) = qualifiers.port else {
+    if !qualifiers.port_shown {
         return false;
-    };
+    }
+    let port = qualifiers.port;
     let mut i = 0;
     while i < PORT_RANGES_PER_RULE {
         if i >= rule.port_count as usize {
@@ -212,8 +239,12 @@ mod tests {
     #[test]
     fn qualifiers_survive_packing() {
         for protocol in [0, 6, 17, 254] {
-            for port in [None, Some(0), Some(443), Some(65_535)] {
-                let qualifiers = Qualifiers { protocol, port };
+            for (port, port_shown) in [(0, false), (0, true), (443, true), (65_535, true)] {
+                let qualifiers = Qualifiers {
+                    protocol,
+                    port,
+                    port_shown,
+                };
                 assert_eq!(Qualifiers::unpack(qualifiers.pack()), qualifiers);
             }
         }

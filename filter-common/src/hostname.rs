@@ -6,51 +6,60 @@
 use crate::{
     abi::{SetRef, Table},
     env::Rules,
-    hit::{Hit, Listed, Qualifiers, listed},
+    hit::{Hit, Listed},
     limits::{NAME_BYTES_MAX, NAME_CANDIDATES_MAX, NAMES_PER_HELLO_MAX},
-    tables::names::{self, NameHash},
+    tables::names::{self, Fingerprint, NameHash},
     work::{Memory, Span, Variable as _, Work},
 };
 
 /// Trailing dots, and digits of a port, that are taken off a name.
 const TRIM_MAX: usize = 8;
 
-/// Marks a candidate that is the whole name; set indexes have 25 bits.
-const WHOLE: u32 = 1 << 31;
+/// Marks a candidate that is the whole name; lengths and set indexes have fewer bits.
+pub const WHOLE: u32 = 1 << 31;
 
-/// The strongest rule for the names found in the hello.
+/// Collects the rule sets that list the name at `index` or a domain above it, for
+/// [`try_candidates`]. `collect_suffix` is [`collect_suffix`], behind a function boundary in the
+/// kernel: it takes a fingerprint, the suffix's length and [`WHOLE`] for the whole name.
 #[inline(always)]
-pub fn search<R: Rules, M: Memory>(rules: &R, work: &mut Work<M>, qualifiers: Qualifiers) -> Hit {
-    let mut best = Hit::NONE;
-    for index in 0..NAMES_PER_HELLO_MAX as u32 {
-        if index >= work.name_count.get() {
-            break;
-        }
-        let hit = search_one(rules, work, index, qualifiers);
-        if hit > best {
-            best = hit;
-            work.name_reported.set(index);
-        }
-    }
-    best
-}
-
-/// The deciding rule for the name at `index`.
-#[inline(always)]
-pub fn search_one<R: Rules, M: Memory>(
+pub fn collect<R: Rules, M: Memory>(
     rules: &R,
     work: &mut Work<M>,
     index: u32,
-    qualifiers: Qualifiers,
-) -> Hit {
+    collect_suffix: impl Fn(&mut Work<M>, Fingerprint, u32),
+) {
+    work.candidate_count.set(0);
     let span = trim(work, work.name(index));
     work.names[index as usize & (NAMES_PER_HELLO_MAX - 1)] = span;
     if span.len == 0 || span.len as usize > NAME_BYTES_MAX {
         work.odd_name.set(1);
-        return Hit::NONE;
+        return;
     }
-    collect(rules, work, span);
-    try_candidates(rules, work, qualifiers)
+    collect_suffixes(rules, work, span, collect_suffix);
+}
+
+/// Tries the collected rule sets, the longest suffix first: the deciding rule for the name.
+/// `listed` is [`crate::hit::listed`], behind a function boundary in the kernel.
+#[inline(always)]
+pub fn try_candidates<M: Memory>(work: &Work<M>, listed: impl Fn(u32, u32, u16) -> Listed) -> Hit {
+    let count = work.candidate_count.get();
+    for turn in 0..NAME_CANDIDATES_MAX as u32 {
+        if turn >= count {
+            break;
+        }
+        let slot = (count - 1 - turn) as usize & (NAME_CANDIDATES_MAX - 1);
+        let candidate = work.candidates[slot];
+        let kinds = if candidate & WHOLE != 0 {
+            SetRef::EXACT | SetRef::SUBTREE
+        } else {
+            SetRef::SUBTREE
+        };
+        match listed(candidate & !WHOLE, kinds, work.candidate_lens[slot]) {
+            Listed::Decided(hit) => return hit,
+            Listed::Nothing => {}
+        }
+    }
+    Hit::NONE
 }
 
 /// Takes a port and trailing dots off. Blanks around a name are taken off where it is found.
@@ -76,24 +85,29 @@ pub fn trim<M: Memory>(work: &Work<M>, span: Span) -> Span {
     Span { at, len }
 }
 
-/// Collects the rule sets of all listed suffixes.
 #[inline(always)]
-fn collect<R: Rules, M: Memory>(rules: &R, work: &mut Work<M>, span: Span) {
+fn collect_suffixes<R: Rules, M: Memory>(
+    rules: &R,
+    work: &mut Work<M>,
+    span: Span,
+    collect_suffix: impl Fn(&mut Work<M>, Fingerprint, u32),
+) {
     let mut hash = NameHash::new(&rules.config().names);
-    work.candidate_count.set(0);
     for done in 0..NAME_BYTES_MAX as u32 {
         if done >= span.len {
             break;
         }
-        let byte = work.byte(span.at + span.len - 1 - done).to_ascii_lowercase();
+        let byte = work
+            .byte(span.at + span.len - 1 - done)
+            .to_ascii_lowercase();
         if byte == b'.' {
-            collect_suffix(rules, work, &hash, done, 0);
+            collect_suffix(work, hash.finish(), done);
         } else if !is_hostname_byte(byte) {
             work.odd_name.set(1);
         }
         hash.push(byte);
     }
-    collect_suffix(rules, work, &hash, span.len, WHOLE);
+    collect_suffix(work, hash.finish(), span.len | WHOLE);
 }
 
 #[inline(always)]
@@ -101,10 +115,18 @@ const fn is_hostname_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_'
 }
 
+/// Notes the rule set listed under a suffix's fingerprint, if there is one. `len_and_whole` is
+/// the suffix's length in bytes and [`WHOLE`] for the whole name.
+///
+/// Touches one line of the summary, and of the buckets as [`names::probe`] says.
 #[inline(always)]
-fn collect_suffix<R: Rules, M: Memory>(rules: &R, work: &mut Work<M>, hash: &NameHash, len: u32, whole: u32) {
+pub fn collect_suffix<R: Rules, M: Memory>(
+    rules: &R,
+    work: &mut Work<M>,
+    fingerprint: Fingerprint,
+    len_and_whole: u32,
+) {
     let params = &rules.config().names;
-    let fingerprint = hash.finish();
     if !names::maybe(rules, Table::NameSummary, params, fingerprint) {
         return;
     }
@@ -113,31 +135,7 @@ fn collect_suffix<R: Rules, M: Memory>(rules: &R, work: &mut Work<M>, hash: &Nam
     };
     let count = work.candidate_count.get();
     let slot = count as usize & (NAME_CANDIDATES_MAX - 1);
-    work.candidates[slot] = set | whole;
-    work.candidate_lens[slot] = len as u16;
+    work.candidates[slot] = set | len_and_whole & WHOLE;
+    work.candidate_lens[slot] = len_and_whole as u16;
     work.candidate_count.set(count + 1);
-}
-
-/// Tries the collected rule sets, the longest suffix first.
-#[inline(always)]
-fn try_candidates<R: Rules, M: Memory>(rules: &R, work: &Work<M>, qualifiers: Qualifiers) -> Hit {
-    let count = work.candidate_count.get();
-    for turn in 0..NAME_CANDIDATES_MAX as u32 {
-        if turn >= count {
-            break;
-        }
-        let slot = (count - 1 - turn) as usize & (NAME_CANDIDATES_MAX - 1);
-        let candidate = work.candidates[slot];
-        let kinds = if candidate & WHOLE != 0 {
-            SetRef::EXACT | SetRef::SUBTREE
-        } else {
-            SetRef::SUBTREE
-        };
-        let specificity = work.candidate_lens[slot];
-        match listed(rules, candidate & !WHOLE, kinds, specificity, qualifiers) {
-            Listed::Decided(hit) => return hit,
-            Listed::Nothing => {}
-        }
-    }
-    Hit::NONE
 }

@@ -38,6 +38,7 @@ mod phase {
 }
 
 /// State of the walk.
+#[derive(Default)]
 #[repr(C)]
 pub struct Head<M: Memory> {
     at: M::Var,
@@ -64,8 +65,20 @@ const fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric()
         || matches!(
             byte,
-            b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_'
-                | b'`' | b'|' | b'~'
+            b'!' | b'#'
+                | b'$'
+                | b'%'
+                | b'&'
+                | b'\''
+                | b'*'
+                | b'+'
+                | b'-'
+                | b'.'
+                | b'^'
+                | b'_'
+                | b'`'
+                | b'|'
+                | b'~'
         )
 }
 
@@ -78,10 +91,7 @@ const fn is_blank(byte: u8) -> bool {
 #[inline(always)]
 pub fn begin<M: Memory>(work: &Work<M>, end: u32) -> Option<Progress> {
     // RFC 9113, section 3.4: the preface's first line is `PRI * HTTP/2.0`.
-    if end >= 6
-        && work.be24(0) == 0x50_52_49
-        && work.be24(3) == 0x20_2a_20
-    {
+    if end >= 6 && work.be24(0) == 0x50_52_49 && work.be24(3) == 0x20_2a_20 {
         return Some(Progress::Http2);
     }
     let head = &work.head;
@@ -146,9 +156,17 @@ fn one_byte<M: Memory>(work: &mut Work<M>, at: u32, byte: u8) -> Option<Progress
         phase::TARGET => end_of_target(work, byte),
         phase::AUTHORITY => authority(work, at, byte),
         phase::AFTER_SCHEME => {
-            work.head.phase.set(if byte == b'/' { phase::AUTHORITY } else { phase::TARGET });
+            work.head.phase.set(if byte == b'/' {
+                phase::AUTHORITY
+            } else {
+                phase::TARGET
+            });
             work.head.mark.set(at + 1);
-            if line_feed { end_of_target(work, byte) } else { None }
+            if line_feed {
+                end_of_target(work, byte)
+            } else {
+                None
+            }
         }
         phase::METHOD => {
             if is_blank(byte) {
@@ -193,7 +211,11 @@ fn before_target<M: Memory>(work: &Work<M>, at: u32, byte: u8) -> Option<Progres
     }
     work.head.mark.set(at);
     let origin_form = byte == b'/' || byte == b'*';
-    work.head.phase.set(if origin_form { phase::TARGET } else { phase::AUTHORITY });
+    work.head.phase.set(if origin_form {
+        phase::TARGET
+    } else {
+        phase::AUTHORITY
+    });
     None
 }
 
@@ -269,7 +291,11 @@ fn field_name<M: Memory>(work: &Work<M>, at: u32, byte: u8) -> Option<Progress> 
         }
         return None;
     }
-    work.head.phase.set(if byte == b'\n' { phase::LINE_START } else { phase::REST_OF_LINE });
+    work.head.phase.set(if byte == b'\n' {
+        phase::LINE_START
+    } else {
+        phase::REST_OF_LINE
+    });
     None
 }
 
@@ -286,11 +312,140 @@ fn value<M: Memory>(work: &mut Work<M>, at: u32, byte: u8) -> Option<Progress> {
     if !work.add_name(mark, work.head.value_end.get().wrapping_sub(mark)) {
         return Some(Progress::Malformed);
     }
-    work.head.phase.set(if byte == b'\n' { phase::LINE_START } else { phase::BEFORE_VALUE });
+    work.head.phase.set(if byte == b'\n' {
+        phase::LINE_START
+    } else {
+        phase::BEFORE_VALUE
+    });
     None
 }
 
 #[inline(always)]
 fn complete<M: Memory>(work: &Work<M>) -> Progress {
-    if work.name_count.get() == 0 { Progress::NoName } else { Progress::Named }
+    if work.name_count.get() == 0 {
+        Progress::NoName
+    } else {
+        Progress::Named
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{format, string::String, vec, vec::Vec};
+
+    use proptest::prelude::*;
+
+    use crate::{hello::Progress, testing::read_http};
+
+    fn read(head: &str) -> (Progress, Vec<String>) {
+        read_http(head.as_bytes())
+    }
+
+    fn named(names: &[&str]) -> (Progress, Vec<String>) {
+        (
+            Progress::Named,
+            names.iter().map(|name| String::from(*name)).collect(),
+        )
+    }
+
+    #[test]
+    fn host_in_every_spelling_that_a_server_accepts() {
+        for head in [
+            "GET / HTTP/1.1\r\nHost: a.example\r\n\r\n",
+            "GET / HTTP/1.1\r\nhost: a.example\r\n\r\n",
+            "GET / HTTP/1.1\r\nhOsT:a.example\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost:\t  a.example \t \r\n\r\n",
+            "GET / HTTP/1.1\nHost: a.example\n\n",
+            "\r\n\n\r\nGET / HTTP/1.1\r\nHost: a.example\r\n\r\n",
+            "GET  \t / HTTP/1.1\r\nHost: a.example\r\n\r\n",
+            "get / HTTP/1.1\r\nHost: a.example\r\n\r\n",
+            "FROBNICATE / HTTP/1.1\r\nHost: a.example\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost:\r\n a.example\r\n\r\n",
+            "GET / HTTP/1.1\r\nX: y\r\nHo: no\r\nHostile: no\r\nXHost: no\r\nHost: a.example\r\n\r\n",
+            "OPTIONS * HTTP/1.1\r\nHost: a.example\r\n\r\n",
+            "GET http:/odd HTTP/1.1\r\nHost: a.example\r\n\r\n",
+        ] {
+            assert_eq!(read(head), named(&["a.example"]), "{head:?}");
+        }
+    }
+
+    #[test]
+    fn target_and_host_both_count() {
+        for (head, names) in [
+            (
+                "GET http://a.example/x HTTP/1.1\r\nHost: b.example\r\n\r\n",
+                vec!["a.example", "b.example"],
+            ),
+            (
+                "GET HTTP://a.example HTTP/1.1\r\nHost: b.example\r\n\r\n",
+                vec!["a.example", "b.example"],
+            ),
+            (
+                "GET http://u:p@a.example/ HTTP/1.1\r\nHost: b.example\r\n\r\n",
+                vec!["a.example", "b.example"],
+            ),
+            (
+                "CONNECT a.example:443 HTTP/1.1\r\nHost: b.example:443\r\n\r\n",
+                vec!["a.example:443", "b.example:443"],
+            ),
+            (
+                "GET /?u=http://c.example/ HTTP/1.1\r\nHost: a.example\r\n\r\n",
+                vec!["a.example"],
+            ),
+            (
+                "GET / HTTP/1.1\r\nHost: a.example\r\nHost: b.example\r\n\r\n",
+                vec!["a.example", "b.example"],
+            ),
+            (
+                "GET / HTTP/1.1\r\nHost: a.example,b.example\r\n\r\n",
+                vec!["a.example", "b.example"],
+            ),
+            ("GET http://a.example/\r\n", vec!["a.example"]),
+        ] {
+            assert_eq!(read(head), named(&names), "{head:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_request_is_told_apart() {
+        assert_eq!(read("\x16\x03\x01").0, Progress::Other);
+        assert_eq!(read("SSH-2.0-OpenSSH_9.2\r\n").0, Progress::Other);
+        assert_eq!(read("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").0, Progress::Http2);
+        assert_eq!(read("GET / HTTP/1.1\r\nX: y\r\n\r\n").0, Progress::NoName);
+        assert_eq!(read("GET /\r\n").0, Progress::NoName);
+    }
+
+    #[test]
+    fn every_prefix_of_a_head_is_incomplete() {
+        let head = "GET http://a.example/ HTTP/1.1\r\nX: y\r\nHost: b.example\r\n\r\n";
+        for end in 0..head.len() {
+            assert_eq!(read(&head[..end]).0, Progress::Incomplete, "{end}");
+        }
+        assert_eq!(read(head).0, Progress::Named);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_end_in_some_progress(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
+            let _ = read_http(&bytes);
+        }
+
+        #[test]
+        fn other_fields_before_and_after_do_not_matter(
+            before in proptest::collection::vec("[A-GI-Za-gi-z][a-z-]{0,20}: [ -~]{0,60}", 0..20),
+            after in proptest::collection::vec("[A-GI-Za-gi-z][a-z-]{0,20}: [ -~]{0,60}", 0..5),
+            name in "[a-z0-9]{1,20}\\.example",
+        ) {
+            let mut head = String::from("GET / HTTP/1.1\r\n");
+            for field in &before {
+                head += &format!("{field}\r\n");
+            }
+            head += &format!("Host: {name}\r\n");
+            for field in &after {
+                head += &format!("{field}\r\n");
+            }
+            head += "\r\n";
+            prop_assert_eq!(read(&head), named(&[&name]));
+        }
+    }
 }

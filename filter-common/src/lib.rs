@@ -7,6 +7,9 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+#[cfg(test)]
+extern crate std;
+
 pub mod abi;
 pub mod env;
 pub mod hello;
@@ -18,6 +21,8 @@ pub mod origins;
 pub mod pipeline;
 pub mod reason;
 pub mod tables;
+#[cfg(test)]
+mod testing;
 pub mod tls;
 pub mod wire;
 pub mod work;

@@ -45,10 +45,7 @@ pub fn search_v6<R: Rules>(rules: &R, addr: [u64; 2], qualifiers: Qualifiers) ->
         if !v6::maybe(rules, Table::V6Summary, params, addr, length) {
             continue;
         }
-        let Some(set) = v6::probe(rules, Table::V6Buckets, params, addr, length) else {
-            continue;
-        };
-        match listed(rules, set, SetRef::SUBTREE, u16::from(length), qualifiers) {
+        match rules.listed_v6(addr, length, qualifiers) {
             Listed::Decided(hit) => return hit,
             Listed::Nothing => {}
         }
@@ -56,16 +53,45 @@ pub fn search_v6<R: Rules>(rules: &R, addr: [u64; 2], qualifiers: Qualifiers) ->
     Hit::NONE
 }
 
+/// What the rules listed under the prefix of `addr` of exactly this length say.
+#[inline(always)]
+pub fn listed_v6<R: Rules>(
+    rules: &R,
+    addr: [u64; 2],
+    length: u8,
+    qualifiers: Qualifiers,
+) -> Listed {
+    let params = &rules.config().v6;
+    match v6::probe(rules, Table::V6Buckets, params, addr, length) {
+        Some(set) => listed(rules, set, SetRef::SUBTREE, u16::from(length), qualifiers),
+        None => Listed::Nothing,
+    }
+}
+
 /// Whether names are read on connections to an IPv4 address.
 #[inline(always)]
 pub fn serves_v4<R: Rules>(rules: &R, addr: u32) -> bool {
     let params = &rules.config().served_v4;
-    v4::longest(rules, Table::ServedV4Summary, Table::ServedV4Buckets, params, addr).is_some()
+    v4::longest(
+        rules,
+        Table::ServedV4Summary,
+        Table::ServedV4Buckets,
+        params,
+        addr,
+    )
+    .is_some()
 }
 
 /// Whether names are read on connections to an IPv6 address.
 #[inline(always)]
 pub fn serves_v6<R: Rules>(rules: &R, addr: [u64; 2]) -> bool {
     let params = &rules.config().served_v6;
-    v6::longest(rules, Table::ServedV6Summary, Table::ServedV6Buckets, params, addr).is_some()
+    v6::longest(
+        rules,
+        Table::ServedV6Summary,
+        Table::ServedV6Buckets,
+        params,
+        addr,
+    )
+    .is_some()
 }

@@ -8,7 +8,7 @@ use crate::{
     http, origins,
     reason::Reason,
     tls,
-    wire::{self, Addresses, Fragment, Packet, Payload, Ports, TCP, UDP},
+    wire::{self, Address, Family, Fragment, Packet, Payload, Ports, TCP, UDP},
 };
 
 /// What happens to a packet, and why.
@@ -23,14 +23,17 @@ pub struct Decision {
     pub protocol: Protocol,
     /// The deciding rule.
     pub hit: Hit,
-    /// The packet, if it could be parsed.
-    pub packet: Option<Packet>,
 }
 
 impl Decision {
     #[inline(always)]
     const fn pass(reason: Reason, protocol: Protocol) -> Self {
-        Self { verdict: Verdict::Pass, reason, protocol, hit: Hit::NONE, packet: None }
+        Self {
+            verdict: Verdict::Pass,
+            reason,
+            protocol,
+            hit: Hit::NONE,
+        }
     }
 
     #[inline(always)]
@@ -40,7 +43,12 @@ impl Decision {
             Action::Drop => Verdict::Drop,
             Action::Redirect => Verdict::Redirect,
         };
-        Self { verdict, reason, protocol, hit, packet: None }
+        Self {
+            verdict,
+            reason,
+            protocol,
+            hit,
+        }
     }
 }
 
@@ -54,25 +62,42 @@ struct Reading {
 
 impl Reading {
     const fn nothing(reason: Reason, protocol: Protocol) -> Self {
-        Self { hit: Hit::NONE, reason, protocol }
+        Self {
+            hit: Hit::NONE,
+            reason,
+            protocol,
+        }
     }
 }
 
-/// Decides about the frame in `env`.
+/// Decides about the frame in `env`, whose headers are left in `packet`.
 #[inline(always)]
-pub fn decide<E: Env>(env: &mut E) -> Decision {
-    let packet = match wire::parse(env) {
-        Ok(packet) => packet,
-        Err(reason) => return Decision::pass(reason, Protocol::None),
-    };
-    let decision = judge(env, &packet);
-    Decision { packet: Some(packet), ..decision }
-}
-
-#[inline(always)]
-fn judge<E: Env>(env: &mut E, packet: &Packet) -> Decision {
+pub fn decide<E: Env>(env: &mut E, packet: &mut Packet) -> Decision {
+    if let Err(reason) = wire::parse(env, packet) {
+        return Decision::pass(reason, Protocol::None);
+    }
     let ports = packet.ports(env);
-    let (origin, origin_reason) = search_origins(env, packet, ports);
+    let by_src = search(
+        env,
+        packet.family,
+        packet.src,
+        packet.protocol,
+        ports.shown,
+        ports.src,
+    );
+    let by_dst = search(
+        env,
+        packet.family,
+        packet.dst,
+        packet.protocol,
+        ports.shown,
+        ports.dst,
+    );
+    let (origin, origin_reason) = if by_dst > by_src {
+        (by_dst, Reason::OriginDestination)
+    } else {
+        (by_src, Reason::OriginSource)
+    };
     if !names_may_beat(env, origin) {
         return Decision::by_rule(origin, origin_reason, Protocol::None);
     }
@@ -83,11 +108,36 @@ fn judge<E: Env>(env: &mut E, packet: &Packet) -> Decision {
     if !origin.is_none() {
         return Decision::by_rule(origin, origin_reason, reading.protocol);
     }
-    let reason = match packet.oddity {
-        Some(oddity) => oddity,
-        None => reading.reason,
+    Decision::pass(reading.reason, reading.protocol)
+}
+
+/// The deciding rule for one of a packet's addresses.
+#[inline(always)]
+fn search<E: Env>(
+    env: &E,
+    family: Family,
+    address: Address,
+    protocol: u8,
+    port_shown: bool,
+    port: u16,
+) -> Hit {
+    let features = env.config().features;
+    let qualifiers = Qualifiers {
+        protocol,
+        port,
+        port_shown,
     };
-    Decision::pass(reason, reading.protocol)
+    match family {
+        Family::V4 => {
+            let address = address[1] as u32;
+            if features & feature::V4 == 0 || !origins::maybe_v4(env, address) {
+                return Hit::NONE;
+            }
+            env.search_v4(address, qualifiers)
+        }
+        Family::V6 if features & feature::V6 != 0 => env.search_v6(address, qualifiers),
+        Family::V6 => Hit::NONE,
+    }
 }
 
 /// Whether a name's rule could be stronger than the origin's. At equal strength the origin
@@ -97,48 +147,17 @@ fn names_may_beat<E: Env>(env: &E, origin: Hit) -> bool {
     origin.is_none() || env.config().name_action_max > origin.action() as u32
 }
 
-/// The stronger of the rules for source and destination.
-#[inline(always)]
-fn search_origins<E: Env>(env: &mut E, packet: &Packet, ports: Option<Ports>) -> (Hit, Reason) {
-    let features = env.config().features;
-    let protocol = packet.protocol;
-    let of_src = Qualifiers { protocol, port: ports.map(|ports| ports.src) };
-    let of_dst = Qualifiers { protocol, port: ports.map(|ports| ports.dst) };
-    let (mut by_src, mut by_dst) = (Hit::NONE, Hit::NONE);
-    match packet.addresses {
-        Addresses::V4 { src, dst } if features & feature::V4 != 0 => {
-            if origins::maybe_v4(env, src) {
-                by_src = env.search_v4(src, of_src);
-            }
-            if origins::maybe_v4(env, dst) {
-                by_dst = env.search_v4(dst, of_dst);
-            }
-        }
-        Addresses::V6 { src, dst } if features & feature::V6 != 0 => {
-            by_src = env.search_v6(src, of_src);
-            by_dst = env.search_v6(dst, of_dst);
-        }
-        Addresses::V4 { .. } | Addresses::V6 { .. } => {}
-    }
-    if by_dst > by_src {
-        (by_dst, Reason::OriginDestination)
-    } else {
-        (by_src, Reason::OriginSource)
-    }
-}
-
 /// Reads the name in a payload towards an inspected port of a served address.
 #[inline(always)]
-fn read_payload<E: Env>(env: &mut E, packet: &Packet, ports: Option<Ports>) -> Reading {
+fn read_payload<E: Env>(env: &mut E, packet: &Packet, ports: Ports) -> Reading {
+    let nothing = Reading::nothing(packet.oddity, Protocol::None);
+    if packet.oddity != Reason::NoMatch {
+        return nothing;
+    }
     if matches!(packet.fragment, Fragment::Later) {
         return Reading::nothing(Reason::LaterFragment, Protocol::None);
     }
-    let nothing = Reading::nothing(Reason::NoMatch, Protocol::None);
-    let Some(ports) = ports else {
-        return nothing;
-    };
-    if env.config().features & (feature::NAMES | feature::READ_NAMES) == 0 || packet.oddity.is_some()
-    {
+    if env.config().features & (feature::NAMES | feature::READ_NAMES) == 0 || !ports.shown {
         return nothing;
     }
     let class = env.port_class(ports.dst);
@@ -155,18 +174,14 @@ fn read_payload<E: Env>(env: &mut E, packet: &Packet, ports: Option<Ports>) -> R
 }
 
 #[inline(always)]
-fn serves<E: Env>(env: &E, addresses: Addresses) -> bool {
+fn serves<E: Env>(env: &E, packet: &Packet) -> bool {
     let features = env.config().features;
     if features & feature::SERVE_ANY != 0 {
         return true;
     }
-    match addresses {
-        Addresses::V4 { dst, .. } => {
-            features & feature::SERVED_V4 != 0 && env.serves_v4(dst)
-        }
-        Addresses::V6 { dst, .. } => {
-            features & feature::SERVED_V6 != 0 && env.serves_v6(dst)
-        }
+    match packet.family {
+        Family::V4 => features & feature::SERVED_V4 != 0 && env.serves_v4(packet.dst[1] as u32),
+        Family::V6 => features & feature::SERVED_V6 != 0 && env.serves_v6(packet.dst),
     }
 }
 
@@ -176,7 +191,7 @@ fn read_segment<E: Env>(env: &mut E, packet: &Packet, ports: Ports, class: u8) -
         Ok(payload) => payload,
         Err(reason) => return Reading::nothing(reason, Protocol::None),
     };
-    if payload.len == 0 || !serves(env, packet.addresses) {
+    if payload.len == 0 || !serves(env, packet) {
         return Reading::nothing(Reason::NoMatch, Protocol::None);
     }
     if matches!(packet.fragment, Fragment::First) {
@@ -203,10 +218,18 @@ fn read_segment<E: Env>(env: &mut E, packet: &Packet, ports: Ports, class: u8) -
         Progress::TooLong => Reason::HelloTooLong,
         Progress::Http2 => Reason::Http2,
     };
-    let qualifiers = Qualifiers { protocol: packet.protocol, port: Some(ports.dst) };
+    let qualifiers = Qualifiers {
+        protocol: packet.protocol,
+        port: ports.dst,
+        port_shown: true,
+    };
     let hit = env.search_names(qualifiers);
     if !hit.is_none() {
-        return Reading { hit, reason: Reason::Hostname, protocol };
+        return Reading {
+            hit,
+            reason: Reason::Hostname,
+            protocol,
+        };
     }
     Reading::nothing(reason, protocol)
 }
@@ -241,7 +264,7 @@ fn read_datagram<E: Env>(env: &E, packet: &Packet) -> Reading {
         Ok(payload) => payload,
         Err(reason) => return Reading::nothing(reason, Protocol::None),
     };
-    if payload.len == 0 || !serves(env, packet.addresses) {
+    if payload.len == 0 || !serves(env, packet) {
         return nothing;
     }
     let Some(first) = env.window::<1>(payload.offset) else {

@@ -36,41 +36,49 @@ const MOBILITY: u8 = 135;
 const TCP_LEN: u32 = 20;
 const UDP_LEN: u32 = 8;
 
-/// Source and destination, host byte order.
+/// An IP address in host byte order, most significant half first; IPv4 mapped
+/// (`::ffff:a.b.c.d`, RFC 4291, section 2.5.5.2).
+pub type Address = [u64; 2];
+
+/// The mapped form of an IPv4 address.
+#[inline(always)]
+pub const fn mapped(addr: u32) -> Address {
+    [0, 0xffff_0000_0000 | addr as u64]
+}
+
+/// Version of the Internet Protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Addresses {
+pub enum Family {
     /// IPv4.
-    V4 {
-        /// Source.
-        src: u32,
-        /// Destination.
-        dst: u32,
-    },
-    /// IPv6, most significant half first.
-    V6 {
-        /// Source.
-        src: [u64; 2],
-        /// Destination.
-        dst: [u64; 2],
-    },
+    V4,
+    /// IPv6.
+    V6,
 }
 
 /// Which part of a datagram a packet carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
 pub enum Fragment {
     /// All of it (an IPv6 atomic fragment included, RFC 6946).
-    Whole,
+    Whole = 0,
     /// Its beginning: ports are there.
-    First,
+    First = 1,
     /// Something behind the beginning: no ports.
-    Later,
+    Later = 2,
 }
 
 /// An IP packet in a frame. Offsets count from the start of the frame.
+///
+/// Plain fields without options: the compiler may leave the payload of an absent option
+/// undefined, and the verifier refuses to see undefined registers saved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Packet {
-    /// Source and destination.
-    pub addresses: Addresses,
+    /// Version of the Internet Protocol.
+    pub family: Family,
+    /// Source.
+    pub src: Address,
+    /// Destination.
+    pub dst: Address,
     /// Protocol number of the transport header, or of what could not be looked behind.
     pub protocol: u8,
     /// Which part of the datagram this is.
@@ -79,13 +87,16 @@ pub struct Packet {
     pub transport: u32,
     /// Where the IP packet ends, at most the frame's end.
     pub end: u32,
-    /// Something odd that does not keep the addresses from being judged.
-    pub oddity: Option<Reason>,
+    /// Something odd that does not keep the addresses from being judged;
+    /// [`Reason::NoMatch`] if there is nothing odd.
+    pub oddity: Reason,
 }
 
 /// A transport header's ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ports {
+    /// Whether the packet shows its ports: the beginning of a TCP or UDP packet does.
+    pub shown: bool,
     /// Source port.
     pub src: u16,
     /// Destination port.
@@ -101,13 +112,13 @@ pub struct Payload {
     pub len: u32,
 }
 
-/// Reads the link and network headers.
+/// Reads the link and network headers into `packet`.
 ///
 /// # Errors
 ///
 /// The reason why there are no addresses to be judged: the frame passes.
 #[inline(always)]
-pub fn parse<E: Env>(env: &E) -> Result<Packet, Reason> {
+pub fn parse<E: Env>(env: &E, packet: &mut Packet) -> Result<(), Reason> {
     let link = env.window::<14>(0).ok_or(Reason::Truncated)?;
     let mut ethertype = link.be16::<12>();
     let mut offset = ETHERNET_LEN;
@@ -120,15 +131,15 @@ pub fn parse<E: Env>(env: &E) -> Result<Packet, Reason> {
         offset += 4;
     }
     match ethertype {
-        ETHERTYPE_IPV4 => ipv4(env, offset),
-        ETHERTYPE_IPV6 => ipv6(env, offset),
+        ETHERTYPE_IPV4 => ipv4(env, offset, packet),
+        ETHERTYPE_IPV6 => ipv6(env, offset, packet),
         ETHERTYPE_VLAN | ETHERTYPE_QINQ => Err(Reason::VlanDepth),
         _ => Err(Reason::NotIp),
     }
 }
 
 #[inline(always)]
-fn ipv4<E: Env>(env: &E, offset: u32) -> Result<Packet, Reason> {
+fn ipv4<E: Env>(env: &E, offset: u32, packet: &mut Packet) -> Result<(), Reason> {
     let header = env.window::<20>(offset).ok_or(Reason::Truncated)?;
     let version_and_length = header.u8::<0>();
     if version_and_length >> 4 != 4 {
@@ -139,53 +150,55 @@ fn ipv4<E: Env>(env: &E, offset: u32) -> Result<Packet, Reason> {
     if header_len < IPV4_LEN || total_len < header_len {
         return Err(Reason::BadIp);
     }
-    let end = offset + total_len;
     let fragment_word = header.be16::<6>();
-    let fragment = if fragment_word & IPV4_OFFSET != 0 {
+    packet.family = Family::V4;
+    packet.src = mapped(header.be32::<12>());
+    packet.dst = mapped(header.be32::<16>());
+    packet.protocol = header.u8::<9>();
+    packet.fragment = if fragment_word & IPV4_OFFSET != 0 {
         Fragment::Later
     } else if fragment_word & IPV4_MORE_FRAGMENTS != 0 {
         Fragment::First
     } else {
         Fragment::Whole
     };
-    Ok(Packet {
-        addresses: Addresses::V4 { src: header.be32::<12>(), dst: header.be32::<16>() },
-        protocol: header.u8::<9>(),
-        fragment,
-        transport: offset + header_len,
-        end,
-        oddity: beyond_frame(env, end),
-    })
+    packet.transport = offset + header_len;
+    packet.end = offset + total_len;
+    note_if_cut(env, packet);
+    Ok(())
 }
 
 /// A packet that is longer than its frame is dropped by every host, but its addresses count.
 #[inline(always)]
-fn beyond_frame<E: Env>(env: &E, end: u32) -> Option<Reason> {
-    (!env.contains(end)).then_some(Reason::Truncated)
+fn note_if_cut<E: Env>(env: &E, packet: &mut Packet) {
+    if !env.contains(packet.end) {
+        packet.oddity = Reason::Truncated;
+    }
 }
 
 #[inline(always)]
-fn ipv6<E: Env>(env: &E, offset: u32) -> Result<Packet, Reason> {
+fn ipv6<E: Env>(env: &E, offset: u32, packet: &mut Packet) -> Result<(), Reason> {
     let header = env.window::<40>(offset).ok_or(Reason::Truncated)?;
     if header.u8::<0>() >> 4 != 6 {
         return Err(Reason::BadIp);
     }
-    let end = offset + IPV6_LEN + u32::from(header.be16::<4>());
-    let mut packet = Packet {
-        addresses: Addresses::V6 {
-            src: [header.be64::<8>(), header.be64::<16>()],
-            dst: [header.be64::<24>(), header.be64::<32>()],
-        },
-        protocol: header.u8::<6>(),
-        fragment: Fragment::Whole,
-        transport: offset + IPV6_LEN,
-        end,
-        oddity: beyond_frame(env, end),
-    };
+    packet.family = Family::V6;
+    packet.src = [header.be64::<8>(), header.be64::<16>()];
+    packet.dst = [header.be64::<24>(), header.be64::<32>()];
+    packet.protocol = header.u8::<6>();
+    packet.transport = offset + IPV6_LEN;
+    packet.end = offset + IPV6_LEN + u32::from(header.be16::<4>());
+    note_if_cut(env, packet);
     if is_extension(packet.protocol) {
-        extensions(env, &mut packet);
+        let chain = env.walk_extensions(packet.protocol, packet.transport, packet.end);
+        packet.protocol = chain.protocol;
+        packet.fragment = chain.fragment;
+        packet.transport = chain.at;
+        if chain.oddity != Reason::NoMatch {
+            packet.oddity = chain.oddity;
+        }
     }
-    Ok(packet)
+    Ok(())
 }
 
 #[inline(always)]
@@ -196,39 +209,87 @@ const fn is_extension(protocol: u8) -> bool {
     )
 }
 
-/// Walks the extension chain to the transport header. What cannot be walked leaves an
-/// oddity and the extension's own number as the protocol.
-#[inline(always)]
-fn extensions<E: Env>(env: &E, packet: &mut Packet) {
-    for _ in 0..IPV6_EXTENSIONS_MAX {
-        if !is_extension(packet.protocol) || matches!(packet.fragment, Fragment::Later) {
-            return;
+/// Where a walk over IPv6 extension headers stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Chain {
+    /// Number of the header at `at`.
+    pub protocol: u8,
+    /// Which part of the datagram this is.
+    pub fragment: Fragment,
+    /// Why the walk stopped early; [`Reason::NoMatch`] if it did not.
+    pub oddity: Reason,
+    /// Where the next header starts.
+    pub at: u32,
+}
+
+impl Chain {
+    /// As one scalar, for a function boundary.
+    #[inline(always)]
+    pub const fn pack(self) -> u64 {
+        (self.protocol as u64) << 48
+            | (self.fragment as u64) << 40
+            | (self.oddity as u64) << 32
+            | self.at as u64
+    }
+
+    /// Back from [`Chain::pack`].
+    #[inline(always)]
+    pub const fn unpack(packed: u64) -> Self {
+        Self {
+            protocol: (packed >> 48) as u8,
+            fragment: match (packed >> 40) as u8 {
+                0 => Fragment::Whole,
+                1 => Fragment::First,
+                _ => Fragment::Later,
+            },
+            oddity: match (packed >> 32) as u8 {
+                reason if reason == Reason::NoMatch as u8 => Reason::NoMatch,
+                reason if reason == Reason::ExtensionDepth as u8 => Reason::ExtensionDepth,
+                _ => Reason::Truncated,
+            },
+            at: packed as u32,
         }
-        // Authentication is the shortest step (4 bytes a unit, but at least 8); each
-        // header has at least 8 bytes.
-        let Some(extension) = env.window::<8>(packet.transport) else {
-            packet.oddity = Some(Reason::Truncated);
-            return;
+    }
+}
+
+/// Walks the extension chain from a header at `at` to the transport header. What cannot be
+/// walked leaves an oddity and the extension's own number as the protocol.
+#[inline(always)]
+pub fn walk_extensions<E: Env>(env: &E, protocol: u8, at: u32, end: u32) -> Chain {
+    let mut chain = Chain {
+        protocol,
+        fragment: Fragment::Whole,
+        oddity: Reason::NoMatch,
+        at,
+    };
+    for _ in 0..IPV6_EXTENSIONS_MAX {
+        if !is_extension(chain.protocol) || matches!(chain.fragment, Fragment::Later) {
+            return chain;
+        }
+        let Some(extension) = env.window::<8>(chain.at) else {
+            chain.oddity = Reason::Truncated;
+            return chain;
         };
         let units = u32::from(extension.u8::<1>());
-        let len = match packet.protocol {
+        let len = match chain.protocol {
             FRAGMENT => {
-                packet.fragment = ipv6_fragment(extension.be16::<2>());
+                chain.fragment = ipv6_fragment(extension.be16::<2>());
                 8
             }
             AUTHENTICATION => (units + 2) * 4,
             _ => (units + 1) * 8,
         };
-        packet.protocol = extension.u8::<0>();
-        packet.transport += len;
-        if packet.transport > packet.end {
-            packet.oddity = Some(Reason::Truncated);
-            return;
+        chain.protocol = extension.u8::<0>();
+        chain.at += len;
+        if chain.at > end {
+            chain.oddity = Reason::Truncated;
+            return chain;
         }
     }
-    if is_extension(packet.protocol) {
-        packet.oddity = Some(Reason::ExtensionDepth);
+    if is_extension(chain.protocol) {
+        chain.oddity = Reason::ExtensionDepth;
     }
+    chain
 }
 
 /// The fragment header's offset and flags (RFC 8200, section 4.5).
@@ -244,18 +305,40 @@ const fn ipv6_fragment(word: u16) -> Fragment {
 }
 
 impl Packet {
-    /// The ports, if this is the beginning of a TCP or UDP packet and shows them.
+    /// What [`parse`] starts from.
+    pub const EMPTY: Self = Self {
+        family: Family::V4,
+        src: [0; 2],
+        dst: [0; 2],
+        protocol: 0,
+        fragment: Fragment::Whole,
+        transport: 0,
+        end: 0,
+        oddity: Reason::NoMatch,
+    };
+
+    /// The ports.
     #[inline(always)]
-    pub fn ports<E: Env>(&self, env: &E) -> Option<Ports> {
-        if matches!(self.fragment, Fragment::Later) || (self.protocol != TCP && self.protocol != UDP)
+    pub fn ports<E: Env>(&self, env: &E) -> Ports {
+        let hidden = Ports {
+            shown: false,
+            src: 0,
+            dst: 0,
+        };
+        if matches!(self.fragment, Fragment::Later)
+            || (self.protocol != TCP && self.protocol != UDP)
+            || self.transport + 4 > self.end
         {
-            return None;
+            return hidden;
         }
-        if self.transport + 4 > self.end {
-            return None;
+        match env.window::<4>(self.transport) {
+            Some(ports) => Ports {
+                shown: true,
+                src: ports.be16::<0>(),
+                dst: ports.be16::<2>(),
+            },
+            None => hidden,
         }
-        let ports = env.window::<4>(self.transport)?;
-        Some(Ports { src: ports.be16::<0>(), dst: ports.be16::<2>() })
     }
 
     /// The TCP payload.
@@ -275,7 +358,10 @@ impl Packet {
         if header_len < TCP_LEN || offset > self.end {
             return Err(Reason::BadTransport);
         }
-        Ok(Payload { offset, len: self.end - offset })
+        Ok(Payload {
+            offset,
+            len: self.end - offset,
+        })
     }
 
     /// The UDP payload.
@@ -293,6 +379,9 @@ impl Packet {
         if len < UDP_LEN || self.transport + len > self.end {
             return Err(Reason::BadTransport);
         }
-        Ok(Payload { offset: self.transport + UDP_LEN, len: len - UDP_LEN })
+        Ok(Payload {
+            offset: self.transport + UDP_LEN,
+            len: len - UDP_LEN,
+        })
     }
 }

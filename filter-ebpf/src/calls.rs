@@ -6,18 +6,24 @@
 
 use core::{ffi::c_void, ptr};
 
-use aya_ebpf::helpers::generated::{bpf_get_smp_processor_id, bpf_loop};
+use aya_ebpf::{
+    bindings::xdp_md,
+    helpers::generated::{bpf_get_smp_processor_id, bpf_loop},
+    programs::XdpContext,
+};
 use filter_common::{
     hello::Progress,
-    hit::Qualifiers,
+    hit::{self, Listed, Qualifiers, listed},
     hostname, http,
     limits::{EXTENSIONS_MAX, RECORDS_MAX},
     origins,
+    tables::names::Fingerprint,
     tls::{self, Shape, Step},
+    wire,
     work::Work,
 };
 
-use crate::{maps, memory::MapMemory, rules::Generation};
+use crate::{kernel::Kernel, maps, memory::MapMemory, rules::Generation};
 
 /// Extensions that one turn of `bpf_loop` looks at: a turn costs about 10 ns.
 const EXTENSIONS_PER_TURN: u32 = 8;
@@ -31,6 +37,20 @@ pub(crate) fn work() -> Option<&'static mut Work<MapMemory>> {
     // SAFETY: this CPU's element, and an XDP program is not preempted by another. Each
     // function uses one reference at a time.
     Some(unsafe { &mut *work })
+}
+
+/// [`wire::walk_extensions`]; a packed [`wire::Chain`]. The context is the one pointer that
+/// a global function may take.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn walk_extensions(
+    ctx: *mut xdp_md,
+    protocol: u64,
+    at: u64,
+    end: u64,
+) -> u64 {
+    let kernel = Kernel::new(XdpContext::new(ctx));
+    wire::walk_extensions(&kernel, protocol as u8, at as u32, end as u32).pack()
 }
 
 /// [`origins::search_v4`].
@@ -47,6 +67,21 @@ pub(crate) extern "C" fn search_v6(high: u64, low: u64, qualifiers: u64) -> u64 
     origins::search_v6(&Generation, [high, low], Qualifiers::unpack(qualifiers)).0
 }
 
+/// [`origins::listed_v6`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn listed_v6(high: u64, low: u64, length: u64, qualifiers: u64) -> u64 {
+    let qualifiers = Qualifiers::unpack(qualifiers);
+    origins::listed_v6(&Generation, [high, low], length as u8, qualifiers).pack()
+}
+
+/// Whether names are read on connections to an IPv4 address.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn serves_v4(addr: u64) -> u64 {
+    u64::from(origins::serves_v4(&Generation, addr as u32))
+}
+
 /// Whether names are read on connections to an IPv6 address.
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -54,13 +89,81 @@ pub(crate) extern "C" fn serves_v6(high: u64, low: u64) -> u64 {
     u64::from(origins::serves_v6(&Generation, [high, low]))
 }
 
-/// [`hostname::search_one`] for the name at `index`.
+/// [`hit::apply`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn apply(slot: u64, specificity: u64, qualifiers: u64) -> u64 {
+    let qualifiers = Qualifiers::unpack(qualifiers);
+    hit::apply(&Generation, slot as u16, specificity as u16, qualifiers).0
+}
+
+/// [`listed`] for a name.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn listed_name(
+    set: u64,
+    kinds: u64,
+    specificity: u64,
+    qualifiers: u64,
+) -> u64 {
+    let qualifiers = Qualifiers::unpack(qualifiers);
+    listed(
+        &Generation,
+        set as u32,
+        kinds as u32,
+        specificity as u16,
+        qualifiers,
+    )
+    .pack()
+}
+
+/// [`hostname::collect_suffix`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn collect_suffix(index: u64, check: u64, len_and_whole: u64) -> u64 {
+    if let Some(work) = work() {
+        let fingerprint = Fingerprint { index, check };
+        hostname::collect_suffix(&Generation, work, fingerprint, len_and_whole as u32);
+    }
+    0
+}
+
+/// [`hostname::collect`] for the name at `index`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn collect_name(index: u64) -> u64 {
+    if let Some(work) = work() {
+        hostname::collect(
+            &Generation,
+            work,
+            index as u32,
+            |_, fingerprint, len_and_whole| {
+                collect_suffix(
+                    fingerprint.index,
+                    fingerprint.check,
+                    u64::from(len_and_whole),
+                );
+            },
+        );
+    }
+    0
+}
+
+/// The deciding rule for the name at `index`.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn search_name(index: u64, qualifiers: u64) -> u64 {
+    collect_name(index);
     let Some(work) = work() else { return 0 };
-    let qualifiers = Qualifiers::unpack(qualifiers);
-    hostname::search_one(&Generation, work, index as u32, qualifiers).0
+    hostname::try_candidates(work, |set, kinds, specificity| {
+        Listed::unpack(listed_name(
+            u64::from(set),
+            u64::from(kinds),
+            u64::from(specificity),
+            qualifiers,
+        ))
+    })
+    .0
 }
 
 /// Reads the ClientHello in the first `len` bytes of the stream; a [`Progress`] discriminant.
@@ -72,7 +175,9 @@ pub(crate) extern "C" fn read_tls(len: u64) -> u64 {
 
 #[inline(always)]
 fn read_tls_stream(len: u32) -> Progress {
-    let Some(work) = work() else { return Progress::Other };
+    let Some(work) = work() else {
+        return Progress::Other;
+    };
     work.begin();
     let message = match tls::shape(work, len) {
         Shape::Decided(progress) => return progress,
@@ -102,7 +207,9 @@ pub(crate) extern "C" fn read_http(len: u64) -> u64 {
 
 #[inline(always)]
 fn read_http_stream(len: u32) -> Progress {
-    let Some(work) = work() else { return Progress::Other };
+    let Some(work) = work() else {
+        return Progress::Other;
+    };
     work.begin();
     if let Some(progress) = http::begin(work, len) {
         return progress;

@@ -2,7 +2,9 @@
 
 use aya_ebpf::{
     bindings::xdp_action,
-    helpers::generated::{bpf_jiffies64, bpf_ktime_get_tai_ns, bpf_probe_read_kernel, bpf_redirect_map},
+    helpers::generated::{
+        bpf_jiffies64, bpf_ktime_get_tai_ns, bpf_probe_read_kernel, bpf_redirect_map,
+    },
 };
 use filter_common::{
     abi::{Event, FlowKey, NO_SLOT, Outcome, Verdict, feature},
@@ -10,7 +12,7 @@ use filter_common::{
     limits::{EVENT_NAME_BYTES, EVENT_WINDOW_JIFFIES, NAME_BYTES_MAX},
     pipeline::Decision,
     reason::Reason,
-    wire::Addresses,
+    wire::Packet,
     work::{Span, Variable as _},
 };
 
@@ -32,11 +34,14 @@ struct Report {
 
 /// Counts and reports the decision; the XDP action.
 #[inline(always)]
-pub(crate) fn record(kernel: &Kernel, mut decision: Decision) -> u32 {
+pub(crate) fn record(kernel: &Kernel, packet: &Packet, mut decision: Decision) -> u32 {
     let action = act(kernel, &mut decision);
     count_reason(decision.reason);
-    let mut report =
-        Report { verdict: decision.verdict, reason: decision.reason, slot: decision.hit.slot() };
+    let mut report = Report {
+        verdict: decision.verdict,
+        reason: decision.reason,
+        slot: decision.hit.slot(),
+    };
     if report.slot != NO_SLOT {
         rules::count(report.slot, kernel.frame_len());
     } else if let Some(observed) = rules::observed() {
@@ -47,7 +52,7 @@ pub(crate) fn record(kernel: &Kernel, mut decision: Decision) -> u32 {
         trace(kernel, &decision, report);
     }
     if has(feature::EVENTS) && report.slot != NO_SLOT {
-        emit(kernel, &decision, report);
+        emit(kernel, packet, &decision, report);
     }
     action
 }
@@ -102,8 +107,14 @@ fn reported_name(decision: &Decision) -> Span {
         Protocol::None | Protocol::Quic => return nothing,
         Protocol::Tls | Protocol::Http => {}
     }
-    let Some(work) = calls::work() else { return nothing };
-    if work.name_count.get() == 0 { nothing } else { work.name(work.name_reported.get()) }
+    let Some(work) = calls::work() else {
+        return nothing;
+    };
+    if work.name_count.get() == 0 {
+        nothing
+    } else {
+        work.name(work.name_reported.get())
+    }
 }
 
 /// Copies at most `N` bytes of a name out of the working area; how many.
@@ -125,7 +136,9 @@ fn copy_name<const N: usize>(name: Span, to: *mut u8) -> u16 {
 
 #[inline(always)]
 fn trace(kernel: &Kernel, decision: &Decision, report: Report) {
-    let Some(outcome) = maps::OUTCOME.get_ptr_mut(0) else { return };
+    let Some(outcome) = maps::OUTCOME.get_ptr_mut(0) else {
+        return;
+    };
     // SAFETY: traced programs run one at a time, under BPF_PROG_TEST_RUN.
     let outcome: &mut Outcome = unsafe { &mut *outcome };
     outcome.verdict = report.verdict as u8;
@@ -149,8 +162,10 @@ fn slot_version(kernel: &Kernel, slot: u16) -> u32 {
 
 /// Puts an event into the ring, within this CPU's share of the window.
 #[inline(always)]
-fn emit(kernel: &Kernel, decision: &Decision, report: Report) {
-    let Some(state) = maps::EVENT_STATE.get_ptr_mut(0) else { return };
+fn emit(kernel: &Kernel, packet: &Packet, decision: &Decision, report: Report) {
+    let Some(state) = maps::EVENT_STATE.get_ptr_mut(0) else {
+        return;
+    };
     // SAFETY: this CPU's element, and an XDP program is not preempted by another.
     let state = unsafe { &mut *state };
     // SAFETY: helper without arguments.
@@ -173,7 +188,7 @@ fn emit(kernel: &Kernel, decision: &Decision, report: Report) {
     unsafe {
         (*event).tai_ns = bpf_ktime_get_tai_ns();
         (*event).generation = kernel.config().generation;
-        write_flow(kernel, decision, &raw mut (*event).flow);
+        write_flow(kernel, packet, &raw mut (*event).flow);
         (*event).ifindex = kernel.ifindex();
         (*event).frame_len = kernel.frame_len();
         (*event).slot_version = slot_version(kernel, report.slot);
@@ -195,29 +210,18 @@ fn emit(kernel: &Kernel, decision: &Decision, report: Report) {
 }
 
 #[inline(always)]
-unsafe fn write_flow(kernel: &Kernel, decision: &Decision, flow: *mut FlowKey) {
-    let Some(packet) = decision.packet else { return };
+unsafe fn write_flow(kernel: &Kernel, packet: &Packet, flow: *mut FlowKey) {
     let ports = packet.ports(kernel);
-    let (src, dst) = match packet.addresses {
-        Addresses::V4 { src, dst } => (mapped(src), mapped(dst)),
-        Addresses::V6 { src, dst } => (src, dst),
-    };
     // SAFETY: the caller's event; addresses are written as big-endian words.
     unsafe {
         let words = flow.cast::<u64>();
-        *words = src[0].to_be();
-        *words.add(1) = src[1].to_be();
-        *words.add(2) = dst[0].to_be();
-        *words.add(3) = dst[1].to_be();
-        (*flow).src_port = ports.map_or(0, |ports| ports.src);
-        (*flow).dst_port = ports.map_or(0, |ports| ports.dst);
+        *words = packet.src[0].to_be();
+        *words.add(1) = packet.src[1].to_be();
+        *words.add(2) = packet.dst[0].to_be();
+        *words.add(3) = packet.dst[1].to_be();
+        (*flow).src_port = ports.src;
+        (*flow).dst_port = ports.dst;
         (*flow).protocol = packet.protocol;
         (*flow).reserved = [0; 3];
     }
-}
-
-/// `::ffff:a.b.c.d` (RFC 4291, section 2.5.5.2).
-#[inline(always)]
-const fn mapped(addr: u32) -> [u64; 2] {
-    [0, 0xffff_0000_0000 | addr as u64]
 }

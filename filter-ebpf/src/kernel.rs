@@ -10,10 +10,10 @@ use filter_common::{
     abi::{Config, Line, Rule, Table},
     env::{Env, Rules},
     hello::Progress,
-    hit::{Hit, Qualifiers},
+    hit::{Hit, Listed, Qualifiers},
     limits::{NAMES_PER_HELLO_MAX, STREAM_BYTES_MAX},
-    origins,
     tables::Lines,
+    wire::Chain,
     work::{Variable as _, Work},
 };
 
@@ -75,6 +75,16 @@ impl Rules for Kernel {
     }
 
     #[inline(always)]
+    fn apply(&self, slot: u16, specificity: u16, qualifiers: Qualifiers) -> Hit {
+        Generation.apply(slot, specificity, qualifiers)
+    }
+
+    #[inline(always)]
+    fn listed_v6(&self, addr: [u64; 2], length: u8, qualifiers: Qualifiers) -> Listed {
+        Generation.listed_v6(addr, length, qualifiers)
+    }
+
+    #[inline(always)]
     fn observe(&self, slot: u16) {
         Generation.observe(slot);
     }
@@ -105,7 +115,7 @@ impl Env for Kernel {
 
     #[inline(always)]
     fn serves_v4(&self, addr: u32) -> bool {
-        origins::serves_v4(self, addr)
+        calls::serves_v4(u64::from(addr)) != 0
     }
 
     #[inline(always)]
@@ -115,7 +125,9 @@ impl Env for Kernel {
 
     #[inline(always)]
     fn fetch(&mut self, offset: u32, len: u32, at: u32) -> bool {
-        let Some(work) = calls::work() else { return false };
+        let Some(work) = calls::work() else {
+            return false;
+        };
         let (at, len) = (opaque(u64::from(at)), opaque(u64::from(len)));
         if at >= STREAM_BYTES_MAX as u64 || len == 0 || len > STREAM_BYTES_MAX as u64 {
             return false;
@@ -135,6 +147,12 @@ impl Env for Kernel {
     #[inline(always)]
     fn work(&mut self) -> Option<&mut Work<MapMemory>> {
         calls::work()
+    }
+
+    #[inline(always)]
+    fn walk_extensions(&self, protocol: u8, at: u32, end: u32) -> Chain {
+        let (protocol, at, end) = (u64::from(protocol), u64::from(at), u64::from(end));
+        Chain::unpack(calls::walk_extensions(self.ctx.ctx, protocol, at, end))
     }
 
     #[inline(always)]
@@ -161,7 +179,9 @@ impl Env for Kernel {
     fn search_names(&mut self, qualifiers: Qualifiers) -> Hit {
         let mut best = Hit::NONE;
         for index in 0..NAMES_PER_HELLO_MAX as u32 {
-            let Some(work) = calls::work() else { return best };
+            let Some(work) = calls::work() else {
+                return best;
+            };
             if index >= work.name_count.get() {
                 break;
             }

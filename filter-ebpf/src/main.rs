@@ -13,7 +13,7 @@ mod packet;
 mod rules;
 
 use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
-use filter_common::{abi::feature, pipeline};
+use filter_common::{abi::feature, pipeline, wire::Packet};
 
 use crate::kernel::Kernel;
 
@@ -24,8 +24,9 @@ fn edgefilter(ctx: XdpContext) -> u32 {
     if rules::has(feature::OBSERVE) {
         rules::begin_notes(kernel.frame_len());
     }
-    let decision = pipeline::decide(&mut kernel);
-    exit::record(&kernel, decision)
+    let mut packet = Packet::EMPTY;
+    let decision = pipeline::decide(&mut kernel, &mut packet);
+    exit::record(&kernel, &packet, decision)
 }
 
 /// Passes everything: what the filter's cost is compared with.

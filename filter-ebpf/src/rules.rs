@@ -4,11 +4,12 @@ use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_ktime_get_tai_ns};
 use filter_common::{
     abi::{Config, Line, Rule, RuleCounters, Table, feature},
     env,
+    hit::{Hit, Listed, Qualifiers},
     limits::RULES_MAX,
     tables::Lines,
 };
 
-use crate::{maps, packet::opaque_ref};
+use crate::{calls, maps, packet::opaque_ref};
 
 /// Load-time constants: the loader overwrites them, the kernel freezes them, and the verifier
 /// removes the code that they switch off.
@@ -83,6 +84,26 @@ impl env::Rules for Generation {
     }
 
     #[inline(always)]
+    fn apply(&self, slot: u16, specificity: u16, qualifiers: Qualifiers) -> Hit {
+        Hit(calls::apply(
+            u64::from(slot),
+            u64::from(specificity),
+            qualifiers.pack(),
+        ))
+    }
+
+    #[inline(always)]
+    fn listed_v6(&self, addr: [u64; 2], length: u8, qualifiers: Qualifiers) -> Listed {
+        let length = u64::from(length);
+        Listed::unpack(calls::listed_v6(
+            addr[0],
+            addr[1],
+            length,
+            qualifiers.pack(),
+        ))
+    }
+
+    #[inline(always)]
     fn observe(&self, slot: u16) {
         let Some(notes) = maps::NOTES.get_ptr_mut(0) else {
             return;
@@ -112,14 +133,20 @@ pub(crate) fn observed() -> Option<u16> {
 pub(crate) fn begin_notes(frame_len: u32) {
     if let Some(notes) = maps::NOTES.get_ptr_mut(0) {
         // SAFETY: this CPU's element, and an XDP program is not preempted by another.
-        unsafe { *notes = maps::Notes { observed: 0, frame_len } };
+        unsafe {
+            *notes = maps::Notes {
+                observed: 0,
+                frame_len,
+            }
+        };
     }
 }
 
 /// Counts a packet for a rule.
 #[inline(always)]
 pub(crate) fn count(slot: u16, frame_len: u32) {
-    if let Some(counters) = maps::RULE_COUNTERS.get_ptr_mut(u32::from(slot) & (RULES_MAX as u32 - 1))
+    if let Some(counters) =
+        maps::RULE_COUNTERS.get_ptr_mut(u32::from(slot) & (RULES_MAX as u32 - 1))
     {
         // SAFETY: this CPU's element, and an XDP program is not preempted by another.
         let counters: &mut RuleCounters = unsafe { &mut *counters };
