@@ -5,9 +5,12 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use ipnet::IpNet;
 
-use crate::policy::{
-    model::{AttachMode, InterfaceConfig},
-    parse_prefix,
+use crate::{
+    policy::{
+        model::{AttachMode, InterfaceConfig},
+        parse_prefix,
+    },
+    replay::ReplayArgs,
 };
 
 /// Where the host configuration is, unless a flag says otherwise.
@@ -103,12 +106,7 @@ pub enum Command {
     /// Means all interfaces, or those named by `--interface NAME`.
     Detach,
     /// Run a capture through the program; no interface is touched
-    #[command(disable_help_flag = true)]
-    Replay {
-        /// Arguments of `replay`; see `edgefilter replay --help`
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        arguments: Vec<String>,
-    },
+    Replay(ReplayArgs),
 }
 
 fn parse_interface(text: &str) -> Result<InterfaceConfig, String> {

@@ -24,6 +24,7 @@ pub use self::{
 use crate::{
     controller::{CommandError, Sources},
     datapath::Root,
+    replay,
 };
 
 /// The binary: reads the command line, runs the command, reports errors on standard error.
@@ -46,7 +47,7 @@ pub fn main() -> ExitCode {
         open_root: Root::open,
     };
     match run(&mut env, command) {
-        Ok(code) => ExitCode::from(code),
+        Ok(code) => code,
         Err(error) => {
             eprintln!("edgefilter: {error}");
             ExitCode::from(error.exit_code())
@@ -59,27 +60,23 @@ pub fn main() -> ExitCode {
 /// # Errors
 ///
 /// With [`CommandError::exit_code`].
-pub fn run(env: &mut Env<'_>, command: Command) -> Result<u8, CommandError> {
+pub fn run(env: &mut Env<'_>, command: Command) -> Result<ExitCode, CommandError> {
     match command {
         Command::Run => policy::run(env)?,
         Command::Check { file } => policy::check(env, file)?,
         Command::Apply { file } => policy::apply_once(env, file)?,
         Command::Status => {
             let in_sync = status::status(env)?;
-            return Ok(if in_sync { 0 } else { EXIT_DIFFERENT });
+            return Ok(if in_sync { ExitCode::SUCCESS } else { EXIT_DIFFERENT.into() });
         }
         Command::Rules => nouns::rules(env)?,
         Command::Explain { what } => nouns::explain(env, &what)?,
         Command::Counters => nouns::counters(env)?,
         Command::Events { count, timeout } => events::events(env, count, timeout)?,
         Command::Detach => status::detach(env)?,
-        Command::Replay { .. } => {
-            return Err(CommandError::Usage(
-                "replay is not part of this build".to_owned(),
-            ));
-        }
+        Command::Replay(args) => return Ok(replay::main(&args)?),
     }
-    Ok(0)
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Exit code of `status` when wanted and enforced differ.

@@ -6,6 +6,7 @@ use crate::{
     compile::CompileError,
     datapath::{DatapathError, InstallError},
     policy::{ConfigError, PolicyError},
+    replay::ReplayError,
 };
 
 /// Why a command failed.
@@ -26,6 +27,9 @@ pub enum CommandError {
     /// The new generation could not be put in place.
     #[error("nothing was changed: {0}")]
     Install(#[from] InstallError),
+    /// The capture could not be replayed.
+    #[error(transparent)]
+    Replay(#[from] ReplayError),
     /// The command line lacks something.
     #[error("{0}")]
     Usage(String),
@@ -41,6 +45,7 @@ impl CommandError {
             Self::Policy(_) | Self::Config(_) | Self::Compile(_) => 3,
             Self::Datapath(error) => error.exit_code(),
             Self::Install(error) => error.exit_code(),
+            Self::Replay(error) => error.exit_code(),
             Self::Usage(_) => 2,
             Self::Other(_) => 1,
         }
