@@ -3,6 +3,8 @@
 
 mod support;
 
+use std::path::PathBuf;
+
 use aya::maps::{Array, Map, MapData, PerCpuArray, PerCpuValues};
 use filter_common::abi::{Action, Config, Rule, Table, feature};
 use filter_user::{
@@ -10,7 +12,7 @@ use filter_user::{
     datapath::{DatapathError, InstallError, Installed, Mode, Private, Probe, Root},
     policy::model::{AttachMode, InterfaceConfig},
 };
-use support::{in_namespace, list, pins, sh};
+use support::{in_namespace, mount_bpffs, sh};
 
 /// A generation with nothing to block: no features, empty tables, one rule in slot 0.
 fn compiled(rule_id: &str, slot_version: u32) -> Compiled {
@@ -48,6 +50,26 @@ fn install(
 ) -> Result<Installed, InstallError> {
     let lock = root.lock().unwrap();
     root.install(&lock, compiled, interfaces, &[])
+}
+
+/// The namespace's directory of pins.
+fn pins(root: &Root) -> PathBuf {
+    PathBuf::from(format!(
+        "/sys/fs/bpf/edgefilter/netns-{}",
+        root.netns_inode()
+    ))
+}
+
+/// Names of the pins under a directory, sorted; empty if it does not exist.
+fn list(directory: impl Into<PathBuf>) -> Vec<String> {
+    let Ok(entries) = std::fs::read_dir(directory.into()) else {
+        return Vec::new();
+    };
+    let mut names: Vec<String> = entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
 }
 
 /// A probe that no generation of these tests satisfies: ARP is never blocked.
@@ -450,6 +472,7 @@ fn pins_of_another_abi_version_are_refused_by_name_but_can_be_detached() {
 
 #[test]
 fn a_private_instance_runs_frames_of_any_length_without_an_interface() {
+    mount_bpffs();
     let mut generation = compiled("first", 1);
     generation.config.features |= feature::TRACE;
     let mut private = Private::load(&generation).unwrap();

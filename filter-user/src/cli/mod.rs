@@ -48,6 +48,10 @@ pub fn main() -> ExitCode {
     };
     match run(&mut env, command) {
         Ok(code) => code,
+        // Whoever read us has enough, as in `edgefilter rules | head`.
+        Err(CommandError::Io(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+            ExitCode::SUCCESS
+        }
         Err(error) => {
             eprintln!("edgefilter: {error}");
             ExitCode::from(error.exit_code())
@@ -67,7 +71,11 @@ pub fn run(env: &mut Env<'_>, command: Command) -> Result<ExitCode, CommandError
         Command::Apply { file } => policy::apply_once(env, file)?,
         Command::Status => {
             let in_sync = status::status(env)?;
-            return Ok(if in_sync { ExitCode::SUCCESS } else { EXIT_DIFFERENT.into() });
+            return Ok(if in_sync {
+                ExitCode::SUCCESS
+            } else {
+                EXIT_DIFFERENT.into()
+            });
         }
         Command::Rules => nouns::rules(env)?,
         Command::Explain { what } => nouns::explain(env, &what)?,

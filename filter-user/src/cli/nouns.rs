@@ -2,18 +2,18 @@
 
 use std::net::IpAddr;
 
-use filter_common::{limits::NAME_BYTES_MAX, reason::Reason};
+use filter_common::reason::Reason;
 use serde::Serialize;
 
 use super::env::{Env, table};
 use crate::{
-    compile::MetaRule,
+    compile::{HostFacts, MetaRule},
     controller::{
         CommandError, compile_desired,
         lookup::{self, Listing, Role, Tables, narrowing},
     },
     datapath::{Cost, EventLosses},
-    policy::model::HostName,
+    policy::model::{HostConfig, HostName},
 };
 
 /// Prints the rules in place.
@@ -155,45 +155,53 @@ pub struct Explained {
     pub live: bool,
     /// Every listing that covers it, most specific first.
     pub listings: Vec<Listing>,
-    /// Id of the rule that decides for packets that nothing narrows.
+    /// Id of the rule that decides.
     pub decides: Option<String>,
+    /// The packets that it decides for, if not all.
+    pub only: Option<String>,
     /// Word of its action; `pass` if nothing decides.
     pub verdict: String,
-    /// Whether a `protect` entry stops the search.
+    /// Whether no rule may hit it: a `protect` entry, an address of this host or a lifeline of it.
     pub protected: bool,
 }
 
 /// Prints which rules list a name or address.
 pub(super) fn explain(env: &mut Env<'_>, what: &str) -> Result<(), CommandError> {
-    let explained = if env.sources.policy.is_some() {
+    let what = Subject::parse(what)?;
+    let mut explained = if env.sources.policy.is_some() {
         let desired = env.sources.load()?;
         let compiled = compile_desired(&desired, &env.facts(), None)?;
-        look_up(&compiled, what, false)?
+        look_up(&compiled, &what, false)
     } else {
-        look_up(&env.root()?.generation()?, what, true)?
+        look_up(&env.root()?.generation()?, &what, true)
     };
+    let host = env.sources.host()?;
+    explained.protected |= is_protected(&what, &host, &env.facts());
     env.print(&explained, |out, explained| {
-        let whose = if explained.live {
-            "in the kernel"
-        } else {
-            "in this policy"
+        let whose = match explained.live {
+            true => "in the kernel",
+            false => "in this policy",
         };
-        match (&explained.decides, explained.protected) {
-            (Some(rule), _) => writeln!(
-                out,
-                "{}: {} by rule {rule} ({whose})",
-                explained.what, explained.verdict
-            )?,
-            (None, true) => writeln!(
-                out,
-                "{}: protected, no rule hits it ({whose})",
-                explained.what
-            )?,
-            (None, false) => writeln!(
-                out,
-                "{}: no rule decides for every packet ({whose})",
-                explained.what
-            )?,
+        let what = &explained.what;
+        match (&explained.decides, &explained.only) {
+            (Some(rule), None) => {
+                writeln!(
+                    out,
+                    "{what}: {} by rule {rule} ({whose})",
+                    explained.verdict
+                )?;
+            }
+            (Some(rule), Some(only)) => {
+                writeln!(
+                    out,
+                    "{what}: {} by rule {rule}, only {only} ({whose})",
+                    explained.verdict
+                )?;
+            }
+            (None, _) => writeln!(out, "{what}: pass ({whose})")?,
+        }
+        if explained.protected {
+            writeln!(out, "protected: no rule may hit it on this host")?;
         }
         if explained.listings.is_empty() {
             return Ok(());
@@ -227,30 +235,42 @@ fn meaning(role: Role) -> &'static str {
     }
 }
 
-fn look_up(tables: &impl Tables, what: &str, live: bool) -> Result<Explained, CommandError> {
+/// What is asked about.
+enum Subject {
+    Address(IpAddr),
+    Name(HostName),
+}
+
+impl Subject {
+    fn parse(text: &str) -> Result<Self, CommandError> {
+        if let Ok(address) = text.parse::<IpAddr>() {
+            return Ok(Self::Address(address.to_canonical()));
+        }
+        HostName::parse(text).map(Self::Name).map_err(|error| {
+            CommandError::Usage(format!(
+                "`{text}` is neither an address nor a hostname: {error}"
+            ))
+        })
+    }
+}
+
+fn look_up(tables: &impl Tables, what: &Subject, live: bool) -> Explained {
     let now = lookup::now_tai_ns();
-    let (what, listings) = match what.parse::<IpAddr>() {
-        Ok(address) => {
-            let address = address.to_canonical();
-            (address.to_string(), lookup::address(tables, address, now))
-        }
-        Err(_) => {
-            let name = HostName::parse(what).map_err(|error| {
-                CommandError::Usage(format!(
-                    "`{what}` is neither an address nor a name of at most {NAME_BYTES_MAX} characters: {error}"
-                ))
-            })?;
-            (
-                name.as_str().to_owned(),
-                lookup::name(tables, name.as_str(), now),
-            )
-        }
+    let (what, listings) = match what {
+        Subject::Address(address) => (address.to_string(), lookup::address(tables, *address, now)),
+        Subject::Name(name) => (
+            name.as_str().to_owned(),
+            lookup::name(tables, name.as_str(), now),
+        ),
     };
     let decides = lookup::deciding(&listings);
-    Ok(Explained {
+    Explained {
         what,
         live,
         decides: decides.and_then(|listing| listing.rule.clone()),
+        only: decides
+            .filter(|listing| !listing.only.is_empty())
+            .map(|listing| listing.only.clone()),
         verdict: decides
             .and_then(|listing| listing.action.clone())
             .unwrap_or_else(|| "pass".to_owned()),
@@ -258,5 +278,60 @@ fn look_up(tables: &impl Tables, what: &str, live: bool) -> Result<Explained, Co
             .iter()
             .any(|listing| listing.role == Role::Protects),
         listings,
-    })
+    }
+}
+
+/// Protected keys are taken out of the tables, so the configuration and this host are asked.
+fn is_protected(what: &Subject, host: &HostConfig, facts: &HostFacts) -> bool {
+    match what {
+        Subject::Address(address) => {
+            let own = facts.own_addresses.iter().chain(&facts.lifelines);
+            host.protect_self && own.into_iter().any(|own| own == address)
+                || host
+                    .protect_prefixes
+                    .iter()
+                    .any(|net| net.contains(address))
+        }
+        Subject::Name(name) => {
+            let under = |domain: &HostName| {
+                let rest = name.as_str().strip_suffix(domain.as_str());
+                rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+            };
+            host.protect_names.contains(name) || host.protect_domains.iter().any(under)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn protection_covers_own_addresses_prefixes_names_and_domains() {
+        let host = HostConfig {
+            protect_self: true,
+            protect_prefixes: vec!["198.51.100.0/24".parse().unwrap()],
+            protect_names: vec![HostName::parse("a.example").unwrap()],
+            protect_domains: vec![HostName::parse("b.example").unwrap()],
+            ..HostConfig::default()
+        };
+        let facts = HostFacts {
+            own_addresses: vec!["192.0.2.1".parse().unwrap()],
+            ..HostFacts::default()
+        };
+        for (what, expected) in [
+            ("192.0.2.1", true),
+            ("::ffff:192.0.2.1", true),
+            ("192.0.2.2", false),
+            ("198.51.100.9", true),
+            ("a.example", true),
+            ("x.a.example", false),
+            ("b.example", true),
+            ("X.b.example.", true),
+            ("xb.example", false),
+        ] {
+            let subject = Subject::parse(what).unwrap();
+            assert_eq!(is_protected(&subject, &host, &facts), expected, "{what}");
+        }
+    }
 }

@@ -36,8 +36,6 @@ pub(super) fn check(env: &mut Env<'_>, file: Option<PathBuf>) -> Result<(), Comm
     let desired = env.sources.load()?;
     let compiled = compile_desired(&desired, &env.facts(), None)?;
     let rules = &desired.policy.rules;
-    let mut warnings = desired.policy.warnings.clone();
-    warnings.extend(compiled.meta.warnings.iter().cloned());
     let checked = Checked {
         policy: desired.policy_path.display().to_string(),
         digest: desired.policy.digest.clone(),
@@ -50,7 +48,7 @@ pub(super) fn check(env: &mut Env<'_>, file: Option<PathBuf>) -> Result<(), Comm
             .iter()
             .map(|lines| size_of_val(lines.as_slice()))
             .sum(),
-        warnings,
+        warnings: compiled.meta.warnings,
     };
     env.print(&checked, |out, checked| {
         writeln!(

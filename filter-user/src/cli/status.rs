@@ -1,5 +1,7 @@
 //! `status` and `detach`.
 
+use std::{thread, time::Duration};
+
 use filter_common::reason::Reason;
 use jiff::Timestamp;
 use serde::Serialize;
@@ -28,6 +30,8 @@ const UNPARSED: [Reason; 11] = [
     Reason::QuicUnread,
     Reason::Http2,
 ];
+
+const SETTLE: Duration = Duration::from_millis(100);
 
 /// What this version does not see, said in every status.
 const LIMITS: [&str; 2] = [
@@ -75,8 +79,12 @@ pub struct Status {
 /// Prints the status; `true` if all is as wanted.
 pub(super) fn status(env: &mut Env<'_>) -> Result<bool, CommandError> {
     let root = env.root()?;
-    let wanted = wanted(env, &root);
-    let status = gather(&root, wanted)?;
+    let mut status = gather(&root, wanted(env, &root))?;
+    if !status.in_sync {
+        // A change in progress shows as a difference for a moment.
+        thread::sleep(SETTLE);
+        status = gather(&root, wanted(env, &root))?;
+    }
     let in_sync = status.in_sync;
     env.print(&status, write_status)?;
     Ok(in_sync)

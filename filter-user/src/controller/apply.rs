@@ -60,6 +60,10 @@ pub fn compile_desired(
 ) -> Result<Compiled, CommandError> {
     let mut compiled = compile(&desired.policy, &desired.host, facts, Role::Live, previous)?;
     compiled.meta.policy_path = Some(desired.policy_path.display().to_string());
+    compiled
+        .meta
+        .warnings
+        .splice(0..0, desired.policy.warnings.iter().cloned());
     Ok(compiled)
 }
 
@@ -86,8 +90,7 @@ pub fn apply(
         }));
     }
     let compiled = compile_desired(desired, facts, previous.as_ref())?;
-    let mut warnings = desired.policy.warnings.clone();
-    warnings.extend(compiled.meta.warnings.iter().cloned());
+    let mut warnings = compiled.meta.warnings.clone();
     let meta = compiled.meta.clone();
     let changes = Changes::between(previous.as_ref(), &meta);
 

@@ -33,6 +33,9 @@ pub enum CommandError {
     /// The command line lacks something.
     #[error("{0}")]
     Usage(String),
+    /// The output was closed or a file operation failed.
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
     /// Anything else.
     #[error(transparent)]
     Other(#[from] anyhow::Error),
@@ -47,19 +50,14 @@ impl CommandError {
             Self::Install(error) => error.exit_code(),
             Self::Replay(error) => error.exit_code(),
             Self::Usage(_) => 2,
-            Self::Other(_) => 1,
+            Self::Io(_) | Self::Other(_) => 1,
         }
-    }
-}
-
-impl From<std::io::Error> for CommandError {
-    fn from(error: std::io::Error) -> Self {
-        Self::Other(error.into())
     }
 }
 
 impl From<serde_json::Error> for CommandError {
     fn from(error: serde_json::Error) -> Self {
-        Self::Other(error.into())
+        // Keeps "the reader went away" recognisable.
+        Self::Io(error.into())
     }
 }

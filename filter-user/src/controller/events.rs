@@ -199,13 +199,21 @@ pub(super) fn publish(root: Root) -> std::io::Result<broadcast::Sender<EventLine
     Ok(sender)
 }
 
-/// Serves events as JSON lines to everybody who connects; root only.
-pub(super) async fn serve(path: &Path, lines: broadcast::Sender<EventLine>) -> std::io::Result<()> {
+/// Opens the socket on which events are served; root only.
+pub(super) fn listen(path: &Path) -> std::io::Result<UnixListener> {
     if path.exists() {
         fs::remove_file(path)?;
     }
     let listener = UnixListener::bind(path)?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+/// Serves events as JSON lines to everybody who connects.
+pub(super) async fn serve(
+    listener: UnixListener,
+    lines: broadcast::Sender<EventLine>,
+) -> std::io::Result<()> {
     loop {
         let (client, _) = listener.accept().await?;
         let lines = lines.subscribe();

@@ -147,11 +147,11 @@ pub fn name(tables: &impl Tables, name: &str, now_tai_ns: u64) -> Vec<Listing> {
     }
 }
 
-/// The listing that decides for packets that nothing narrows; `None` if nothing does.
+/// The first listing that decides, be it only for packets that match its ports and protocol.
 pub fn deciding(listings: &[Listing]) -> Option<&Listing> {
     listings
         .iter()
-        .find(|listing| listing.role == Role::Decides)
+        .find(|listing| matches!(listing.role, Role::Decides | Role::DecidesIfMatching))
 }
 
 /// CLOCK_TAI in nanoseconds, as the kernel program reads it.

@@ -16,11 +16,10 @@ pub(super) fn probes(compiled: &Compiled, policy: &Policy) -> Vec<Probe> {
     let now = lookup::now_tai_ns();
     let blocked = |address: &IpAddr| {
         let listings = lookup::address(compiled, *address, now);
-        listings
-            .iter()
-            .all(|listing| listing.role != lookup::Role::DecidesIfMatching)
-            && lookup::deciding(&listings)
-                .is_some_and(|listing| listing.action.as_deref() == Some(PROBED_ACTION))
+        lookup::deciding(&listings).is_some_and(|listing| {
+            listing.role == lookup::Role::Decides
+                && listing.action.as_deref() == Some(PROBED_ACTION)
+        })
     };
     let origins = |v4: bool| {
         let all = policy.rules.iter().flat_map(|rule| &rule.origins);

@@ -84,6 +84,7 @@ async fn follow(
         root,
     };
 
+    let listener = events::listen(&events::socket_path(&controller.root))?;
     match controller.reload(Missing::Refuse) {
         Ok(applied) => ready(&applied),
         // What is in place goes on; the operator mends the file while it does.
@@ -93,10 +94,9 @@ async fn follow(
         Err(error) => return Err(error),
     }
     let lines = events::publish(controller.root.clone())?;
-    let socket = events::socket_path(&controller.root);
     tokio::spawn(async move {
-        if let Err(error) = events::serve(&socket, lines).await {
-            tracing::error!(socket = %socket.display(), %error, "events are not served");
+        if let Err(error) = events::serve(listener, lines).await {
+            tracing::error!(%error, "events are no longer served");
         }
     });
     notify(notify_socket.as_deref(), "READY=1\nSTATUS=enforcing");
@@ -168,7 +168,7 @@ impl Controller {
             .lock()
             .map_err(CommandError::from)
             .and_then(|lock| apply(&self.root, &lock, desired, &self.facts, missing))?;
-        for warning in &applied.warnings {
+        for warning in applied.warnings.iter().filter(|_| !applied.unchanged) {
             tracing::warn!("{warning}");
         }
         self.generation = Some(applied.generation);

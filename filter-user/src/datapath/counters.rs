@@ -91,27 +91,27 @@ impl Root {
     ///
     /// [`DatapathError::NothingEnforced`] if there is none.
     pub fn cost(&self) -> Result<Cost, DatapathError> {
-        let number = self
-            .current_number()?
-            .ok_or(DatapathError::NothingEnforced)?;
-        let directory = self.generation_dir(number);
-        let info = ProgramInfo::from_pin(directory.join(PROGRAM)).map_err(|source| {
-            DatapathError::Program {
-                action: "ask the kernel about the program",
-                source,
-            }
-        })?;
         let memory = |directory: &Path| -> Result<u64, DatapathError> {
             let names = entries(directory)?;
             let maps = names.iter().filter(|name| *name != PROGRAM);
             let fds = maps.filter_map(|name| sys::object_get(&directory.join(name)).ok());
             Ok(fds.filter_map(memory_locked).sum())
         };
-        Ok(Cost {
-            map_bytes: memory(&directory)? + memory(&self.shared_dir())?,
-            verified_instructions: info.verified_instruction_count(),
-            load_us: Stored::read(&directory)?.load_us,
-        })
+        let shared = memory(&self.shared_dir())?;
+        let cost = self.read_current(|directory| {
+            let info = ProgramInfo::from_pin(directory.join(PROGRAM)).map_err(|source| {
+                DatapathError::Program {
+                    action: "ask the kernel about the program",
+                    source,
+                }
+            })?;
+            Ok(Cost {
+                map_bytes: memory(directory)? + shared,
+                verified_instructions: info.verified_instruction_count(),
+                load_us: Stored::read(directory)?.load_us,
+            })
+        })?;
+        cost.ok_or(DatapathError::NothingEnforced)
     }
 
     fn shared_array<V: aya::Pod>(

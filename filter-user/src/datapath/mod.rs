@@ -20,6 +20,7 @@
 //!   interface with one complete generation, and the next change sweeps up.
 //! - Nothing but [`Root::detach`] stops enforcing.
 
+mod attach;
 mod check;
 mod counters;
 mod error;

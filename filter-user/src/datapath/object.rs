@@ -75,7 +75,7 @@ impl Pins {
     }
 }
 
-/// A program in the kernel with its maps filled, not attached.
+/// A program with its maps in the kernel and filled, not attached.
 pub(super) struct Loaded {
     pub(super) ebpf: Ebpf,
     /// How long the kernel took to verify and translate the program.
@@ -83,6 +83,14 @@ pub(super) struct Loaded {
 }
 
 impl Loaded {
+    /// Has the kernel verify and translate the program: nearly all the time of a change.
+    pub(super) fn verify(&mut self) -> Result<(), DatapathError> {
+        let begin = Instant::now();
+        self.program()?.load().map_err(load_error)?;
+        self.load_time = begin.elapsed();
+        Ok(())
+    }
+
     /// The program.
     pub(super) fn program(&mut self) -> Result<&mut Xdp, DatapathError> {
         program(&mut self.ebpf)
@@ -115,9 +123,9 @@ pub(super) fn hex(bytes: &[u8]) -> String {
         })
 }
 
-/// Makes the maps, fills them and loads the program. Tables named in `pins` are taken from there as
-/// they are and not written.
-pub(super) fn load(compiled: &Compiled, pins: &Pins) -> Result<Loaded, DatapathError> {
+/// Makes the maps and fills them; the program is not verified yet. Tables named in `pins` are taken
+/// from there as they are and not written.
+pub(super) fn prepare(compiled: &Compiled, pins: &Pins) -> Result<Loaded, DatapathError> {
     check_fit(compiled)?;
     let config = Raw(compiled.config);
     let mut loader = EbpfLoader::new();
@@ -150,11 +158,9 @@ pub(super) fn load(compiled: &Compiled, pins: &Pins) -> Result<Loaded, DatapathE
     if !pins.has(REDIRECT) {
         set_redirects(&mut ebpf, &compiled.redirect_interfaces)?;
     }
-    let begin = Instant::now();
-    program(&mut ebpf)?.load().map_err(load_error)?;
     Ok(Loaded {
         ebpf,
-        load_time: begin.elapsed(),
+        load_time: Duration::ZERO,
     })
 }
 

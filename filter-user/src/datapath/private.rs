@@ -55,7 +55,8 @@ impl Private {
     }
 
     pub(super) fn load_with(compiled: &Compiled, pins: &Pins) -> Result<Self, DatapathError> {
-        let mut loaded = object::load(compiled, pins)?;
+        let mut loaded = object::prepare(compiled, pins)?;
+        loaded.verify()?;
         let outcome = match loaded.take_map("OUTCOME") {
             Ok(map) => Some(map.try_into().map_err(map_error("OUTCOME"))?),
             Err(_) => None,

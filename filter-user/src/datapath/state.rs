@@ -1,6 +1,10 @@
 //! What the kernel has right now: links, generations, and the tables in place.
 
-use std::{fs, os::fd::AsFd as _, path::PathBuf};
+use std::{
+    fs,
+    os::fd::AsFd as _,
+    path::{Path, PathBuf},
+};
 
 use aya::programs::ProgramInfo;
 use filter_common::{
@@ -21,6 +25,9 @@ use super::{
     sys::{self, XdpLinkInfo},
 };
 use crate::compile::Meta;
+
+/// How often a reader that is overtaken by a change begins again. Changes take longer than reading.
+const READ_ATTEMPTS_MAX: u32 = 5;
 
 /// One interface with a pinned link.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -58,6 +65,26 @@ pub struct Generation {
 }
 
 impl Generation {
+    fn read(directory: &Path) -> Result<Self, DatapathError> {
+        let stored = Stored::read(directory)?;
+        let config = stored.config().ok_or_else(|| DatapathError::Damaged {
+            path: directory.to_owned(),
+            problem: "its constants have another size".to_owned(),
+        })?;
+        let tables = Table::ALL
+            .iter()
+            .map(|table| Mapped::open::<Line>(&directory.join(table.name())))
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            config,
+            object_digest: stored.object_digest,
+            tables,
+            rules: Mapped::open::<Rule>(&directory.join(object::RULES))?,
+            ports: Mapped::open::<[u8; 65_536]>(&directory.join(object::PORT_CLASS))?,
+            meta: stored.meta,
+        })
+    }
+
     /// The rule in `slot`; `None` beyond the table.
     pub fn rule(&self, slot: u16) -> Option<&Rule> {
         self.rules.as_slice().get(usize::from(slot))
@@ -110,6 +137,18 @@ impl Root {
     /// The pins could not be read, or have another ABI.
     pub fn enforced(&self) -> Result<Vec<Enforced>, DatapathError> {
         self.check_abi()?;
+        let mut attempts = READ_ATTEMPTS_MAX;
+        loop {
+            let enforced = self.enforced_now()?;
+            attempts -= 1;
+            // A link without a generation: a swap happened between reading the one and the other.
+            if attempts == 0 || enforced.iter().all(|link| link.generation.is_some()) {
+                return Ok(enforced);
+            }
+        }
+    }
+
+    fn enforced_now(&self) -> Result<Vec<Enforced>, DatapathError> {
         let generations: Vec<(u64, u32)> = self
             .generations()?
             .into_iter()
@@ -148,27 +187,8 @@ impl Root {
     /// [`DatapathError::NothingEnforced`] if there is none.
     pub fn generation(&self) -> Result<Generation, DatapathError> {
         self.check_abi()?;
-        let number = self
-            .current_number()?
-            .ok_or(DatapathError::NothingEnforced)?;
-        let directory = self.generation_dir(number);
-        let stored = Stored::read(&directory)?;
-        let config = stored.config().ok_or_else(|| DatapathError::Damaged {
-            path: directory.clone(),
-            problem: "its constants have another size".to_owned(),
-        })?;
-        let tables = Table::ALL
-            .iter()
-            .map(|table| Mapped::open::<Line>(&directory.join(table.name())))
-            .collect::<Result<_, _>>()?;
-        Ok(Generation {
-            config,
-            object_digest: stored.object_digest,
-            tables,
-            rules: Mapped::open::<Rule>(&directory.join(object::RULES))?,
-            ports: Mapped::open::<[u8; 65_536]>(&directory.join(object::PORT_CLASS))?,
-            meta: stored.meta,
-        })
+        self.read_current(Generation::read)?
+            .ok_or(DatapathError::NothingEnforced)
     }
 
     /// What is stored with the generation in place; `None` if there is none.
@@ -178,9 +198,26 @@ impl Root {
     /// It is damaged or has another ABI.
     pub fn meta(&self) -> Result<Option<Meta>, DatapathError> {
         self.check_abi()?;
-        match self.current_number()? {
-            None => Ok(None),
-            Some(number) => Stored::read(&self.generation_dir(number)).map(|s| Some(s.meta)),
+        self.read_current(|directory| Stored::read(directory).map(|stored| stored.meta))
+    }
+
+    /// Reads from the current generation's directory, and again if it was replaced meanwhile: readers
+    /// take no lock, so that `status` never waits for a change.
+    pub(super) fn read_current<T>(
+        &self,
+        read: impl Fn(&Path) -> Result<T, DatapathError>,
+    ) -> Result<Option<T>, DatapathError> {
+        let mut attempts = READ_ATTEMPTS_MAX;
+        loop {
+            let Some(number) = self.current_number()? else {
+                return Ok(None);
+            };
+            attempts -= 1;
+            match read(&self.generation_dir(number)) {
+                Ok(value) => return Ok(Some(value)),
+                Err(_) if attempts > 0 && self.current_number()? != Some(number) => {}
+                Err(error) => return Err(error),
+            }
         }
     }
 

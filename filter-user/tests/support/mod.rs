@@ -3,7 +3,6 @@
 
 use std::{
     panic::{self, AssertUnwindSafe},
-    path::PathBuf,
     process::Command,
     sync::Once,
     thread,
@@ -53,26 +52,6 @@ pub(crate) fn sh(command: &str) -> String {
         String::from_utf8_lossy(&output.stderr)
     );
     String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-/// The namespace's directory of pins.
-pub(crate) fn pins(root: &Root) -> PathBuf {
-    PathBuf::from(format!(
-        "/sys/fs/bpf/edgefilter/netns-{}",
-        root.netns_inode()
-    ))
-}
-
-/// Names of the pins under a directory, sorted; empty if it does not exist.
-pub(crate) fn list(directory: impl Into<PathBuf>) -> Vec<String> {
-    let Ok(entries) = std::fs::read_dir(directory.into()) else {
-        return Vec::new();
-    };
-    let mut names: Vec<String> = entries
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
-    names.sort();
-    names
 }
 
 struct Guard(Root);
