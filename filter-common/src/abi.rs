@@ -5,6 +5,8 @@
 //! pattern. [`ABI_VERSION`] changes whenever a layout or a meaning changes; a
 //! controller refuses pinned maps of another version.
 
+use core::net::Ipv6Addr;
+
 use crate::{
     limits::{EVENT_NAME_BYTES, NAME_BYTES_MAX, PORT_RANGES_PER_RULE},
     tables::{names::NameParams, v4::V4Params, v6::V6Params},
@@ -110,6 +112,8 @@ pub mod feature {
     pub const READ_NAMES: u32 = 1 << 12;
     /// A rule observes.
     pub const OBSERVE: u32 = 1 << 13;
+    /// Hellos that cannot be read pass; otherwise they are dropped.
+    pub const UNPARSED_PASS: u32 = 1 << 14;
 }
 
 /// Load-time constants of a generation, in the program's `.rodata`.
@@ -315,10 +319,10 @@ pub struct RuleCounters {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub struct FlowKey {
-    /// Source address, network byte order.
-    pub src: [u8; 16],
-    /// Destination address, network byte order.
-    pub dst: [u8; 16],
+    /// Source address: two words that in memory are in network byte order.
+    pub src: [u64; 2],
+    /// Destination address, likewise.
+    pub dst: [u64; 2],
     /// Source port, host byte order.
     pub src_port: u16,
     /// Destination port, host byte order.
@@ -327,6 +331,22 @@ pub struct FlowKey {
     pub protocol: u8,
     /// Zero.
     pub reserved: [u8; 3],
+}
+
+impl FlowKey {
+    /// Source address.
+    pub const fn src_addr(&self) -> Ipv6Addr {
+        address(self.src)
+    }
+
+    /// Destination address.
+    pub const fn dst_addr(&self) -> Ipv6Addr {
+        address(self.dst)
+    }
+}
+
+const fn address(words: [u64; 2]) -> Ipv6Addr {
+    Ipv6Addr::from_bits((u64::from_be(words[0]) as u128) << 64 | u64::from_be(words[1]) as u128)
 }
 
 /// What happens to a packet.
@@ -470,5 +490,5 @@ const _: () = {
     assert!(size_of::<FlowKey>() == 40);
     assert!(size_of::<Outcome>() == 16 + NAME_BYTES_MAX);
     assert!(size_of::<Event>() == 80 + EVENT_NAME_BYTES);
-    assert!(size_of::<Config>() % 8 == 0);
+    assert!(size_of::<Config>().is_multiple_of(8));
 };

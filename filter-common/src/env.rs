@@ -4,6 +4,7 @@
 
 use crate::{
     abi::{Config, Rule},
+    flow::{Blocked, Reading, Segment},
     hit::{Hit, Listed, Qualifiers},
     tables::Lines,
     wire::Chain,
@@ -62,9 +63,53 @@ pub trait Env: Rules {
     /// [`crate::origins::serves_v6`], behind a function boundary in the kernel.
     fn serves_v6(&self, addr: [u64; 2]) -> bool;
 
+    /// [`crate::flow::inspect`], behind a function boundary in the kernel.
+    fn inspect(&mut self, segment: Segment) -> Reading;
+
     /// Copies `len` bytes of the frame at `offset` to the stream area at `at`.
     /// `false` if they are not all there or do not fit.
     fn fetch(&mut self, offset: u32, len: u32, at: u32) -> bool;
+
+    /// Copies `len` bytes of the frame at `offset` to where they can be compared.
+    /// `false` if they are not all there or do not fit.
+    fn fetch_aside(&mut self, offset: u32, len: u32) -> bool;
+
+    /// The ones' complement sum (RFC 1071), folded to 16 bits, of `len` bytes of the frame at
+    /// `offset` and of `start`; 0 if they are not all there or too many.
+    fn sum(&mut self, offset: u32, len: u32, start: u32) -> u32;
+
+    /// Whether `len` bytes fetched aside are those of the stream at `at`.
+    fn compare(&mut self, at: u32, len: u32) -> bool;
+
+    /// Loads the entry of the working area's flow into the working area; `false` if there is none.
+    fn flow_load(&mut self) -> bool;
+
+    /// Stores the working area's entry. A full table evicts its oldest.
+    fn flow_store(&mut self);
+
+    /// Deletes the entry.
+    fn flow_delete(&mut self);
+
+    /// Loads the first `len` bytes kept of the stream into the stream area; `false` if they are gone.
+    fn hello_load(&mut self, len: u32) -> bool;
+
+    /// Keeps the first `len` bytes of the stream area.
+    fn hello_store(&mut self, len: u32);
+
+    /// Whether bytes of the stream are kept.
+    fn hello_exists(&mut self) -> bool;
+
+    /// Forgets the bytes kept.
+    fn hello_delete(&mut self);
+
+    /// The entry of a blocked connection.
+    fn blocked_load(&mut self) -> Option<Blocked>;
+
+    /// Stores the entry of a blocked connection.
+    fn blocked_store(&mut self, blocked: Blocked);
+
+    /// Deletes the entry of a blocked connection.
+    fn blocked_delete(&mut self);
 
     /// The working area of the slow path; `None` never happens, but the verifier does not know.
     fn work(&mut self) -> Option<&mut Work<Self::Memory>>;
@@ -82,7 +127,8 @@ pub trait Env: Rules {
     fn read_tls(&mut self, len: u32) -> crate::hello::Progress;
 
     /// [`crate::http::read`] over the first `len` bytes of the stream, behind a function boundary.
-    fn read_http(&mut self, len: u32) -> crate::hello::Progress;
+    /// `certain` if the stream is known to start there: then also what only some servers take for a request.
+    fn read_http(&mut self, len: u32, certain: bool) -> crate::hello::Progress;
 
     /// The strongest rule for the names found in the hello; notes which name it was.
     fn search_names(&mut self, qualifiers: Qualifiers) -> Hit;

@@ -79,6 +79,12 @@ impl Hit {
         }
     }
 
+    /// Specificity of the key that hit.
+    #[inline(always)]
+    pub const fn specificity(self) -> u16 {
+        (self.0 >> 32) as u16
+    }
+
     /// Discriminant of the rule's [`Action`].
     #[inline(always)]
     pub const fn action(self) -> Action {

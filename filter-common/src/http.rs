@@ -35,6 +35,7 @@ mod phase {
     pub(super) const BEFORE_VALUE: u32 = 9;
     pub(super) const VALUE: u32 = 10;
     pub(super) const REST_OF_LINE: u32 = 11;
+    pub(super) const VERSION: u32 = 12;
 }
 
 /// State of the walk.
@@ -50,6 +51,8 @@ pub struct Head<M: Memory> {
     value_end: M::Var,
     /// Whether a Host field's value has not begun yet, so that a folded line may bring it.
     value_pending: M::Var,
+    /// Whether the stream is known to start with this head.
+    certain: M::Var,
     progress: M::Var,
 }
 
@@ -88,8 +91,11 @@ const fn is_blank(byte: u8) -> bool {
 }
 
 /// Prepares the walk over the first `end` bytes of the stream; the progress if that decides.
+///
+/// If the stream is not known to start here (`certain`), a request must have a version: the middle
+/// of a body is not to be taken for one.
 #[inline(always)]
-pub fn begin<M: Memory>(work: &Work<M>, end: u32) -> Option<Progress> {
+pub fn begin<M: Memory>(work: &Work<M>, end: u32, certain: bool) -> Option<Progress> {
     // RFC 9113, section 3.4: the preface's first line is `PRI * HTTP/2.0`.
     if end >= 6 && work.be24(0) == 0x50_52_49 && work.be24(3) == 0x20_2a_20 {
         return Some(Progress::Http2);
@@ -101,6 +107,7 @@ pub fn begin<M: Memory>(work: &Work<M>, end: u32) -> Option<Progress> {
     head.mark.set(0);
     head.value_end.set(0);
     head.value_pending.set(0);
+    head.certain.set(certain as u32);
     head.progress.set(Progress::Incomplete as u32);
     None
 }
@@ -168,6 +175,7 @@ fn one_byte<M: Memory>(work: &mut Work<M>, at: u32, byte: u8) -> Option<Progress
                 None
             }
         }
+        phase::VERSION => version(work, at, byte),
         phase::METHOD => {
             if is_blank(byte) {
                 work.head.phase.set(phase::BEFORE_TARGET);
@@ -243,16 +251,55 @@ fn authority<M: Memory>(work: &mut Work<M>, at: u32, byte: u8) -> Option<Progres
     }
 }
 
-/// A blank leads to the version, which is not looked at; a line that ends without one is a
-/// complete HTTP/0.9 request.
+/// A blank leads to the version; a line that ends without one is a complete HTTP/0.9 request.
 #[inline(always)]
 fn end_of_target<M: Memory>(work: &Work<M>, byte: u8) -> Option<Progress> {
     if byte == b'\n' {
-        return Some(complete(work));
+        return Some(without_version(work));
     }
     if is_blank(byte) {
-        work.head.phase.set(phase::REST_OF_LINE);
+        work.head.mark.set(work.head.at.get());
+        work.head.phase.set(phase::VERSION);
     }
+    None
+}
+
+#[inline(always)]
+fn without_version<M: Memory>(work: &Work<M>) -> Progress {
+    if work.head.certain.get() == 0 {
+        Progress::Other
+    } else {
+        complete(work)
+    }
+}
+
+/// `HTTP/` in upper case (RFC 9112, section 2.3); a server that takes something else for a version is
+/// given the rest of the line.
+#[inline(always)]
+fn version<M: Memory>(work: &Work<M>, at: u32, byte: u8) -> Option<Progress> {
+    if byte == b'\n' {
+        return Some(without_version(work));
+    }
+    let expected = match at - work.head.mark.get() {
+        0 => b'H',
+        1 | 2 => b'T',
+        3 => b'P',
+        _ => b'/',
+    };
+    if byte == expected {
+        if byte == b'/' {
+            work.head.phase.set(phase::REST_OF_LINE);
+        }
+        return None;
+    }
+    if at == work.head.mark.get() && is_blank(byte) {
+        work.head.mark.set(at + 1);
+        return None;
+    }
+    if work.head.certain.get() == 0 {
+        return Some(Progress::Other);
+    }
+    work.head.phase.set(phase::REST_OF_LINE);
     None
 }
 
@@ -338,7 +385,7 @@ mod tests {
     use crate::{hello::Progress, testing::read_http};
 
     fn read(head: &str) -> (Progress, Vec<String>) {
-        read_http(head.as_bytes())
+        read_http(head.as_bytes(), true)
     }
 
     fn named(names: &[&str]) -> (Progress, Vec<String>) {
@@ -416,6 +463,23 @@ mod tests {
     }
 
     #[test]
+    fn in_mid_stream_only_a_request_with_a_version_counts() {
+        for body in [
+            "to a.example\r\n\r\n",
+            "get a.example now\r\n",
+            "one two HTTX\r\n",
+        ] {
+            assert_eq!(
+                read_http(body.as_bytes(), false).0,
+                Progress::Other,
+                "{body:?}"
+            );
+        }
+        let head = "GET / HTTP/1.1\r\nHost: a.example\r\n\r\n";
+        assert_eq!(read_http(head.as_bytes(), false), named(&["a.example"]));
+    }
+
+    #[test]
     fn every_prefix_of_a_head_is_incomplete() {
         let head = "GET http://a.example/ HTTP/1.1\r\nX: y\r\nHost: b.example\r\n\r\n";
         for end in 0..head.len() {
@@ -427,7 +491,8 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_end_in_some_progress(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
-            let _ = read_http(&bytes);
+            let _ = read_http(&bytes, true);
+            let _ = read_http(&bytes, false);
         }
 
         #[test]

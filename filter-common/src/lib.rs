@@ -11,7 +11,9 @@
 extern crate std;
 
 pub mod abi;
+pub mod checksum;
 pub mod env;
+pub mod flow;
 pub mod hello;
 pub mod hit;
 pub mod hostname;

@@ -9,8 +9,9 @@ pub const VLAN_TAGS_MAX: usize = 4;
 /// number (40 were tried); the bound keeps the verifier's walk finite.
 pub const IPV6_EXTENSIONS_MAX: usize = 48;
 
-/// Largest offset at which a header is read: the verifier wants offsets below 2^16.
-pub const HEADER_OFFSET_MAX: u32 = 0xff00;
+/// Largest offset at which a header is read: a mask, and with a header's length behind it below the
+/// 2^16 that the verifier wants.
+pub const HEADER_OFFSET_MAX: u32 = 0x7fff;
 
 /// Port ranges in one rule, so that a rule stays one cache line.
 pub const PORT_RANGES_PER_RULE: usize = 8;
@@ -50,6 +51,22 @@ pub const EVENT_NAME_BYTES: usize = 256;
 /// Bytes of a flow's stream that are kept and parsed: a 16 KiB hello and the
 /// record headers around it.
 pub const STREAM_BYTES_MAX: usize = 31 * 1_024;
+
+/// Undecided TCP streams that are remembered; beyond, the oldest is evicted.
+pub const FLOWS_MAX: u32 = 65_536;
+
+/// Undecided streams of which bytes are kept: those whose hello takes several segments.
+pub const HELLOS_MAX: u32 = 4_096;
+
+/// Bytes kept of one of them: more than a browser's hello with post-quantum keys (2,032 were seen).
+pub const HELLO_KEPT_BYTES: u32 = 4_096;
+
+/// Undecided streams of which more bytes are kept.
+pub const LONG_HELLOS_MAX: u32 = 256;
+
+/// Blocked connections that are remembered. Beyond, the oldest is evicted: its hello is then read
+/// again when the client repeats it.
+pub const BLOCKED_FLOWS_MAX: u32 = 65_536;
 
 /// Longest ClientHello handshake message that is parsed.
 pub const HELLO_BYTES_MAX: usize = 16_384 + 4;

@@ -3,12 +3,11 @@
 use crate::{
     abi::{Action, Protocol, Verdict, feature, port_class},
     env::{Env, Window},
-    hello::Progress,
+    flow::{self, Reading, flags},
     hit::{Hit, Qualifiers},
-    http, origins,
+    origins,
     reason::Reason,
-    tls,
-    wire::{self, Address, Family, Fragment, Packet, Payload, Ports, TCP, UDP},
+    wire::{self, Address, Family, Fragment, Packet, Ports, TCP, UDP},
 };
 
 /// What happens to a packet, and why.
@@ -52,24 +51,6 @@ impl Decision {
     }
 }
 
-/// What reading a payload came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Reading {
-    hit: Hit,
-    reason: Reason,
-    protocol: Protocol,
-}
-
-impl Reading {
-    const fn nothing(reason: Reason, protocol: Protocol) -> Self {
-        Self {
-            hit: Hit::NONE,
-            reason,
-            protocol,
-        }
-    }
-}
-
 /// Decides about the frame in `env`, whose headers are left in `packet`.
 #[inline(always)]
 pub fn decide<E: Env>(env: &mut E, packet: &mut Packet) -> Decision {
@@ -107,6 +88,12 @@ pub fn decide<E: Env>(env: &mut E, packet: &mut Packet) -> Decision {
     }
     if !origin.is_none() {
         return Decision::by_rule(origin, origin_reason, reading.protocol);
+    }
+    if reading.drops {
+        return Decision {
+            verdict: Verdict::Drop,
+            ..Decision::pass(reading.reason, reading.protocol)
+        };
     }
     Decision::pass(reading.reason, reading.protocol)
 }
@@ -185,75 +172,31 @@ fn serves<E: Env>(env: &E, packet: &Packet) -> bool {
     }
 }
 
+/// Hands a segment that may matter to a hello on. Pure acknowledgements end here.
 #[inline(always)]
 fn read_segment<E: Env>(env: &mut E, packet: &Packet, ports: Ports, class: u8) -> Reading {
-    let payload = match packet.tcp_payload(env) {
-        Ok(payload) => payload,
+    let nothing = Reading::nothing(Reason::NoMatch, Protocol::None);
+    let segment = match packet.segment(env, ports.dst, class) {
+        Ok(segment) => segment,
         Err(reason) => return Reading::nothing(reason, Protocol::None),
     };
-    if payload.len == 0 || !serves(env, packet) {
-        return Reading::nothing(Reason::NoMatch, Protocol::None);
+    if segment.len == 0 && segment.flags & (flags::SYN | flags::RST) == 0 {
+        return nothing;
+    }
+    if !serves(env, packet) {
+        return nothing;
     }
     if matches!(packet.fragment, Fragment::First) {
         return Reading::nothing(Reason::FirstFragment, Protocol::None);
     }
-    let other = Reading::nothing(Reason::OtherProtocol, Protocol::None);
-    let Some(protocol) = recognise(env, payload, class) else {
-        return other;
-    };
-    let len = payload.len.min(crate::limits::STREAM_BYTES_MAX as u32);
-    if !env.fetch(payload.offset, len, 0) {
-        return Reading::nothing(Reason::Truncated, Protocol::None);
+    if env.config().features & feature::CHECKSUMS != 0 && !packet.checksums_hold(env) {
+        return Reading::nothing(Reason::BadChecksum, Protocol::None);
     }
-    let progress = match protocol {
-        Protocol::Tls => env.read_tls(len),
-        Protocol::Http | Protocol::Quic | Protocol::None => env.read_http(len),
+    let Some(work) = env.work() else {
+        return nothing;
     };
-    let reason = match progress {
-        Progress::Other => return other,
-        Progress::Named => Reason::NoMatch,
-        Progress::NoName => Reason::NoName,
-        Progress::Incomplete => Reason::HelloIncomplete,
-        Progress::Malformed => Reason::HelloMalformed,
-        Progress::TooLong => Reason::HelloTooLong,
-        Progress::Http2 => Reason::Http2,
-    };
-    let qualifiers = Qualifiers {
-        protocol: packet.protocol,
-        port: ports.dst,
-        port_shown: true,
-    };
-    let hit = env.search_names(qualifiers);
-    if !hit.is_none() {
-        return Reading {
-            hit,
-            reason: Reason::Hostname,
-            protocol,
-        };
-    }
-    Reading::nothing(reason, protocol)
-}
-
-/// What the first byte of a payload says, of what the port is inspected for.
-#[inline(always)]
-fn recognise<E: Env>(env: &mut E, payload: Payload, class: u8) -> Option<Protocol> {
-    let first = match env.window::<1>(payload.offset) {
-        Some(window) => window.u8::<0>(),
-        None => {
-            // Beyond the first buffer of the frame.
-            if !env.fetch(payload.offset, 1, 0) {
-                return None;
-            }
-            env.work()?.byte(0)
-        }
-    };
-    if class & port_class::TLS != 0 && tls::can_start_with(first) {
-        return Some(Protocol::Tls);
-    }
-    if class & port_class::HTTP != 0 && http::can_start_with(first) {
-        return Some(Protocol::Http);
-    }
-    None
+    work.key = flow::key(packet.src, packet.dst, ports.src, ports.dst);
+    env.inspect(segment)
 }
 
 /// QUIC long headers (RFC 9000, section 17.2) are counted, their names are not read.

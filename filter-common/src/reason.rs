@@ -55,12 +55,20 @@ reasons! {
     FirstFragment = "first_fragment",
     /// A TCP or UDP header that no host accepts: data offset, length or checksum.
     BadTransport = "bad_transport",
+    /// An IP or TCP checksum that is wrong: no host takes the segment.
+    BadChecksum = "bad_checksum",
     /// Payload on an inspected port that is not the start of the protocol expected there.
     OtherProtocol = "other_protocol",
     /// The hello is not complete yet.
     HelloIncomplete = "hello_incomplete",
     /// Payload beyond a gap in an undecided stream: held back, the sender repeats it.
     HeldBack = "held_back",
+    /// A connection that a rule blocked before.
+    BlockedFlow = "blocked_flow",
+    /// Payload that contradicts what was seen at the same place of an undecided stream.
+    Overlap = "overlap",
+    /// More of a hello whose beginning had to make room for others.
+    StateLost = "state_lost",
     /// A ClientHello or request head that breaks its own lengths.
     HelloMalformed = "hello_malformed",
     /// A ClientHello or request head longer than is kept.

@@ -4,6 +4,9 @@ use core::cell::Cell;
 use std::{boxed::Box, string::String, vec::Vec};
 
 use crate::{
+    abi::FlowKey,
+    checksum,
+    flow::{Comparison, Flow},
     hello::Progress,
     http,
     limits::{EXTENSIONS_MAX, NAME_CANDIDATES_MAX, NAMES_PER_HELLO_MAX, RECORDS_MAX},
@@ -46,6 +49,10 @@ pub(crate) fn work(stream: &[u8]) -> Box<Work<TestMemory>> {
         candidate_lens: [0; NAME_CANDIDATES_MAX],
         candidate_count: TestVariable::default(),
         odd_name: TestVariable::default(),
+        key: FlowKey::default(),
+        flow: Flow::default(),
+        sum: checksum::Sum::default(),
+        comparison: Comparison::default(),
         records: tls::Records::default(),
         extensions: tls::Extensions::default(),
         head: http::Head::default(),
@@ -94,9 +101,9 @@ fn drive_tls(work: &mut Work<TestMemory>, len: u32) -> Progress {
 }
 
 /// Reads a request head as the kernel does.
-pub(crate) fn read_http(stream: &[u8]) -> (Progress, Vec<String>) {
+pub(crate) fn read_http(stream: &[u8], certain: bool) -> (Progress, Vec<String>) {
     let mut work = work(stream);
-    let progress = match http::begin(&work, stream.len() as u32) {
+    let progress = match http::begin(&work, stream.len() as u32, certain) {
         Some(progress) => progress,
         None => {
             repeat(http::STEPS_MAX, || http::step(&mut work));

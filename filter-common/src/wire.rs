@@ -6,6 +6,7 @@
 
 use crate::{
     env::{Env, Window},
+    flow::Segment,
     limits::{IPV6_EXTENSIONS_MAX, VLAN_TAGS_MAX},
     reason::Reason,
 };
@@ -83,6 +84,8 @@ pub struct Packet {
     pub protocol: u8,
     /// Which part of the datagram this is.
     pub fragment: Fragment,
+    /// Where the network header starts.
+    pub network: u32,
     /// Where the transport header starts.
     pub transport: u32,
     /// Where the IP packet ends, at most the frame's end.
@@ -162,6 +165,7 @@ fn ipv4<E: Env>(env: &E, offset: u32, packet: &mut Packet) -> Result<(), Reason>
     } else {
         Fragment::Whole
     };
+    packet.network = offset;
     packet.transport = offset + header_len;
     packet.end = offset + total_len;
     note_if_cut(env, packet);
@@ -186,6 +190,7 @@ fn ipv6<E: Env>(env: &E, offset: u32, packet: &mut Packet) -> Result<(), Reason>
     packet.src = [header.be64::<8>(), header.be64::<16>()];
     packet.dst = [header.be64::<24>(), header.be64::<32>()];
     packet.protocol = header.u8::<6>();
+    packet.network = offset;
     packet.transport = offset + IPV6_LEN;
     packet.end = offset + IPV6_LEN + u32::from(header.be16::<4>());
     note_if_cut(env, packet);
@@ -304,6 +309,12 @@ const fn ipv6_fragment(word: u16) -> Fragment {
     }
 }
 
+/// Sum of the four 16-bit words of `x`.
+#[inline(always)]
+const fn words(x: u64) -> u32 {
+    ((x >> 48) + (x >> 32 & 0xffff) + (x >> 16 & 0xffff) + (x & 0xffff)) as u32
+}
+
 impl Packet {
     /// What [`parse`] starts from.
     pub const EMPTY: Self = Self {
@@ -312,6 +323,7 @@ impl Packet {
         dst: [0; 2],
         protocol: 0,
         fragment: Fragment::Whole,
+        network: 0,
         transport: 0,
         end: 0,
         oddity: Reason::NoMatch,
@@ -341,14 +353,14 @@ impl Packet {
         }
     }
 
-    /// The TCP payload.
+    /// The TCP segment, towards a port of the given class.
     ///
     /// # Errors
     ///
     /// [`Reason::BadTransport`] if the header does not fit the packet, [`Reason::Truncated`] if
     /// the packet does not fit the frame.
     #[inline(always)]
-    pub fn tcp_payload<E: Env>(&self, env: &E) -> Result<Payload, Reason> {
+    pub fn segment<E: Env>(&self, env: &E, port: u16, class: u8) -> Result<Segment, Reason> {
         if self.transport + TCP_LEN > self.end {
             return Err(Reason::BadTransport);
         }
@@ -358,10 +370,42 @@ impl Packet {
         if header_len < TCP_LEN || offset > self.end {
             return Err(Reason::BadTransport);
         }
-        Ok(Payload {
+        Ok(Segment {
             offset,
             len: self.end - offset,
+            seq: header.be32::<4>(),
+            ack: header.be32::<8>(),
+            flags: header.u8::<13>(),
+            class,
+            port,
         })
+    }
+
+    /// Whether the IPv4 header's and the TCP segment's checksums are right (RFC 791, RFC 9293).
+    #[inline(always)]
+    pub fn checksums_hold<E: Env>(&self, env: &mut E) -> bool {
+        if matches!(self.family, Family::V4)
+            && env.sum(self.network, self.transport - self.network, 0) != 0xffff
+        {
+            return false;
+        }
+        let len = self.end - self.transport;
+        env.sum(self.transport, len, self.pseudo_header_sum(len)) == 0xffff
+    }
+
+    /// Sum of the 16-bit words of the pseudo-header (RFC 9293, section 3.1; RFC 8200, section 8.1).
+    /// The mapped form's constant words are taken off again.
+    #[inline(always)]
+    const fn pseudo_header_sum(&self, len: u32) -> u32 {
+        let mapped_words = match self.family {
+            Family::V4 => 2 * 0xffff,
+            Family::V6 => 0,
+        };
+        words(self.src[0]) + words(self.src[1]) + words(self.dst[0]) + words(self.dst[1])
+            - mapped_words
+            + self.protocol as u32
+            + (len >> 16)
+            + (len & 0xffff)
     }
 
     /// The UDP payload.

@@ -68,6 +68,14 @@ pub struct Work<M: Memory> {
     pub candidate_count: M::Var,
     /// Nonzero if a name has bytes that no hostname has.
     pub odd_name: M::Var,
+    /// The flow that the packet belongs to.
+    pub key: crate::abi::FlowKey,
+    /// What is kept of it: loaded from and stored to the flow table.
+    pub flow: crate::flow::Flow,
+    /// State of a sum.
+    pub sum: crate::checksum::Sum<M>,
+    /// State of a comparison.
+    pub comparison: crate::flow::Comparison<M>,
     /// State of the walk over TLS records.
     pub records: crate::tls::Records<M>,
     /// State of the walk over a ClientHello's extensions.

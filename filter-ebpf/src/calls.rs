@@ -12,6 +12,8 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use filter_common::{
+    checksum,
+    flow::{self, Segment},
     hello::Progress,
     hit::{self, Listed, Qualifiers, listed},
     hostname, http,
@@ -51,6 +53,34 @@ pub(crate) extern "C" fn walk_extensions(
 ) -> u64 {
     let kernel = Kernel::new(XdpContext::new(ctx));
     wire::walk_extensions(&kernel, protocol as u8, at as u32, end as u32).pack()
+}
+
+/// [`flow::inspect`]; a packed [`flow::Reading`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn inspect(ctx: *mut xdp_md, place: u64, numbers: u64, rest: u64) -> u64 {
+    let mut kernel = Kernel::new(XdpContext::new(ctx));
+    flow::inspect(&mut kernel, Segment::unpack([place, numbers, rest])).pack()
+}
+
+/// [`checksum`] of `len` bytes fetched aside and of `start`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn sum(len: u64, start: u64) -> u64 {
+    let Some(work) = work() else { return 0 };
+    checksum::begin(work, len as u32, start as u32);
+    repeat(checksum::STEPS_MAX, sum_turn);
+    u64::from(checksum::finish(work))
+}
+
+/// Whether `len` bytes fetched aside are those of the stream at `at`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn compare(at: u64, len: u64) -> u64 {
+    let Some(work) = work() else { return 0 };
+    flow::begin_comparison(work, at as u32, len as u32);
+    repeat(flow::COMPARE_STEPS_MAX, compare_turn);
+    u64::from(flow::finish_comparison(work))
 }
 
 /// [`origins::search_v4`].
@@ -201,17 +231,17 @@ fn read_tls_stream(len: u32) -> Progress {
 /// Reads the request head in the first `len` bytes of the stream; a [`Progress`] discriminant.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn read_http(len: u64) -> u64 {
-    read_http_stream(len as u32) as u64
+pub(crate) extern "C" fn read_http(len: u64, certain: u64) -> u64 {
+    read_http_stream(len as u32, certain != 0) as u64
 }
 
 #[inline(always)]
-fn read_http_stream(len: u32) -> Progress {
+fn read_http_stream(len: u32, certain: bool) -> Progress {
     let Some(work) = work() else {
         return Progress::Other;
     };
     work.begin();
-    if let Some(progress) = http::begin(work, len) {
+    if let Some(progress) = http::begin(work, len, certain) {
         return progress;
     }
     repeat(http::STEPS_MAX, http_turn);
@@ -248,6 +278,16 @@ unsafe extern "C" fn extension_turn(_turn: u64, _context: *mut c_void) -> i64 {
         }
     }
     0
+}
+
+unsafe extern "C" fn compare_turn(_turn: u64, _context: *mut c_void) -> i64 {
+    let Some(work) = work() else { return 1 };
+    answer(flow::compare_step(work))
+}
+
+unsafe extern "C" fn sum_turn(_turn: u64, _context: *mut c_void) -> i64 {
+    let Some(work) = work() else { return 1 };
+    answer(checksum::step(work))
 }
 
 unsafe extern "C" fn http_turn(_turn: u64, _context: *mut c_void) -> i64 {

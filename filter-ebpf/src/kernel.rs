@@ -1,7 +1,5 @@
 //! The surroundings of one packet in the kernel.
 
-use core::ffi::c_void;
-
 use aya_ebpf::{
     helpers::generated::{bpf_xdp_get_buff_len, bpf_xdp_load_bytes},
     programs::XdpContext,
@@ -9,12 +7,13 @@ use aya_ebpf::{
 use filter_common::{
     abi::{Config, Line, Rule, Table},
     env::{Env, Rules},
+    flow::{Blocked, Reading, Segment},
     hello::Progress,
     hit::{Hit, Listed, Qualifiers},
     limits::{NAMES_PER_HELLO_MAX, STREAM_BYTES_MAX},
     tables::Lines,
     wire::Chain,
-    work::{Variable as _, Work},
+    work::{HANDSHAKE_AT, Variable as _, Work},
 };
 
 use crate::{
@@ -22,6 +21,7 @@ use crate::{
     memory::MapMemory,
     packet::{Window, opaque},
     rules::Generation,
+    state,
 };
 
 /// One packet and the running generation.
@@ -35,11 +35,32 @@ impl Kernel {
         Self { ctx }
     }
 
+    /// The context, for messages.
+    #[inline(always)]
+    pub(crate) const fn context(&self) -> &XdpContext {
+        &self.ctx
+    }
+
     /// Length of the frame, all buffers included. A helper call: not for the path of every packet.
     #[inline(always)]
     pub(crate) fn frame_len(&self) -> u32 {
         // SAFETY: the context the kernel gave us.
         unsafe { bpf_xdp_get_buff_len(self.ctx.ctx) as u32 }
+    }
+
+    /// Copies `len` bytes of the frame at `offset` to `at` in the working area: both at most
+    /// STREAM_BYTES_MAX, twice which fits it, as the verifier reckons.
+    #[inline(always)]
+    fn load_bytes(&self, offset: u32, len: u64, at: u64) -> bool {
+        let Some(work) = calls::work() else {
+            return false;
+        };
+        // SAFETY: in bounds, see above.
+        let result = unsafe {
+            let to = work.bytes.as_mut_ptr().add(at as usize);
+            bpf_xdp_load_bytes(self.ctx.ctx, offset, to.cast(), len as u32)
+        };
+        result == 0
     }
 
     /// Index of the interface the frame came in on.
@@ -124,24 +145,93 @@ impl Env for Kernel {
     }
 
     #[inline(always)]
+    fn inspect(&mut self, segment: Segment) -> Reading {
+        let [place, numbers, rest] = segment.pack();
+        Reading::unpack(calls::inspect(self.ctx.ctx, place, numbers, rest))
+    }
+
+    #[inline(always)]
     fn fetch(&mut self, offset: u32, len: u32, at: u32) -> bool {
-        let Some(work) = calls::work() else {
-            return false;
-        };
         let (at, len) = (opaque(u64::from(at)), opaque(u64::from(len)));
-        if at >= STREAM_BYTES_MAX as u64 || len == 0 || len > STREAM_BYTES_MAX as u64 {
+        if at > STREAM_BYTES_MAX as u64 || len == 0 || len > STREAM_BYTES_MAX as u64 {
             return false;
         }
         if at + len > STREAM_BYTES_MAX as u64 {
             return false;
         }
-        // SAFETY: `at + len` is in bounds: twice STREAM_BYTES_MAX fits `bytes`, as the verifier
-        // reckons, and the sum was checked.
-        let result = unsafe {
-            let to = (&raw mut work.bytes as *mut u8).add(at as usize);
-            bpf_xdp_load_bytes(self.ctx.ctx, offset, to as *mut c_void, len as u32)
-        };
-        result == 0
+        self.load_bytes(offset, len, at)
+    }
+
+    #[inline(always)]
+    fn fetch_aside(&mut self, offset: u32, len: u32) -> bool {
+        let len = opaque(u64::from(len));
+        if len == 0 || len > STREAM_BYTES_MAX as u64 {
+            return false;
+        }
+        self.load_bytes(offset, len, u64::from(HANDSHAKE_AT))
+    }
+
+    #[inline(always)]
+    fn sum(&mut self, offset: u32, len: u32, start: u32) -> u32 {
+        if !self.fetch_aside(offset, len) {
+            return 0;
+        }
+        calls::sum(u64::from(len), u64::from(start)) as u32
+    }
+
+    #[inline(always)]
+    fn compare(&mut self, at: u32, len: u32) -> bool {
+        calls::compare(u64::from(at), u64::from(len)) != 0
+    }
+
+    #[inline(always)]
+    fn flow_load(&mut self) -> bool {
+        state::load_flow()
+    }
+
+    #[inline(always)]
+    fn flow_store(&mut self) {
+        state::store_flow();
+    }
+
+    #[inline(always)]
+    fn flow_delete(&mut self) {
+        state::delete_flow();
+    }
+
+    #[inline(always)]
+    fn hello_load(&mut self, len: u32) -> bool {
+        state::load_hello(len)
+    }
+
+    #[inline(always)]
+    fn hello_store(&mut self, len: u32) {
+        state::store_hello(len);
+    }
+
+    #[inline(always)]
+    fn hello_exists(&mut self) -> bool {
+        state::hello_exists()
+    }
+
+    #[inline(always)]
+    fn hello_delete(&mut self) {
+        state::delete_hello();
+    }
+
+    #[inline(always)]
+    fn blocked_load(&mut self) -> Option<Blocked> {
+        state::load_blocked()
+    }
+
+    #[inline(always)]
+    fn blocked_store(&mut self, blocked: Blocked) {
+        state::store_blocked(blocked);
+    }
+
+    #[inline(always)]
+    fn blocked_delete(&mut self) {
+        state::delete_blocked();
     }
 
     #[inline(always)]
@@ -171,8 +261,8 @@ impl Env for Kernel {
     }
 
     #[inline(always)]
-    fn read_http(&mut self, len: u32) -> Progress {
-        Progress::from_u8(calls::read_http(u64::from(len)) as u8)
+    fn read_http(&mut self, len: u32, certain: bool) -> Progress {
+        Progress::from_u8(calls::read_http(u64::from(len), u64::from(certain)) as u8)
     }
 
     #[inline(always)]

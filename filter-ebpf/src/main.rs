@@ -11,6 +11,7 @@ mod maps;
 mod memory;
 mod packet;
 mod rules;
+mod state;
 
 use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
 use filter_common::{abi::feature, pipeline, wire::Packet};

@@ -3,11 +3,15 @@
 use aya_ebpf::{
     bindings::BPF_F_MMAPABLE,
     macros::map,
-    maps::{Array, DevMap, PerCpuArray, RingBuf},
+    maps::{Array, DevMap, LruHashMap, PerCpuArray, RingBuf},
 };
 use filter_common::{
-    abi::{Line, Outcome, Rule, RuleCounters},
-    limits::{EVENT_RING_BYTES, REDIRECT_TARGETS_MAX, RULES_MAX},
+    abi::{FlowKey, Line, Outcome, Rule, RuleCounters},
+    flow::{Blocked, Flow},
+    limits::{
+        BLOCKED_FLOWS_MAX, EVENT_RING_BYTES, FLOWS_MAX, HELLO_KEPT_BYTES, HELLOS_MAX,
+        LONG_HELLOS_MAX, REDIRECT_TARGETS_MAX, RULES_MAX, STREAM_BYTES_MAX,
+    },
     work::Work,
 };
 
@@ -72,6 +76,29 @@ pub(crate) struct EventState {
 /// What became of the last packet, under `feature::TRACE`.
 #[map]
 pub(crate) static OUTCOME: Array<Outcome> = Array::with_max_entries(1, 0);
+
+/// Least recently used entries are evicted per CPU: no list is shared by CPUs.
+const BPF_F_NO_COMMON_LRU: u32 = 1 << 1;
+
+/// Undecided streams, shared by all generations.
+#[map]
+pub(crate) static FLOWS: LruHashMap<FlowKey, Flow> =
+    LruHashMap::with_max_entries(FLOWS_MAX, BPF_F_NO_COMMON_LRU);
+
+/// Bytes of undecided streams, shared by all generations.
+#[map]
+pub(crate) static HELLOS: LruHashMap<FlowKey, [u8; HELLO_KEPT_BYTES as usize]> =
+    LruHashMap::with_max_entries(HELLOS_MAX, BPF_F_NO_COMMON_LRU);
+
+/// Bytes of undecided streams that do not fit [`HELLOS`], shared by all generations.
+#[map]
+pub(crate) static LONG_HELLOS: LruHashMap<FlowKey, [u8; STREAM_BYTES_MAX]> =
+    LruHashMap::with_max_entries(LONG_HELLOS_MAX, 0);
+
+/// Blocked connections, shared by all generations.
+#[map]
+pub(crate) static BLOCKED: LruHashMap<FlowKey, Blocked> =
+    LruHashMap::with_max_entries(BLOCKED_FLOWS_MAX, BPF_F_NO_COMMON_LRU);
 
 /// Working areas, one per CPU (a per-CPU map holds at most 32 KiB); the loader sets their number.
 /// An XDP program is not preempted by another one on its CPU.

@@ -5,13 +5,14 @@ use core::arch::asm;
 use aya_ebpf::programs::XdpContext;
 use filter_common::{env, limits::HEADER_OFFSET_MAX};
 
-/// `x & MASK` in one instruction that the compiler can neither drop nor move away from the
-/// use: the verifier takes the bound from it.
+/// `x & MASK` in one instruction that the compiler can neither drop nor move away from the use:
+/// the verifier takes the bound from it. Not declared pure, or the compiler might make it twice:
+/// two pointers that the verifier cannot tell to be one.
 #[inline(always)]
 pub(crate) fn mask<const MASK: i32>(mut x: u64) -> u64 {
     // SAFETY: one ALU instruction on a register.
     unsafe {
-        asm!("{0} &= {m}", inout(reg) x, m = const MASK, options(pure, nomem, nostack, preserves_flags));
+        asm!("{0} &= {m}", inout(reg) x, m = const MASK, options(nomem, nostack, preserves_flags));
     }
     x
 }
@@ -23,7 +24,7 @@ pub(crate) fn mask<const MASK: i32>(mut x: u64) -> u64 {
 pub(crate) fn opaque(mut x: u64) -> u64 {
     // SAFETY: moves a register to itself.
     unsafe {
-        asm!("{0} = {0}", inout(reg) x, options(pure, nomem, nostack, preserves_flags));
+        asm!("{0} = {0}", inout(reg) x, options(nomem, nostack, preserves_flags));
     }
     x
 }
@@ -34,7 +35,7 @@ pub(crate) fn opaque_ref<T>(x: &'static T) -> &'static T {
     let mut pointer: *const T = x;
     // SAFETY: moves a register to itself.
     unsafe {
-        asm!("{0} = {0}", inout(reg) pointer, options(pure, nomem, nostack, preserves_flags));
+        asm!("{0} = {0}", inout(reg) pointer, options(nomem, nostack, preserves_flags));
         &*pointer
     }
 }
@@ -50,7 +51,7 @@ impl<const N: usize> Window<N> {
         if offset > HEADER_OFFSET_MAX {
             return None;
         }
-        let start = ctx.data() + mask::<0xffff>(u64::from(offset)) as usize;
+        let start = ctx.data() + mask::<{ HEADER_OFFSET_MAX as i32 }>(u64::from(offset)) as usize;
         // Hidden from the compiler, which would turn `start + 1 > end` into `start >= end`,
         // from which the kernel derives no range.
         if opaque((start + N) as u64) as usize > ctx.data_end() {

@@ -61,7 +61,7 @@ pub const fn masked(addr: [u64; 2], length: u8) -> [u64; 2] {
 }
 
 /// Whether the prefix of `addr` that is `length` bits long may be in the table:
-/// `false` is certain, `true` is wrong in about 0.4 % of the misses at 16 bits an
+/// `false` is certain, `true` is wrong in about 0.5 % of the misses at 16 bits an
 /// entry. Touches one cache line of the filter (2 bytes an entry).
 #[inline(always)]
 pub fn maybe<L: Lines + ?Sized>(

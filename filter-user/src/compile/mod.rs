@@ -1,11 +1,37 @@
 //! A policy compiled into a generation: tables, rules, constants and the metadata
 //! that lets any later process say what the kernel enforces.
+//!
+//! [`compile()`] makes no system call but to draw random keys and the time. What a
+//! policy says and what this host protects are brought together here, so that the
+//! kernel looks up one table and need not know about protection:
+//!
+//! - what lies wholly inside a protected prefix or name is left out;
+//! - a protected prefix or name inside a blocked one becomes a key of its own whose
+//!   set says [`filter_common::abi::SetRef::PROTECT`].
+
+pub mod build;
+pub mod error;
+
+mod generation;
+mod host;
+mod hostnames;
+mod notes;
+mod place;
+mod prefixes;
+mod sets;
+mod slots;
+
+#[cfg(test)]
+mod tests;
 
 use filter_common::{
     abi::{Config, Line, Rule, Table},
     limits,
+    tables::Lines,
 };
 use serde::{Deserialize, Serialize};
+
+pub use self::{error::CompileError, generation::compile};
 
 /// Facts about this host and moment that a compilation depends on, gathered by the caller
 /// so that compiling is a pure function.
@@ -49,6 +75,12 @@ pub struct Compiled {
     pub meta: Meta,
 }
 
+impl Lines for Compiled {
+    fn line(&self, table: Table, index: u32) -> Option<&Line> {
+        self.tables.get(table as usize)?.get(index as usize)
+    }
+}
+
 /// Stored as JSON with the generation's pins.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Meta {
@@ -66,7 +98,7 @@ pub struct Meta {
     pub host_digest: String,
     /// The policy file, for people.
     pub policy_path: Option<String>,
-    /// The load-time constants' parts that `explain` needs to search the live tables.
+    /// The rules, in the order of their ids.
     pub rules: Vec<MetaRule>,
     /// Slots of the previous generation's rules that are gone: not given away until the next generation.
     pub retired_slots: Vec<u16>,
@@ -90,11 +122,11 @@ pub struct MetaRule {
     /// Target of a redirect.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub redirect_interface: Option<String>,
-    /// Number of exact names.
+    /// Number of exact names that the policy lists, before protection.
     pub hosts: usize,
-    /// Number of domains.
+    /// Number of domains, likewise.
     pub domains: usize,
-    /// Number of prefixes.
+    /// Number of prefixes, likewise.
     pub origins: usize,
     /// As in the policy, `443` or `8000-8010`.
     pub ports: Vec<String>,

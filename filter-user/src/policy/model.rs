@@ -7,6 +7,8 @@ use filter_common::abi::{Action, PortRange};
 use ipnet::IpNet;
 use jiff::Timestamp;
 
+use super::limits::EVENTS_PER_WINDOW_DEFAULT;
+
 /// A hostname as the tables hold it: IDNA-mapped, lower-case ASCII, no trailing dot, 1 to 253 bytes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HostName(pub(super) Box<str>);
@@ -24,6 +26,14 @@ impl fmt::Display for HostName {
     }
 }
 
+#[cfg(test)]
+impl HostName {
+    /// A name that is canonical already.
+    pub(crate) fn canonical(name: &str) -> Self {
+        Self(name.into())
+    }
+}
+
 /// Everything that `policy.toml`, its list files and `policy.d/` say.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Policy {
@@ -33,6 +43,9 @@ pub struct Policy {
     pub warnings: Vec<String>,
     /// SHA-256 over the canonical form of the rules, in hexadecimal: equal for equal meaning.
     pub digest: String,
+    /// Every file and directory that the policy was read from, for the controller to watch;
+    /// `policy.d` also if there is none.
+    pub files: Vec<PathBuf>,
 }
 
 /// One `[[rule]]`.
@@ -44,14 +57,14 @@ pub struct Rule {
     pub action: Action,
     /// Interface that [`Action::Redirect`] sends to.
     pub redirect_interface: Option<String>,
-    /// Exactly these names.
+    /// Exactly these names; sorted, none twice, like the next two.
     pub hosts: Vec<HostName>,
     /// These names and everything under them.
     pub domains: Vec<HostName>,
     /// Origin prefixes without host bits.
     pub origins: Vec<IpNet>,
     /// Ports the rule is narrowed to; empty for all. At most
-    /// [`filter_common::limits::PORT_RANGES_PER_RULE`].
+    /// [`filter_common::limits::PORT_RANGES_PER_RULE`], sorted, apart from each other.
     pub ports: Vec<PortRange>,
     /// IP protocol number the rule is narrowed to.
     pub protocol: Option<u8>,
@@ -78,30 +91,52 @@ pub struct Rule {
 /// Everything that `edgefilter.toml` and the command line say about this host.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HostConfig {
-    /// Interfaces to attach to.
+    /// Interfaces to attach to. Default: none.
     pub interfaces: Vec<InterfaceConfig>,
-    /// Policy file to follow.
+    /// Policy file to follow. Default: none.
     pub policy: Option<PathBuf>,
-    /// Addresses on which names are read; `None` for the host's own.
+    /// Addresses on which names are read; `None`, the default, for the host's own.
     pub serves: Option<Vec<IpNet>>,
-    /// Ports inspected for TLS.
+    /// Ports inspected for TLS. Default: 443.
     pub tls: InspectPorts,
-    /// Ports inspected for HTTP/1.
+    /// Ports inspected for HTTP/1. Default: 80.
     pub http: InspectPorts,
-    /// Ports inspected for QUIC.
+    /// Ports inspected for QUIC. Default: 443.
     pub quic: InspectPorts,
-    /// Prefixes that no rule may hit.
+    /// Prefixes that no rule may hit. Default: none.
     pub protect_prefixes: Vec<IpNet>,
-    /// Names that no rule may hit.
+    /// Names that no rule may hit. Default: none.
     pub protect_names: Vec<HostName>,
-    /// Names that no rule may hit, with everything under them.
+    /// Names that no rule may hit, with everything under them. Default: none.
     pub protect_domains: Vec<HostName>,
-    /// Whether the host's own addresses, gateways, resolvers and the operator's SSH peer are protected.
+    /// Whether the host's own addresses, gateways, resolvers and the operator's SSH peer are
+    /// protected. Default: yes.
     pub protect_self: bool,
     /// Most events one CPU emits per [`filter_common::limits::EVENT_WINDOW_JIFFIES`]; 0 turns events off.
+    /// Default: [`EVENTS_PER_WINDOW_DEFAULT`].
     pub events_per_window: u32,
-    /// Debug messages of the kernel program.
+    /// Debug messages of the kernel program. Default: no.
     pub debug: bool,
+}
+
+impl Default for HostConfig {
+    /// What an empty `edgefilter.toml` says.
+    fn default() -> Self {
+        Self {
+            interfaces: Vec::new(),
+            policy: None,
+            serves: None,
+            tls: InspectPorts::List(vec![443]),
+            http: InspectPorts::List(vec![80]),
+            quic: InspectPorts::List(vec![443]),
+            protect_prefixes: Vec::new(),
+            protect_names: Vec::new(),
+            protect_domains: Vec::new(),
+            protect_self: true,
+            events_per_window: EVENTS_PER_WINDOW_DEFAULT,
+            debug: false,
+        }
+    }
 }
 
 /// One interface to attach to.

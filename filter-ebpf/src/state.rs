@@ -1,0 +1,157 @@
+//! What is kept of streams, in maps that all generations share. The key and the entry lie in the
+//! working area: map memory serves as key and value without a copy on the stack.
+
+use core::ptr;
+
+use aya_ebpf::helpers::generated::{
+    bpf_map_delete_elem, bpf_map_lookup_elem, bpf_map_update_elem, bpf_probe_read_kernel,
+};
+use filter_common::{
+    abi::FlowKey,
+    flow::{Blocked, Flow},
+    limits::{HELLO_KEPT_BYTES, STREAM_BYTES_MAX},
+    work::Work,
+};
+
+use crate::{calls::work, maps, memory::MapMemory, packet::opaque};
+
+const BPF_ANY: u64 = 0;
+
+/// Loads the entry of the working area's flow.
+#[inline(always)]
+pub(crate) fn load_flow() -> bool {
+    let Some(work) = work() else { return false };
+    let entry: *const Flow = lookup(&raw const maps::FLOWS, &work.key).cast();
+    if entry.is_null() {
+        return false;
+    }
+    // SAFETY: an element of the map, valid until the program returns.
+    work.flow = unsafe { entry.read() };
+    true
+}
+
+/// Stores the working area's entry.
+#[inline(always)]
+pub(crate) fn store_flow() {
+    if let Some(work) = work() {
+        update(&raw const maps::FLOWS, &work.key, &raw const work.flow);
+    }
+}
+
+/// Deletes the entry.
+#[inline(always)]
+pub(crate) fn delete_flow() {
+    if let Some(work) = work() {
+        delete(&raw const maps::FLOWS, &work.key);
+    }
+}
+
+/// Loads the first `len` bytes kept of the stream.
+#[inline(always)]
+pub(crate) fn load_hello(len: u32) -> bool {
+    let Some(work) = work() else { return false };
+    let len = opaque(u64::from(len));
+    if len == 0 {
+        return true;
+    }
+    if len <= u64::from(HELLO_KEPT_BYTES) {
+        let kept = lookup(&raw const maps::HELLOS, &work.key);
+        return !kept.is_null() && take(work, kept, len);
+    }
+    if len <= STREAM_BYTES_MAX as u64 {
+        let kept = lookup(&raw const maps::LONG_HELLOS, &work.key);
+        return !kept.is_null() && take(work, kept, len);
+    }
+    false
+}
+
+/// Copies kept bytes to the stream area; `len` is in the bounds of both.
+#[inline(always)]
+fn take(work: &mut Work<MapMemory>, kept: *const u8, len: u64) -> bool {
+    // SAFETY: the caller has checked `len` against the kept bytes, and the stream area is larger.
+    unsafe { bpf_probe_read_kernel(work.bytes.as_mut_ptr().cast(), len as u32, kept.cast()) == 0 }
+}
+
+/// Keeps the first `len` bytes of the stream area.
+#[inline(always)]
+pub(crate) fn store_hello(len: u32) {
+    let Some(work) = work() else { return };
+    let bytes = work.bytes.as_ptr();
+    if len <= HELLO_KEPT_BYTES {
+        update(&raw const maps::HELLOS, &work.key, bytes);
+    } else {
+        delete(&raw const maps::HELLOS, &work.key);
+        update(&raw const maps::LONG_HELLOS, &work.key, bytes);
+    }
+}
+
+/// Whether bytes of the stream are kept.
+#[inline(always)]
+pub(crate) fn hello_exists() -> bool {
+    let Some(work) = work() else { return false };
+    !lookup(&raw const maps::HELLOS, &work.key).is_null()
+        || !lookup(&raw const maps::LONG_HELLOS, &work.key).is_null()
+}
+
+/// Forgets the bytes kept.
+#[inline(always)]
+pub(crate) fn delete_hello() {
+    let Some(work) = work() else { return };
+    delete(&raw const maps::HELLOS, &work.key);
+    delete(&raw const maps::LONG_HELLOS, &work.key);
+}
+
+/// The entry of a blocked connection.
+#[inline(always)]
+pub(crate) fn load_blocked() -> Option<Blocked> {
+    let work = work()?;
+    let entry: *const Blocked = lookup(&raw const maps::BLOCKED, &work.key).cast();
+    if entry.is_null() {
+        return None;
+    }
+    // SAFETY: an element of the map, valid until the program returns.
+    Some(unsafe { entry.read() })
+}
+
+/// Stores the entry of a blocked connection.
+#[inline(always)]
+pub(crate) fn store_blocked(blocked: Blocked) {
+    if let Some(work) = work() {
+        update(&raw const maps::BLOCKED, &work.key, &raw const blocked);
+    }
+}
+
+/// Deletes the entry of a blocked connection.
+#[inline(always)]
+pub(crate) fn delete_blocked() {
+    if let Some(work) = work() {
+        delete(&raw const maps::BLOCKED, &work.key);
+    }
+}
+
+#[inline(always)]
+fn lookup<M>(map: *const M, key: &FlowKey) -> *const u8 {
+    // SAFETY: a map with this key type.
+    unsafe { bpf_map_lookup_elem(map.cast_mut().cast(), ptr::from_ref(key).cast()).cast() }
+}
+
+#[inline(always)]
+fn update<M, V>(map: *const M, key: &FlowKey, value: *const V) {
+    // SAFETY: a map with this key type, and memory of at least the map's value size. A full table
+    // evicts, so that this fails only when the kernel has no free element at hand; the stream is
+    // then judged by its looks.
+    unsafe {
+        bpf_map_update_elem(
+            map.cast_mut().cast(),
+            ptr::from_ref(key).cast(),
+            value.cast(),
+            BPF_ANY,
+        );
+    }
+}
+
+#[inline(always)]
+fn delete<M>(map: *const M, key: &FlowKey) {
+    // SAFETY: a map with this key type.
+    unsafe { bpf_map_delete_elem(map.cast_mut().cast(), ptr::from_ref(key).cast()) };
+}

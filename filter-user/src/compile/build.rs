@@ -1,0 +1,371 @@
+//! Builders of the lookup tables of [`filter_common::tables`].
+
+use filter_common::{
+    abi::Line,
+    tables::{
+        VALUE_MAX,
+        hash::BloomWord,
+        names::{self, NameHash, NameParams},
+        v4::{self, V4Params},
+        v6::{self, V6Params},
+    },
+};
+use rand::RngCore;
+
+use super::place::place;
+
+/// Attempts with a new random key and a larger table each. One is nearly always
+/// enough; the bound ends the search for keys that cannot be placed (duplicates).
+const ATTEMPTS_MAX: u32 = 12;
+
+/// Bits of Bloom filter per entry: about 0.5 % false positives; more leaves the cache.
+const BLOOM_BITS_PER_ENTRY: usize = 16;
+
+/// Entries per Bloom filter line.
+const BLOOM_ENTRIES_PER_LINE: usize = size_of::<Line>() * 8 / BLOOM_BITS_PER_ENTRY;
+
+/// Bits of the IPv4 summary per entry, within the bounds below: one random address
+/// in 512 is looked up in the buckets for nothing.
+const SUMMARY_BITS_PER_ENTRY: usize = 512;
+
+/// Smallest IPv4 summary: a bit per /16, 8 KiB.
+const SUMMARY_BITS_MIN: usize = 1 << 16;
+
+/// Largest IPv4 summary: a bit per /24, 2 MiB.
+const SUMMARY_BITS_MAX: usize = 1 << 24;
+
+/// Why a table could not be built.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BuildError {
+    /// No random key led to a placement.
+    #[error(
+        "the {table} table's {entries} entries could not be placed in {ATTEMPTS_MAX} attempts; \
+         this cannot happen by chance: look for duplicate entries"
+    )]
+    Unplaced {
+        /// Which table.
+        table: &'static str,
+        /// How many entries it was to hold.
+        entries: usize,
+    },
+    /// A value does not fit its field.
+    #[error("the {table} table cannot store the value {value}, the largest is {VALUE_MAX}")]
+    Value {
+        /// Which table.
+        table: &'static str,
+        /// The value.
+        value: u32,
+    },
+}
+
+/// An IPv4 prefix and what it leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct V4Entry {
+    /// Address in host byte order; host bits are ignored.
+    pub addr: u32,
+    /// Prefix length, at most 32.
+    pub length: u8,
+    /// At most [`VALUE_MAX`].
+    pub value: u32,
+}
+
+/// An IPv6 prefix and what it leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct V6Entry {
+    /// Address in host byte order, the more significant half first; host bits are ignored.
+    pub addr: [u64; 2],
+    /// Prefix length, at most 128.
+    pub length: u8,
+    /// At most [`VALUE_MAX`].
+    pub value: u32,
+}
+
+/// A name and what it leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NameEntry<'a> {
+    /// Lower case, without trailing dot.
+    pub name: &'a str,
+    /// At most [`VALUE_MAX`].
+    pub value: u32,
+}
+
+/// A table ready to be written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Built<P> {
+    /// Shape, for the load-time constants.
+    pub params: P,
+    /// Contents of the summary map, at least one line.
+    pub summary: Vec<Line>,
+    /// Contents of the bucket map, at least one line.
+    pub buckets: Vec<Line>,
+}
+
+/// Builds an IPv4 prefix table. Every prefix may occur once.
+pub fn build_v4(entries: &[V4Entry], rng: &mut dyn RngCore) -> Result<Built<V4Params>, BuildError> {
+    let (length_count, lengths) = lengths_in_use(entries.iter().map(|entry| entry.length));
+    let summary_shift = summary_shift(entries.len());
+    let shape = V4Params {
+        summary_shift,
+        bucket_count: 0,
+        seed: 0,
+        length_count,
+        lengths,
+    };
+    let (params, buckets) = fill(shape, entries, rng)?;
+
+    // A table without entries has a shift of 31: two bits, in one line.
+    let mut summary = vec![[0; 8]; (1usize << (32 - summary_shift)).div_ceil(512)];
+    for entry in entries {
+        let first = v4::masked(entry.addr, entry.length);
+        let last = first | !v4::masked(u32::MAX, entry.length);
+        set_bits(&mut summary, first >> summary_shift, last >> summary_shift);
+    }
+    Ok(Built {
+        params,
+        summary,
+        buckets,
+    })
+}
+
+/// Builds an IPv6 prefix table. Every prefix may occur once.
+pub fn build_v6(entries: &[V6Entry], rng: &mut dyn RngCore) -> Result<Built<V6Params>, BuildError> {
+    let (length_count, lengths) = lengths_in_use(entries.iter().map(|entry| entry.length));
+    let bloom_lines = bloom_lines(entries.len());
+    let shape = V6Params {
+        bloom_lines,
+        bucket_count: 0,
+        seed: 0,
+        length_count,
+        lengths,
+    };
+    let (params, buckets) = fill(shape, entries, rng)?;
+    let words = entries
+        .iter()
+        .map(|entry| v6::bloom_word(&params, entry.addr, entry.length));
+    Ok(Built {
+        params,
+        summary: bloom(bloom_lines, words),
+        buckets,
+    })
+}
+
+/// Builds a name table. Every name may occur once.
+pub fn build_names(
+    entries: &[NameEntry<'_>],
+    rng: &mut dyn RngCore,
+) -> Result<Built<NameParams>, BuildError> {
+    let bloom_lines = bloom_lines(entries.len());
+    let shape = NameParams {
+        bloom_lines,
+        bucket_count: 0,
+        key: [0; 4],
+    };
+    let (params, buckets) = fill(shape, entries, rng)?;
+    let words = entries
+        .iter()
+        .map(|entry| names::bloom_word(&params, NameHash::of(&params, entry.name.as_bytes())));
+    Ok(Built {
+        params,
+        summary: bloom(bloom_lines, words),
+        buckets,
+    })
+}
+
+/// What the bucket tables differ in.
+trait Shape: Copy {
+    type Entry<'a>;
+    /// For error messages.
+    const TABLE: &'static str;
+    /// Entries in a bucket.
+    const SLOTS: usize;
+    /// The same table with another size and a new random key.
+    fn redrawn(self, bucket_count: u32, rng: &mut dyn RngCore) -> Self;
+    fn value(entry: &Self::Entry<'_>) -> u32;
+    fn bucket_pair(&self, entry: &Self::Entry<'_>) -> [u32; 2];
+    fn put(&self, bucket: &mut Line, slot: usize, entry: &Self::Entry<'_>);
+    fn set_overflow(bucket: &mut Line);
+}
+
+impl Shape for V4Params {
+    type Entry<'a> = V4Entry;
+    const TABLE: &'static str = "IPv4";
+    const SLOTS: usize = v4::SLOTS;
+
+    fn redrawn(self, bucket_count: u32, rng: &mut dyn RngCore) -> Self {
+        Self {
+            bucket_count,
+            seed: rng.next_u64(),
+            ..self
+        }
+    }
+
+    fn value(entry: &V4Entry) -> u32 {
+        entry.value
+    }
+
+    fn bucket_pair(&self, entry: &V4Entry) -> [u32; 2] {
+        v4::bucket_pair(self, entry.addr, entry.length)
+    }
+
+    fn put(&self, bucket: &mut Line, slot: usize, entry: &V4Entry) {
+        v4::put(bucket, slot, entry.addr, entry.length, entry.value);
+    }
+
+    fn set_overflow(bucket: &mut Line) {
+        v4::set_overflow(bucket);
+    }
+}
+
+impl Shape for V6Params {
+    type Entry<'a> = V6Entry;
+    const TABLE: &'static str = "IPv6";
+    const SLOTS: usize = v6::SLOTS;
+
+    fn redrawn(self, bucket_count: u32, rng: &mut dyn RngCore) -> Self {
+        Self {
+            bucket_count,
+            seed: rng.next_u64(),
+            ..self
+        }
+    }
+
+    fn value(entry: &V6Entry) -> u32 {
+        entry.value
+    }
+
+    fn bucket_pair(&self, entry: &V6Entry) -> [u32; 2] {
+        v6::bucket_pair(self, entry.addr, entry.length)
+    }
+
+    fn put(&self, bucket: &mut Line, slot: usize, entry: &V6Entry) {
+        v6::put(bucket, slot, entry.addr, entry.length, entry.value);
+    }
+
+    fn set_overflow(bucket: &mut Line) {
+        v6::set_overflow(bucket);
+    }
+}
+
+impl Shape for NameParams {
+    type Entry<'a> = NameEntry<'a>;
+    const TABLE: &'static str = "name";
+    const SLOTS: usize = names::SLOTS;
+
+    fn redrawn(self, bucket_count: u32, rng: &mut dyn RngCore) -> Self {
+        Self {
+            bucket_count,
+            key: std::array::from_fn(|_| rng.next_u64()),
+            ..self
+        }
+    }
+
+    fn value(entry: &NameEntry<'_>) -> u32 {
+        entry.value
+    }
+
+    fn bucket_pair(&self, entry: &NameEntry<'_>) -> [u32; 2] {
+        names::bucket_pair(self, NameHash::of(self, entry.name.as_bytes()))
+    }
+
+    fn put(&self, bucket: &mut Line, slot: usize, entry: &NameEntry<'_>) {
+        let fingerprint = NameHash::of(self, entry.name.as_bytes());
+        names::put(bucket, slot, fingerprint, entry.value);
+    }
+
+    fn set_overflow(bucket: &mut Line) {
+        names::set_overflow(bucket);
+    }
+}
+
+/// Draws keys and grows the table until every entry has a place, and writes the buckets.
+fn fill<S: Shape>(
+    shape: S,
+    entries: &[S::Entry<'_>],
+    rng: &mut dyn RngCore,
+) -> Result<(S, Vec<Line>), BuildError> {
+    if let Some(entry) = entries.iter().find(|entry| S::value(entry) > VALUE_MAX) {
+        return Err(BuildError::Value {
+            table: S::TABLE,
+            value: S::value(entry),
+        });
+    }
+    let unplaced = BuildError::Unplaced {
+        table: S::TABLE,
+        entries: entries.len(),
+    };
+    // Three quarters full.
+    let fewest = (entries.len() * 4).div_ceil(S::SLOTS * 3).max(1);
+    for attempt in 0..ATTEMPTS_MAX {
+        let grown = fewest + (fewest * attempt as usize).div_ceil(8);
+        let Ok(bucket_count) = u32::try_from(grown) else {
+            return Err(unplaced);
+        };
+        let shape = shape.redrawn(bucket_count, rng);
+        let pairs: Vec<[u32; 2]> = entries
+            .iter()
+            .map(|entry| shape.bucket_pair(entry))
+            .collect();
+        let Some(placement) = place(&pairs, bucket_count, S::SLOTS, rng.next_u64()) else {
+            continue;
+        };
+        let mut lines = vec![[0; 8]; grown];
+        for (bucket, slot, key) in placement.iter() {
+            shape.put(&mut lines[bucket], slot, &entries[key]);
+            let home = pairs[key][0] as usize;
+            if home != bucket {
+                S::set_overflow(&mut lines[home]);
+            }
+        }
+        return Ok((shape, lines));
+    }
+    Err(unplaced)
+}
+
+/// The lengths that occur, longest first, and how many they are.
+fn lengths_in_use<const N: usize>(lengths: impl Iterator<Item = u8>) -> (u32, [u8; N]) {
+    let mut used = [false; 256];
+    for length in lengths {
+        used[usize::from(length)] = true;
+    }
+    let mut sorted = [0; N];
+    let longest_first = (0..=u8::MAX)
+        .rev()
+        .filter(|length| used[usize::from(*length)]);
+    let mut count = 0;
+    for (to, length) in sorted.iter_mut().zip(longest_first) {
+        *to = length;
+        count += 1;
+    }
+    (count, sorted)
+}
+
+/// The shift of an IPv4 summary for that many entries.
+fn summary_shift(entries: usize) -> u32 {
+    if entries == 0 {
+        return 31;
+    }
+    let bits = (entries * SUMMARY_BITS_PER_ENTRY).next_power_of_two();
+    32 - bits.clamp(SUMMARY_BITS_MIN, SUMMARY_BITS_MAX).ilog2()
+}
+
+/// Sets the bits `first..=last`, whole words at once.
+fn set_bits(lines: &mut [Line], first: u32, last: u32) {
+    for word in first >> 6..=last >> 6 {
+        let from = first.max(word << 6) & 63;
+        let to = last.min(word << 6 | 63) & 63;
+        lines[(word >> 3) as usize][(word & 7) as usize] |=
+            u64::MAX << from & u64::MAX >> (63 - to);
+    }
+}
+
+fn bloom_lines(entries: usize) -> u32 {
+    u32::try_from(entries.div_ceil(BLOOM_ENTRIES_PER_LINE).max(1)).unwrap_or(u32::MAX)
+}
+
+fn bloom(lines: u32, words: impl Iterator<Item = BloomWord>) -> Vec<Line> {
+    let mut filter = vec![[0; 8]; lines as usize];
+    for BloomWord { line, word, mask } in words {
+        filter[line as usize][word as usize] |= mask;
+    }
+    filter
+}

@@ -1,0 +1,100 @@
+//! What the host configuration and facts come down to.
+
+use std::{fmt::Write as _, net::IpAddr};
+
+use filter_common::abi::port_class;
+use ipnet::IpNet;
+use sha2::{Digest as _, Sha256};
+
+use super::HostFacts;
+use crate::policy::model::{HostConfig, HostName, InspectPorts};
+
+/// Prefixes that no rule may hit.
+pub(super) fn protected(host: &HostConfig, facts: &HostFacts) -> Vec<IpNet> {
+    let mut prefixes: Vec<IpNet> = host.protect_prefixes.iter().map(IpNet::trunc).collect();
+    if host.protect_self {
+        prefixes.extend(
+            facts
+                .own_addresses
+                .iter()
+                .chain(&facts.lifelines)
+                .map(single),
+        );
+    }
+    prefixes.sort_unstable();
+    prefixes.dedup();
+    prefixes
+}
+
+/// Prefixes on which names are read.
+pub(super) fn served(host: &HostConfig, facts: &HostFacts) -> Vec<IpNet> {
+    let mut prefixes: Vec<IpNet> = match &host.serves {
+        Some(serves) => serves.iter().map(IpNet::trunc).collect(),
+        None => facts.own_addresses.iter().map(single).collect(),
+    };
+    prefixes.sort_unstable();
+    prefixes.dedup();
+    prefixes
+}
+
+/// `port_class` bits of every port.
+pub(super) fn ports(host: &HostConfig) -> Box<[u8; 65_536]> {
+    let mut classes = Box::new([0u8; 65_536]);
+    for (ports, class) in [
+        (&host.tls, port_class::TLS),
+        (&host.http, port_class::HTTP),
+        (&host.quic, port_class::QUIC),
+    ] {
+        match ports {
+            InspectPorts::Any => classes.iter_mut().for_each(|bits| *bits |= class),
+            InspectPorts::List(ports) => {
+                for port in ports {
+                    classes[usize::from(*port)] |= class;
+                }
+            }
+        }
+    }
+    classes
+}
+
+/// SHA-256, in hexadecimal, over everything but the policy that shapes a live
+/// generation: equal for equal meaning, whatever the order of the lists.
+pub(super) fn digest(host: &HostConfig, facts: &HostFacts) -> String {
+    let names = |names: &[HostName]| sorted(names.iter().map(HostName::to_string));
+    let prefixes = |prefixes: Vec<IpNet>| sorted(prefixes.iter().map(IpNet::to_string));
+    let mut hash = Sha256::new();
+    for (label, items) in [
+        ("serves", prefixes(served(host, facts))),
+        ("protect prefixes", prefixes(protected(host, facts))),
+        ("protect names", names(&host.protect_names)),
+        ("protect domains", names(&host.protect_domains)),
+        ("tai offset", vec![facts.tai_offset_s.to_string()]),
+        ("events", vec![host.events_per_window.to_string()]),
+        ("debug", vec![host.debug.to_string()]),
+    ] {
+        // None of the items contains a newline, so no two lists are written alike.
+        hash.update(format!("{label} {}\n", items.len()));
+        for item in items {
+            hash.update(item);
+            hash.update("\n");
+        }
+    }
+    hash.update(ports(host).as_slice());
+    hash.finalize().iter().fold(String::new(), |mut hex, byte| {
+        // Writing to a String cannot fail.
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
+}
+
+fn sorted(items: impl Iterator<Item = String>) -> Vec<String> {
+    let mut items: Vec<String> = items.collect();
+    items.sort_unstable();
+    items.dedup();
+    items
+}
+
+/// An address as a prefix of full length; IPv4-mapped addresses are IPv4.
+fn single(addr: &IpAddr) -> IpNet {
+    IpNet::from(addr.to_canonical())
+}

@@ -1,0 +1,96 @@
+//! Hostnames: which ones a policy blocks on this host.
+
+use std::collections::HashSet;
+
+use filter_common::limits::NAME_CANDIDATES_MAX;
+
+use super::{CompileError, notes::Notes, sets::Entry};
+use crate::policy::model::HostName;
+
+/// The keys of the name table, sorted: what `blocked` lists ([`Entry::Exact`] for
+/// hosts, [`Entry::Subtree`] for domains), without what lies wholly inside a
+/// protected name or domain, and with an exception for each protected one that
+/// lies inside a blocked domain.
+pub(super) fn keys<'a>(
+    mut blocked: Vec<(&'a str, Entry)>,
+    protected_names: &'a [HostName],
+    protected_domains: &'a [HostName],
+    notes: &mut Notes,
+) -> Vec<(&'a str, Entry)> {
+    blocked.sort_unstable();
+    blocked.dedup();
+    let names: HashSet<&str> = protected_names.iter().map(HostName::as_str).collect();
+    let domains: HashSet<&str> = protected_domains.iter().map(HostName::as_str).collect();
+    let is_under_protected = |name| suffixes(name).any(|suffix| domains.contains(suffix));
+    blocked.retain(|(name, entry)| {
+        let (rank, is_taken) = match *entry {
+            Entry::Exact(rank) => (rank, names.contains(name) || is_under_protected(name)),
+            Entry::Subtree(rank) => (rank, is_under_protected(name)),
+            Entry::ProtectExact | Entry::ProtectSubtree => return true,
+        };
+        if is_taken {
+            notes.taken(rank, name);
+        } else {
+            notes.kept(rank);
+        }
+        !is_taken
+    });
+
+    let exact = names.iter().filter(|name| !is_under_protected(name));
+    let subtree = domains
+        .iter()
+        .filter(|domain| parent(domain).is_none_or(|parent| !is_under_protected(parent)));
+    let mut exceptions: Vec<(&str, Entry)> = exact
+        .map(|name| (*name, Entry::ProtectExact))
+        .chain(subtree.map(|domain| (*domain, Entry::ProtectSubtree)))
+        .collect();
+    // A set has no order, and warnings should not change from run to run.
+    exceptions.sort_unstable();
+    exceptions.retain(|(exception, _)| {
+        let mut is_inside = false;
+        for suffix in suffixes(exception) {
+            let from = blocked.partition_point(|(name, _)| *name < suffix);
+            for (_, entry) in blocked[from..]
+                .iter()
+                .take_while(|(name, _)| *name == suffix)
+            {
+                if let Entry::Subtree(rank) = *entry {
+                    notes.spared(rank, exception);
+                    is_inside = true;
+                }
+            }
+        }
+        is_inside
+    });
+    blocked.extend(exceptions);
+    blocked.sort_unstable();
+    blocked
+}
+
+/// Refuses names nested deeper than the candidates that one lookup keeps.
+pub(super) fn check_depth(keys: &[(&str, Entry)]) -> Result<(), CompileError> {
+    let listed: HashSet<&str> = keys.iter().map(|(name, _)| *name).collect();
+    if listed.len() <= NAME_CANDIDATES_MAX {
+        return Ok(());
+    }
+    for (name, _) in keys {
+        let chain = || suffixes(name).filter(|suffix| listed.contains(suffix));
+        if chain().count() > NAME_CANDIDATES_MAX {
+            let chain = chain().map(str::to_owned).collect();
+            return Err(CompileError::NamesTooDeep {
+                name: (*name).to_owned(),
+                chain,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// The name, its parent domain, and so on to the top.
+fn suffixes(name: &str) -> impl Iterator<Item = &str> {
+    std::iter::successors(Some(name), |name| parent(name))
+}
+
+fn parent(name: &str) -> Option<&str> {
+    name.split_once('.').map(|(_, parent)| parent)
+}

@@ -1,0 +1,235 @@
+//! Rule sets: the lists of rules under the keys, each stored once.
+
+use std::collections::HashMap;
+
+use filter_common::{
+    abi::{Line, SetRef},
+    limits::RULES_PER_KEY_MAX,
+    tables::{SET_REFS_PER_LINE, VALUE_MAX},
+};
+
+/// What the order of a rule within a set depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Listed {
+    /// Slot of the rule.
+    pub(super) slot: u16,
+    /// The rule is narrowed to ports or a protocol.
+    pub(super) qualified: bool,
+}
+
+/// One reason for which a key is in a table. The order is the order of a set:
+/// exceptions first, then what hits the name alone, then what hits all under it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Entry {
+    /// No rule hits this name.
+    ProtectExact,
+    /// No rule hits here or under it.
+    ProtectSubtree,
+    /// The rule of this rank lists the name as a host.
+    Exact(u16),
+    /// The rule of this rank lists the key as a domain or prefix.
+    Subtree(u16),
+}
+
+/// A set longer than the kernel searches.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum SetError {
+    /// More than [`RULES_PER_KEY_MAX`] elements.
+    TooLong,
+    /// More elements in all sets together than a value can index.
+    Full,
+}
+
+/// All rule sets of a generation.
+#[derive(Debug)]
+pub(super) struct Sets<'a> {
+    rules: &'a [Listed],
+    refs: Vec<u32>,
+    known: HashMap<Box<[u32]>, u32>,
+}
+
+impl<'a> Sets<'a> {
+    /// No sets, for rules given in the order of their ids.
+    pub(super) fn new(rules: &'a [Listed]) -> Self {
+        Self {
+            rules,
+            refs: Vec::new(),
+            known: HashMap::new(),
+        }
+    }
+
+    /// Index of the set for these entries of one key. Sorts them; an equal set
+    /// gives an equal index.
+    pub(super) fn index(&mut self, entries: &mut Vec<Entry>) -> Result<u32, SetError> {
+        let rules = self.rules;
+        let unqualified = |rank: u16| !rules[usize::from(rank)].qualified;
+        entries.sort_unstable_by_key(|entry| match *entry {
+            Entry::ProtectExact => (0, false, 0),
+            Entry::ProtectSubtree => (1, false, 0),
+            Entry::Exact(rank) => (2, unqualified(rank), rank),
+            Entry::Subtree(rank) => (3, unqualified(rank), rank),
+        });
+        entries.dedup();
+        drop_redundant(entries);
+        if entries.len() > RULES_PER_KEY_MAX {
+            return Err(SetError::TooLong);
+        }
+        let mut refs: Vec<u32> = entries
+            .iter()
+            .map(|entry| match *entry {
+                Entry::ProtectExact => SetRef::PROTECT | SetRef::EXACT,
+                Entry::ProtectSubtree => SetRef::PROTECT | SetRef::SUBTREE,
+                Entry::Exact(rank) => SetRef::EXACT | u32::from(rules[usize::from(rank)].slot),
+                Entry::Subtree(rank) => SetRef::SUBTREE | u32::from(rules[usize::from(rank)].slot),
+            })
+            .collect();
+        if let Some(last) = refs.last_mut() {
+            *last |= SetRef::LAST;
+        }
+        if let Some(index) = self.known.get(refs.as_slice()) {
+            return Ok(*index);
+        }
+        let index = u32::try_from(self.refs.len()).map_err(|_| SetError::Full)?;
+        if index > VALUE_MAX {
+            return Err(SetError::Full);
+        }
+        self.refs.extend_from_slice(&refs);
+        self.known.insert(refs.into_boxed_slice(), index);
+        Ok(index)
+    }
+
+    /// Contents of the rule set map, at least one line.
+    pub(super) fn into_lines(self) -> Vec<Line> {
+        let count = self.refs.len().div_ceil(SET_REFS_PER_LINE as usize).max(1);
+        let mut lines = vec![[0; 8]; count];
+        for (i, set_ref) in self.refs.iter().enumerate() {
+            lines[i / 16][i / 2 % 8] |= u64::from(*set_ref) << (32 * (i % 2));
+        }
+        lines
+    }
+}
+
+/// A rule that lists a name as host and as domain is asked once: its exact entry
+/// goes where that leaves the order of the rules as it is, so that an observing
+/// rule counts a packet once.
+fn drop_redundant(entries: &mut Vec<Entry>) {
+    let is_redundant = |entry: &Entry| match *entry {
+        Entry::Exact(rank) => entries.contains(&Entry::Subtree(rank)),
+        Entry::ProtectExact | Entry::ProtectSubtree | Entry::Subtree(_) => false,
+    };
+    if !entries.iter().any(is_redundant) {
+        return;
+    }
+    let shorter: Vec<Entry> = entries
+        .iter()
+        .filter(|e| !is_redundant(e))
+        .copied()
+        .collect();
+    if first_asked(&shorter) == first_asked(entries) {
+        *entries = shorter;
+    }
+}
+
+/// Ranks in the order in which they are first asked about the name itself.
+fn first_asked(entries: &[Entry]) -> Vec<u16> {
+    let mut ranks = Vec::new();
+    for entry in entries {
+        if let Entry::Exact(rank) | Entry::Subtree(rank) = *entry
+            && !ranks.contains(&rank)
+        {
+            ranks.push(rank);
+        }
+    }
+    ranks
+}
+
+#[cfg(test)]
+mod tests {
+    use filter_common::{abi::SetRef, limits::RULES_PER_KEY_MAX};
+
+    use super::{Entry, Listed, SetError, Sets};
+
+    const PLAIN: Listed = Listed {
+        slot: 7,
+        qualified: false,
+    };
+    const QUALIFIED: Listed = Listed {
+        slot: 9,
+        qualified: true,
+    };
+
+    #[test]
+    fn exceptions_come_first_then_exact_then_qualified_then_by_rank() {
+        let rules = [PLAIN, PLAIN, QUALIFIED];
+        let mut sets = Sets::new(&rules);
+        let mut entries = vec![
+            Entry::Subtree(0),
+            Entry::Subtree(2),
+            Entry::Exact(1),
+            Entry::Exact(0),
+            Entry::Exact(2),
+            Entry::ProtectExact,
+        ];
+        assert_eq!(sets.index(&mut entries), Ok(0));
+        assert_eq!(
+            entries,
+            [
+                Entry::ProtectExact,
+                Entry::Exact(2),
+                Entry::Exact(0),
+                Entry::Exact(1),
+                Entry::Subtree(2),
+                Entry::Subtree(0)
+            ]
+        );
+    }
+
+    #[test]
+    fn equal_lists_share_storage_and_end_with_a_mark() {
+        let rules = [PLAIN, QUALIFIED];
+        let mut sets = Sets::new(&rules);
+        assert_eq!(sets.index(&mut vec![Entry::Subtree(0)]), Ok(0));
+        assert_eq!(
+            sets.index(&mut vec![Entry::Subtree(1), Entry::Subtree(0)]),
+            Ok(1)
+        );
+        assert_eq!(
+            sets.index(&mut vec![Entry::Subtree(0), Entry::Subtree(0)]),
+            Ok(0)
+        );
+        assert_eq!(
+            sets.index(&mut vec![Entry::Subtree(0), Entry::Subtree(1)]),
+            Ok(1)
+        );
+        let lines = sets.into_lines();
+        assert_eq!(lines.len(), 1);
+        assert_eq!(lines[0][0] as u32, SetRef::LAST | SetRef::SUBTREE | 7);
+        assert_eq!((lines[0][0] >> 32) as u32, SetRef::SUBTREE | 9);
+        assert_eq!(lines[0][1], u64::from(SetRef::LAST | SetRef::SUBTREE | 7));
+    }
+
+    #[test]
+    fn a_host_that_is_also_a_domain_of_the_same_rule_is_listed_once() {
+        let rules = [PLAIN, PLAIN];
+        let mut entries = vec![Entry::Exact(0), Entry::Subtree(0)];
+        Sets::new(&rules).index(&mut entries).unwrap();
+        assert_eq!(entries, [Entry::Subtree(0)]);
+        // Without its exact entry rule 1 would come after rule 0.
+        let mut entries = vec![Entry::Exact(1), Entry::Subtree(0), Entry::Subtree(1)];
+        Sets::new(&rules).index(&mut entries).unwrap();
+        assert_eq!(
+            entries,
+            [Entry::Exact(1), Entry::Subtree(0), Entry::Subtree(1)]
+        );
+    }
+
+    #[test]
+    fn a_list_may_have_sixteen_elements_and_no_more() {
+        let rules = [PLAIN; RULES_PER_KEY_MAX + 1];
+        let mut sets = Sets::new(&rules);
+        let mut entries: Vec<Entry> = (0..rules.len() as u16).map(Entry::Subtree).collect();
+        assert_eq!(sets.index(&mut entries), Err(SetError::TooLong));
+        entries.pop();
+        assert_eq!(sets.index(&mut entries), Ok(0));
+    }
+}

@@ -1,0 +1,182 @@
+//! `edgefilter.toml`.
+
+use std::path::{Path, PathBuf};
+
+use proptest::prelude::*;
+
+use super::super::{
+    ConfigError, load_host_config,
+    model::{AttachMode, HostConfig, InspectPorts, InterfaceConfig},
+    parse_host_config,
+};
+
+fn config(text: &str) -> Result<HostConfig, ConfigError> {
+    parse_host_config(
+        text,
+        Path::new("edgefilter.toml"),
+        Path::new("/etc/edgefilter"),
+    )
+}
+
+#[test]
+fn an_empty_file_is_the_default() {
+    assert_eq!(config("").unwrap(), HostConfig::default());
+    let default = HostConfig::default();
+    assert_eq!(default.tls, InspectPorts::List(vec![443]));
+    assert_eq!(default.http, InspectPorts::List(vec![80]));
+    assert_eq!(default.quic, InspectPorts::List(vec![443]));
+    assert_eq!(
+        (default.protect_self, default.events_per_window),
+        (true, 64)
+    );
+}
+
+#[test]
+fn every_key_is_understood() {
+    let text = r#"
+interfaces = ["eth0", { name = "eth1", mode = "generic" }]
+policy = "policy.toml"
+debug = true
+[inspect]
+serves = ["192.0.2.0/24"]
+tls = "any"
+http = ["8080-8082", 80]
+quic = []
+[protect]
+prefixes = ["2001:db8::/32", "10.0.0.0/8"]
+names = ["Status.example."]
+domains = ["bücher.example"]
+self = false
+[events]
+per_window = 0
+"#;
+    let config = config(text).unwrap();
+    let interface = |name: &str, mode| InterfaceConfig {
+        name: name.into(),
+        mode,
+    };
+    assert_eq!(
+        config.interfaces,
+        [
+            interface("eth0", AttachMode::Auto),
+            interface("eth1", AttachMode::Generic)
+        ]
+    );
+    assert_eq!(
+        config.policy,
+        Some(PathBuf::from("/etc/edgefilter/policy.toml"))
+    );
+    assert_eq!(config.serves, Some(vec!["192.0.2.0/24".parse().unwrap()]));
+    assert_eq!(config.tls, InspectPorts::Any);
+    assert_eq!(config.http, InspectPorts::List(vec![80, 8080, 8081, 8082]));
+    assert_eq!(config.quic, InspectPorts::List(Vec::new()));
+    assert_eq!(config.protect_prefixes.len(), 2);
+    assert_eq!(config.protect_names[0].as_str(), "status.example");
+    assert_eq!(config.protect_domains[0].as_str(), "xn--bcher-kva.example");
+    assert!(!config.protect_self && config.debug);
+    assert_eq!(config.events_per_window, 0);
+}
+
+#[test]
+fn interfaces_may_be_written_as_tables() {
+    let config = config("[[interfaces]]\nname = \"eth0\"\nmode = \"native\"\n").unwrap();
+    assert_eq!(config.interfaces[0].mode, AttachMode::Native);
+}
+
+#[test]
+fn mistakes_are_refused_with_a_message() {
+    for (text, message) in [
+        (
+            "interfaces = \"eth0\"",
+            "`interfaces`: expected a list, found a string",
+        ),
+        ("interfaces = [5]", "this is not an interface"),
+        (
+            "interfaces = [\"eth0\", \"eth0\"]",
+            "the interface \"eth0\" is listed twice",
+        ),
+        (
+            "interfaces = [\"../eth0\"]",
+            "\"../eth0\" cannot be the name of an interface",
+        ),
+        (
+            "interfaces = [\"sixteen-letters-\"]",
+            "\"sixteen-letters-\" cannot be the name of an interface",
+        ),
+        (
+            "interfaces = [{ mode = \"auto\" }]",
+            "this interface has no `name`",
+        ),
+        (
+            "interfaces = [{ name = \"a\", mode = \"navite\" }]",
+            "this is not a mode of attaching",
+        ),
+        ("interface = [\"eth0\"]", "unknown key \"interface\""),
+        ("inspect = 5", "expected a table, found an integer"),
+        (
+            "[inspect]\nserves = []",
+            "`serves` is an empty list, so no name would be read",
+        ),
+        (
+            "[inspect]\nserves = [\"192.0.2.1/24\"]",
+            "\"192.0.2.1/24\": bits are set beyond the prefix length",
+        ),
+        (
+            "[inspect]\ntls = \"all\"",
+            "\"all\" is not a port or a range of ports",
+        ),
+        (
+            "[inspect]\ntls = [0]",
+            "0 is not a port or a range of ports",
+        ),
+        (
+            "[protect]\nnames = [\"*.a.example\"]",
+            "\"*.a.example\": stars are not understood in host names",
+        ),
+        (
+            "[protect]\nself = 1",
+            "`self`: invalid type: integer `1`, expected a boolean",
+        ),
+        (
+            "[events]\nper_window = -1",
+            "this is not a possible number of events",
+        ),
+        ("[events]\nper_windows = 1", "unknown key \"per_windows\""),
+    ] {
+        let error = config(text).unwrap_err();
+        let first = &error.report.diagnostics[0];
+        assert_eq!(first.message, message, "{text}");
+        assert!(first.line.is_some() && first.help.is_some(), "{text}");
+    }
+}
+
+#[test]
+fn an_error_is_rendered_in_full() {
+    let error = config("[inspect]\nservs = [\"192.0.2.0/24\"]\n").unwrap_err();
+    let expected = "\
+error: unknown key \"servs\"
+ --> edgefilter.toml:2:1
+  |
+2 | servs = [\"192.0.2.0/24\"]
+  | ^^^^^
+  |
+  = help: did you mean `serves`?";
+    assert_eq!(error.to_string(), expected);
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    let error = load_host_config(Path::new("/nonexistent/edgefilter.toml")).unwrap_err();
+    let expected = "\
+error: cannot read the file: there is no such file
+--> /nonexistent/edgefilter.toml
+ = help: check the path, or create the file";
+    assert_eq!(error.to_string(), expected);
+}
+
+proptest! {
+    #[test]
+    fn any_text_loads_or_is_refused_without_a_panic(text in "(?s).{0,200}") {
+        let _ = config(&text);
+    }
+}
