@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    net::{IpAddr, Ipv6Addr},
+    net::IpAddr,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     thread,
@@ -87,7 +87,6 @@ pub struct PacketLine {
 
 impl PacketLine {
     fn new(event: &Event, meta: &Meta, tai_offset_s: i64) -> Self {
-        let address = |bytes| Ipv6Addr::from(bytes).to_canonical();
         let utc_ns = i128::from(event.tai_ns) - i128::from(tai_offset_s) * 1_000_000_000;
         let name = &event.name[..usize::from(event.name_len).min(event.name.len())];
         let rule = meta
@@ -98,9 +97,9 @@ impl PacketLine {
             time: Timestamp::from_nanosecond(utc_ns).unwrap_or(Timestamp::UNIX_EPOCH),
             generation: event.generation,
             ifindex: event.ifindex,
-            src: address(event.flow.src),
+            src: event.flow.src_addr().to_canonical(),
             src_port: event.flow.src_port,
-            dst: address(event.flow.dst),
+            dst: event.flow.dst_addr().to_canonical(),
             dst_port: event.flow.dst_port,
             ip_protocol: event.flow.protocol,
             protocol: Protocol::from_u8(event.protocol)
@@ -251,9 +250,8 @@ mod tests {
         let mut name = [0; EVENT_NAME_BYTES];
         name[..13].copy_from_slice(b"forum.example");
         let mapped = |last| {
-            let mut address = [0; 16];
-            address[10..].copy_from_slice(&[0xff, 0xff, 192, 0, 2, last]);
-            address
+            let low = [0, 0, 0xff, 0xff, 192, 0, 2, last];
+            [0, u64::from_ne_bytes(low)]
         };
         Event {
             tai_ns: 37_000_000_000,
