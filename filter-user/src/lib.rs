@@ -1,7 +1,10 @@
 //! edgefilter's user space as a library: policy, compiler, data path control,
 //! replay and the commands of the binary.
 
+pub mod cli;
 pub mod compile;
+pub mod controller;
+pub mod datapath;
 pub mod host;
 pub mod policy;
 pub mod replay;

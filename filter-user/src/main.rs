@@ -1,1 +1,7 @@
-fn main() {}
+//! The binary `edgefilter`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    filter_user::cli::main()
+}

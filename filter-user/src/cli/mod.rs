@@ -1,0 +1,101 @@
+//! The commands of the binary: nouns read, verbs change what happens to traffic.
+
+mod args;
+mod env;
+mod events;
+mod nouns;
+mod policy;
+mod status;
+
+use std::{
+    io::{self, IsTerminal as _},
+    process::ExitCode,
+};
+
+use clap::Parser as _;
+
+pub use self::{
+    args::{Cli, Command, DEFAULT_CONFIG, Global},
+    env::Env,
+    nouns::{CountersReport, Explained, ReasonCount, RuleCount},
+    policy::Checked,
+    status::{Detached, Status},
+};
+use crate::{
+    controller::{CommandError, Sources},
+    datapath::Root,
+    replay,
+};
+
+/// The binary: reads the command line, runs the command, reports errors on standard error.
+pub fn main() -> ExitCode {
+    let Cli { global, command } = Cli::parse();
+    log_to_stderr();
+    let mut out = io::stdout().lock();
+    let mut env = Env {
+        out: &mut out,
+        json: global.json,
+        sources: Sources {
+            config: global.config,
+            default_config: DEFAULT_CONFIG.into(),
+            policy: global.policy,
+            interfaces: global.interface,
+            serves: global.serve,
+        },
+        ssh_connection: std::env::var("SSH_CONNECTION").ok(),
+        notify_socket: std::env::var_os("NOTIFY_SOCKET"),
+        open_root: Root::open,
+    };
+    match run(&mut env, command) {
+        Ok(code) => code,
+        // Whoever read us has enough, as in `edgefilter rules | head`.
+        Err(CommandError::Io(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("edgefilter: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+/// Runs one command; the exit code of a command that did its work.
+///
+/// # Errors
+///
+/// With [`CommandError::exit_code`].
+pub fn run(env: &mut Env<'_>, command: Command) -> Result<ExitCode, CommandError> {
+    match command {
+        Command::Run => policy::run(env)?,
+        Command::Check { file } => policy::check(env, file)?,
+        Command::Apply { file } => policy::apply_once(env, file)?,
+        Command::Status => {
+            let in_sync = status::status(env)?;
+            return Ok(if in_sync {
+                ExitCode::SUCCESS
+            } else {
+                EXIT_DIFFERENT.into()
+            });
+        }
+        Command::Rules => nouns::rules(env)?,
+        Command::Explain { what } => nouns::explain(env, &what)?,
+        Command::Counters => nouns::counters(env)?,
+        Command::Events { count, timeout } => events::events(env, count, timeout)?,
+        Command::Detach => status::detach(env)?,
+        Command::Replay(args) => return Ok(replay::main(&args)?),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Exit code of `status` when wanted and enforced differ.
+const EXIT_DIFFERENT: u8 = 8;
+
+fn log_to_stderr() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("EDGEFILTER_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .init();
+}

@@ -1,0 +1,429 @@
+//! `status` and `detach`.
+
+use std::{thread, time::Duration};
+
+use filter_common::reason::Reason;
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::{
+    env::{Env, table},
+    policy::write_warnings,
+};
+use crate::{
+    compile::Meta,
+    controller::{CommandError, RunState},
+    datapath::{Cost, DatapathError, Enforced, EventLosses, Root},
+};
+
+/// Reasons that say "a server could still make sense of this, we could not".
+const UNPARSED: [Reason; 11] = [
+    Reason::Truncated,
+    Reason::VlanDepth,
+    Reason::ExtensionDepth,
+    Reason::FirstFragment,
+    Reason::OtherProtocol,
+    Reason::HelloIncomplete,
+    Reason::HelloMalformed,
+    Reason::HelloTooLong,
+    Reason::OddName,
+    Reason::QuicUnread,
+    Reason::Http2,
+];
+
+const SETTLE: Duration = Duration::from_millis(100);
+
+/// What this version does not see, said in every status.
+const LIMITS: [&str; 2] = [
+    "names in QUIC are not read (counted as quic_unread)",
+    "names are read from hellos within one TCP segment",
+];
+
+/// What `status` prints.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Status {
+    /// Whether what is wanted is what is enforced, on every wanted interface.
+    pub in_sync: bool,
+    /// Why not.
+    pub differences: Vec<String>,
+    /// The interfaces.
+    pub interfaces: Vec<Enforced>,
+    /// Number of the generation in place.
+    pub generation: Option<u64>,
+    /// When it was compiled.
+    pub compiled_at: Option<Timestamp>,
+    /// The policy file it was made from.
+    pub policy: Option<String>,
+    /// Digest of that policy.
+    pub policy_digest: Option<String>,
+    /// Digest of the policy as wanted, if known.
+    pub wanted_digest: Option<String>,
+    /// Number of rules in place.
+    pub rules: usize,
+    /// Findings about the policy in place.
+    pub warnings: Vec<String>,
+    /// The running controller's process id.
+    pub controller: Option<u32>,
+    /// Why the policy as written is not enforced.
+    pub last_error: Option<String>,
+    /// Events that were not emitted.
+    pub events: EventLosses,
+    /// Packets that could not be understood, by reason, those that occurred.
+    pub unparsed: Vec<(&'static str, u64)>,
+    /// What the program in place costs.
+    pub cost: Option<Cost>,
+    /// What this version does not see.
+    pub limits: Vec<&'static str>,
+}
+
+/// Prints the status; `true` if all is as wanted.
+pub(super) fn status(env: &mut Env<'_>) -> Result<bool, CommandError> {
+    let root = env.root()?;
+    let mut status = gather(&root, wanted(env, &root))?;
+    if !status.in_sync {
+        // A change in progress shows as a difference for a moment.
+        thread::sleep(SETTLE);
+        status = gather(&root, wanted(env, &root))?;
+    }
+    let in_sync = status.in_sync;
+    env.print(&status, write_status)?;
+    Ok(in_sync)
+}
+
+/// What is wanted, as far as this process can know it.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Wanted {
+    digest: Option<String>,
+    interfaces: Vec<String>,
+    error: Option<String>,
+}
+
+/// The running controller knows best; without one, the files are read.
+fn wanted(env: &Env<'_>, root: &Root) -> Wanted {
+    let state = RunState::read(root.run_dir());
+    if let (Some(pid), Some(state)) = (root.controller_pid(), state)
+        && pid == state.pid
+    {
+        return Wanted {
+            digest: state.policy_digest,
+            interfaces: state.interfaces,
+            error: state.last_error,
+        };
+    }
+    let host = match env.sources.host() {
+        Ok(host) => host,
+        Err(error) => {
+            return Wanted {
+                error: Some(error.to_string()),
+                ..Wanted::default()
+            };
+        }
+    };
+    let interfaces = host
+        .interfaces
+        .iter()
+        .map(|interface| interface.name.clone())
+        .collect();
+    if host.policy.is_none() {
+        return Wanted {
+            interfaces,
+            ..Wanted::default()
+        };
+    }
+    match env.sources.load() {
+        Ok(desired) => Wanted {
+            digest: Some(desired.policy.digest),
+            interfaces,
+            error: None,
+        },
+        Err(error) => Wanted {
+            digest: None,
+            interfaces,
+            error: Some(error.to_string()),
+        },
+    }
+}
+
+fn gather(root: &Root, wanted: Wanted) -> Result<Status, CommandError> {
+    let interfaces = root.enforced()?;
+    let meta = root.meta()?;
+    let differences = differences(&interfaces, meta.as_ref(), &wanted);
+    let unparsed = match root.reason_counters() {
+        Ok(counters) => UNPARSED
+            .iter()
+            .map(|&reason| (reason.as_str(), counters.of(reason)))
+            .filter(|(_, packets)| *packets > 0)
+            .collect(),
+        Err(DatapathError::NothingEnforced) => Vec::new(),
+        Err(error) => return Err(error.into()),
+    };
+    let events = match root.event_losses() {
+        Ok(losses) => losses,
+        Err(DatapathError::NothingEnforced) => EventLosses::default(),
+        Err(error) => return Err(error.into()),
+    };
+    Ok(Status {
+        in_sync: differences.is_empty(),
+        differences,
+        generation: meta.as_ref().map(|meta| meta.generation),
+        compiled_at: meta.as_ref().map(|meta| meta.compiled_at),
+        policy: meta.as_ref().and_then(|meta| meta.policy_path.clone()),
+        policy_digest: meta.as_ref().map(|meta| meta.policy_digest.clone()),
+        wanted_digest: wanted.digest,
+        rules: meta.as_ref().map_or(0, |meta| meta.rules.len()),
+        cost: meta.as_ref().and_then(|_| root.cost().ok()),
+        warnings: meta.map(|meta| meta.warnings).unwrap_or_default(),
+        interfaces,
+        controller: root.controller_pid(),
+        last_error: wanted.error,
+        events,
+        unparsed,
+        limits: LIMITS.to_vec(),
+    })
+}
+
+/// Everything in which wanted and enforced differ, as sentences.
+fn differences(enforced: &[Enforced], meta: Option<&Meta>, wanted: &Wanted) -> Vec<String> {
+    let mut differences = Vec::new();
+    let Some(meta) = meta.filter(|_| !enforced.is_empty()) else {
+        return vec!["nothing is enforced".to_owned()];
+    };
+    for link in enforced {
+        if link.defunct {
+            differences.push(format!(
+                "{}: its interface vanished, nothing is filtered there",
+                link.interface
+            ));
+        } else if link.mode.is_none() {
+            differences.push(format!("{}: the program is not attached", link.interface));
+        } else if link.generation != Some(meta.generation) {
+            differences.push(format!("{}: runs another generation", link.interface));
+        }
+    }
+    for name in &wanted.interfaces {
+        if !enforced.iter().any(|link| link.interface == *name) {
+            differences.push(format!("{name}: configured, but not enforced"));
+        }
+    }
+    if wanted
+        .digest
+        .as_ref()
+        .is_some_and(|digest| *digest != meta.policy_digest)
+    {
+        differences.push("the policy as written is not the one in place".to_owned());
+    }
+    if let Some(error) = &wanted.error {
+        let first = error.lines().next().unwrap_or_default();
+        differences.push(format!("the policy as written is not enforced: {first}"));
+    }
+    differences
+}
+
+fn write_status(out: &mut dyn std::io::Write, status: &Status) -> std::io::Result<()> {
+    match (status.in_sync, status.generation) {
+        (true, _) => writeln!(out, "enforcing as wanted")?,
+        (false, Some(_)) => writeln!(out, "NOT AS WANTED")?,
+        (false, None) => writeln!(out, "NOT ENFORCING")?,
+    }
+    for difference in &status.differences {
+        writeln!(out, "  {difference}")?;
+    }
+    let optional = |text: Option<&String>| text.cloned().unwrap_or_else(|| "-".to_owned());
+    if let Some(generation) = status.generation {
+        writeln!(
+            out,
+            "generation {generation}, {} rules, compiled {}",
+            status.rules,
+            optional(status.compiled_at.map(|at| at.to_string()).as_ref())
+        )?;
+        writeln!(
+            out,
+            "policy     {} ({:.12})",
+            optional(status.policy.as_ref()),
+            optional(status.policy_digest.as_ref())
+        )?;
+    }
+    match status.controller {
+        Some(pid) => writeln!(out, "controller pid {pid}")?,
+        None => writeln!(out, "controller not running (the filter does not need it)")?,
+    }
+    if let Some(error) = &status.last_error {
+        writeln!(out, "last error {error}")?;
+    }
+    if !status.interfaces.is_empty() {
+        let mut rows = vec![
+            ["INTERFACE", "MODE", "GENERATION", "SINCE", "NOTE"]
+                .map(str::to_owned)
+                .to_vec(),
+        ];
+        rows.extend(status.interfaces.iter().map(|link| {
+            vec![
+                link.interface.clone(),
+                link.mode.map_or("-", |mode| mode.as_str()).to_owned(),
+                link.generation
+                    .map_or_else(|| "-".to_owned(), |generation| generation.to_string()),
+                optional(link.since.map(|since| since.to_string()).as_ref()),
+                match (link.defunct, &link.fallback) {
+                    (true, _) => "DEFUNCT".to_owned(),
+                    (false, Some(reason)) => format!("native refused: {reason}"),
+                    (false, None) => String::new(),
+                },
+            ]
+        }));
+        table(out, &rows)?;
+    }
+    if let Some(cost) = &status.cost {
+        writeln!(
+            out,
+            "program    {} verified instructions, loaded in {} ms; maps {} KiB",
+            cost.verified_instructions
+                .map_or_else(|| "?".to_owned(), |count| count.to_string()),
+            cost.load_us / 1000,
+            cost.map_bytes / 1024
+        )?;
+    }
+    writeln!(
+        out,
+        "events     {} suppressed by the rate limit, {} lost",
+        status.events.suppressed, status.events.lost
+    )?;
+    for (reason, packets) in &status.unparsed {
+        writeln!(out, "unparsed   {reason}: {packets} packets")?;
+    }
+    for limit in &status.limits {
+        writeln!(out, "limit      {limit}")?;
+    }
+    write_warnings(out, &status.warnings)
+}
+
+/// What `detach` did.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Detached {
+    /// Interfaces that are no longer filtered.
+    pub detached: Vec<String>,
+    /// Interfaces that still are.
+    pub remaining: Vec<String>,
+    /// What the operator should know.
+    pub warnings: Vec<String>,
+}
+
+/// Stops enforcing.
+pub(super) fn detach(env: &mut Env<'_>) -> Result<(), CommandError> {
+    let root = env.root()?;
+    let lock = root.lock()?;
+    let mut detached = Vec::new();
+    match env.sources.interfaces.as_slice() {
+        [] => detached = root.detach(&lock, None)?,
+        chosen => {
+            for interface in chosen {
+                detached.extend(root.detach(&lock, Some(&interface.name))?);
+            }
+        }
+    }
+    let remaining = root
+        .enforced()?
+        .into_iter()
+        .map(|link| link.interface)
+        .collect();
+    drop(lock);
+    let warnings = root.controller_pid().map(|pid| {
+        format!("the controller (pid {pid}) is running and attaches again; stop it first to stay detached")
+    });
+    let report = Detached {
+        detached,
+        remaining,
+        warnings: warnings.into_iter().collect(),
+    };
+    env.print(&report, |out, report| {
+        match report.detached.as_slice() {
+            [] => writeln!(out, "nothing was attached")?,
+            names => writeln!(out, "no longer filtering on {}", names.join(", "))?,
+        }
+        write_warnings(out, &report.warnings)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::datapath::Mode;
+
+    fn link(interface: &str) -> Enforced {
+        Enforced {
+            interface: interface.to_owned(),
+            ifindex: 2,
+            mode: Some(Mode::Native),
+            program_id: 1,
+            generation: Some(3),
+            since: None,
+            fallback: None,
+            defunct: false,
+        }
+    }
+
+    fn meta() -> Meta {
+        Meta {
+            generation: 3,
+            policy_digest: "aa".to_owned(),
+            ..Meta::default()
+        }
+    }
+
+    #[test]
+    fn nothing_differs_when_the_wanted_policy_runs_on_the_wanted_interfaces() {
+        let wanted = Wanted {
+            digest: Some("aa".into()),
+            interfaces: vec!["eth0".into()],
+            error: None,
+        };
+        assert_eq!(
+            differences(&[link("eth0")], Some(&meta()), &wanted),
+            [""; 0]
+        );
+    }
+
+    #[test]
+    fn every_way_to_differ_is_told() {
+        let defunct = Enforced {
+            defunct: true,
+            ..link("eth1")
+        };
+        let unattached = Enforced {
+            mode: None,
+            ..link("eth2")
+        };
+        let other = Enforced {
+            generation: None,
+            ..link("eth3")
+        };
+        let wanted = Wanted {
+            digest: Some("bb".into()),
+            interfaces: vec!["eth4".into()],
+            error: Some("bad\nsecond line".into()),
+        };
+        let told = differences(&[defunct, unattached, other], Some(&meta()), &wanted);
+        for (sentence, part) in told.iter().zip([
+            "eth1: its interface vanished",
+            "eth2: the program is not attached",
+            "eth3: runs another generation",
+            "eth4: configured",
+            "the policy as written is not the one",
+            "not enforced: bad",
+        ]) {
+            assert!(sentence.contains(part), "{sentence}");
+        }
+        assert_eq!(told.len(), 6);
+    }
+
+    #[test]
+    fn nothing_enforced_is_a_difference() {
+        assert_eq!(
+            differences(&[], None, &Wanted::default()),
+            ["nothing is enforced"]
+        );
+        assert_eq!(
+            differences(&[], Some(&meta()), &Wanted::default()),
+            ["nothing is enforced"]
+        );
+    }
+}

@@ -1,0 +1,248 @@
+//! From what is wanted to what the kernel enforces.
+
+use std::collections::BTreeSet;
+
+use serde::Serialize;
+
+use super::{CommandError, Desired, probes::probes};
+use crate::{
+    compile::{Compiled, HostFacts, Meta, Role, compile},
+    datapath::{Installed, InstalledOn, Lock, Root, netdev, object_digest},
+    policy::model::InterfaceConfig,
+};
+
+/// What an application changed.
+#[derive(Clone, Debug, Serialize)]
+pub struct Applied {
+    /// Whether everything was in place already.
+    pub unchanged: bool,
+    /// Number of the generation in place.
+    pub generation: u64,
+    /// Interfaces that run it.
+    pub interfaces: Vec<InstalledOn>,
+    /// Number of rules.
+    pub rules: usize,
+    /// Ids of rules that were not there before.
+    pub added: Vec<String>,
+    /// Ids of rules that are no longer there.
+    pub removed: Vec<String>,
+    /// Ids of rules that say something else than before.
+    pub changed: Vec<String>,
+    /// Findings about the policy, the host and the interfaces.
+    pub warnings: Vec<String>,
+    /// Milliseconds that the kernel took to verify the program.
+    pub load_ms: u128,
+    /// Configured interfaces that do not exist right now.
+    pub missing_interfaces: Vec<String>,
+    /// What is stored with the generation.
+    #[serde(skip)]
+    pub meta: Meta,
+}
+
+/// What to do about configured interfaces that do not exist.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missing {
+    /// An error.
+    Refuse,
+    /// Enforce on the others and report them.
+    Report,
+}
+
+/// Compiles for this host, following the slots of the generation in place.
+///
+/// # Errors
+///
+/// The policy exceeds a limit.
+pub fn compile_desired(
+    desired: &Desired,
+    facts: &HostFacts,
+    previous: Option<&Meta>,
+) -> Result<Compiled, CommandError> {
+    let mut compiled = compile(&desired.policy, &desired.host, facts, Role::Live, previous)?;
+    compiled.meta.policy_path = Some(desired.policy_path.display().to_string());
+    compiled
+        .meta
+        .warnings
+        .splice(0..0, desired.policy.warnings.iter().cloned());
+    Ok(compiled)
+}
+
+/// Puts in place what is wanted; nothing is swapped if it is enforced already.
+///
+/// # Errors
+///
+/// Nothing was changed.
+pub fn apply(
+    root: &Root,
+    lock: &Lock,
+    desired: &Desired,
+    facts: &HostFacts,
+    missing: Missing,
+) -> Result<Applied, CommandError> {
+    let previous = root.meta()?;
+    let (interfaces, missing_interfaces) = present(&desired.host.interfaces, missing)?;
+    if interfaces.is_empty() && root.enforced()?.is_empty() {
+        return Err(CommandError::Usage(match missing_interfaces.as_slice() {
+            [] => "no interface is named: give `--interface NAME`, or `interfaces = [\"NAME\"]` in the \
+                   configuration"
+                .to_owned(),
+            names => format!("none of the configured interfaces exists: {}", names.join(", ")),
+        }));
+    }
+    let compiled = compile_desired(desired, facts, previous.as_ref())?;
+    let mut warnings = compiled.meta.warnings.clone();
+    let meta = compiled.meta.clone();
+    let changes = Changes::between(previous.as_ref(), &meta);
+
+    if let Some(previous) = previous
+        && in_place(root, &previous, &meta, &interfaces)?
+    {
+        return Ok(Applied {
+            unchanged: true,
+            generation: previous.generation,
+            interfaces: running(root)?,
+            rules: previous.rules.len(),
+            added: Vec::new(),
+            removed: Vec::new(),
+            changed: Vec::new(),
+            warnings,
+            load_ms: 0,
+            missing_interfaces,
+            meta: previous,
+        });
+    }
+    let probes = probes(&compiled, &desired.policy);
+    let Installed {
+        generation,
+        interfaces,
+        warnings: more,
+        load_time,
+        ..
+    } = root.install(lock, compiled, &interfaces, &probes)?;
+    warnings.extend(more);
+    Ok(Applied {
+        unchanged: false,
+        generation,
+        interfaces,
+        rules: meta.rules.len(),
+        added: changes.added,
+        removed: changes.removed,
+        changed: changes.changed,
+        warnings,
+        load_ms: load_time.as_millis(),
+        missing_interfaces,
+        meta: Meta { generation, ..meta },
+    })
+}
+
+fn present(
+    interfaces: &[InterfaceConfig],
+    missing: Missing,
+) -> Result<(Vec<InterfaceConfig>, Vec<String>), CommandError> {
+    let mut there = Vec::new();
+    let mut gone = Vec::new();
+    for interface in interfaces {
+        match netdev::index(&interface.name) {
+            Ok(_) => there.push(interface.clone()),
+            Err(error) if missing == Missing::Refuse => return Err(error.into()),
+            Err(_) => gone.push(interface.name.clone()),
+        }
+    }
+    Ok((there, gone))
+}
+
+/// Whether the same policy, host and program run on every wanted interface.
+fn in_place(
+    root: &Root,
+    previous: &Meta,
+    wanted: &Meta,
+    interfaces: &[InterfaceConfig],
+) -> Result<bool, CommandError> {
+    let same = previous.policy_digest == wanted.policy_digest
+        && previous.host_digest == wanted.host_digest
+        && previous.policy_path == wanted.policy_path
+        && root
+            .generation()
+            .is_ok_and(|live| live.object_digest == object_digest());
+    if !same {
+        return Ok(false);
+    }
+    let enforced = root.enforced()?;
+    Ok(interfaces.iter().all(|interface| {
+        enforced.iter().any(|link| {
+            link.interface == interface.name
+                && !link.defunct
+                && link.mode.is_some()
+                && link.generation == Some(previous.generation)
+        })
+    }))
+}
+
+fn running(root: &Root) -> Result<Vec<InstalledOn>, CommandError> {
+    let links = root.enforced()?.into_iter();
+    Ok(links
+        .filter_map(|link| {
+            Some(InstalledOn {
+                mode: link.mode?,
+                name: link.interface,
+                attached_now: false,
+            })
+        })
+        .collect())
+}
+
+struct Changes {
+    added: Vec<String>,
+    removed: Vec<String>,
+    changed: Vec<String>,
+}
+
+impl Changes {
+    fn between(before: Option<&Meta>, after: &Meta) -> Self {
+        let ids = |meta: &Meta| meta.rules.iter().map(|rule| rule.id.clone()).collect();
+        let old: BTreeSet<String> = before.map(ids).unwrap_or_default();
+        let new: BTreeSet<String> = ids(after);
+        let changed = after.rules.iter().filter(|rule| {
+            before.is_some_and(|before| {
+                before
+                    .rules
+                    .iter()
+                    .any(|earlier| earlier.id == rule.id && earlier != *rule)
+            })
+        });
+        Self {
+            added: new.difference(&old).cloned().collect(),
+            removed: old.difference(&new).cloned().collect(),
+            changed: changed.map(|rule| rule.id.clone()).collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compile::MetaRule;
+
+    fn meta(rules: &[(&str, &str)]) -> Meta {
+        let rules = rules.iter().map(|(id, action)| MetaRule {
+            id: (*id).to_owned(),
+            action: (*action).to_owned(),
+            ..MetaRule::default()
+        });
+        Meta {
+            rules: rules.collect(),
+            ..Meta::default()
+        }
+    }
+
+    #[test]
+    fn changes_name_what_was_added_removed_and_reworded() {
+        let before = meta(&[("a", "drop"), ("b", "drop"), ("c", "drop")]);
+        let after = meta(&[("b", "observe"), ("c", "drop"), ("d", "drop")]);
+        let changes = Changes::between(Some(&before), &after);
+        assert_eq!(changes.added, ["d"]);
+        assert_eq!(changes.removed, ["a"]);
+        assert_eq!(changes.changed, ["b"]);
+        assert_eq!(Changes::between(None, &after).added, ["b", "c", "d"]);
+    }
+}

@@ -1,0 +1,21 @@
+//! The controller: applies the policy, follows its files, and keeps what is enforced
+//! equal to what is wanted. It is not needed for enforcing.
+
+mod apply;
+mod desired;
+mod error;
+pub mod events;
+mod facts;
+pub mod lookup;
+mod notify;
+mod probes;
+mod run;
+mod run_state;
+mod watch;
+
+pub use apply::{Applied, Missing, apply, compile_desired};
+pub use desired::{Desired, Sources};
+pub use error::CommandError;
+pub use facts::gather as gather_facts;
+pub use run::{Surroundings, run};
+pub use run_state::RunState;

@@ -1,0 +1,280 @@
+//! `edgefilter run`.
+
+use std::{
+    ffi::OsString,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use jiff::Timestamp;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    time::{MissedTickBehavior, interval, sleep},
+};
+
+use super::{
+    Applied, CommandError, Desired, Missing, RunState, Sources, apply, events, facts,
+    notify::notify, watch::Watcher,
+};
+use crate::{
+    compile::HostFacts,
+    datapath::{ControllerLock, Root, netdev},
+};
+
+/// An editor writes a file in several steps.
+const DEBOUNCE: Duration = Duration::from_millis(50);
+/// How often addresses, the clock's offset and the interfaces are looked at.
+const TICK: Duration = Duration::from_secs(1);
+/// How often an interface that refuses the program is tried again.
+const RETRY_EVERY: Duration = Duration::from_secs(10);
+
+/// What a controller needs from outside.
+pub struct Surroundings<'a> {
+    /// Where the wishes are written.
+    pub sources: Sources,
+    /// `SSH_CONNECTION`: its client is protected.
+    pub ssh_connection: Option<String>,
+    /// `NOTIFY_SOCKET` of the service manager.
+    pub notify_socket: Option<OsString>,
+    /// Receives the one line that says that enforcing has begun.
+    pub ready: &'a mut dyn FnMut(&Applied),
+}
+
+/// Applies the policy and follows it until SIGTERM or SIGINT. Enforcing goes on afterwards.
+///
+/// # Errors
+///
+/// Enforcing could not begin. Later errors are logged, and what was enforced stays.
+pub fn run(root: Root, surroundings: Surroundings<'_>) -> Result<(), CommandError> {
+    let lock = root.controller_lock()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()?;
+    let result = runtime.block_on(follow(root, lock, surroundings));
+    runtime.shutdown_background();
+    result
+}
+
+async fn follow(
+    root: Root,
+    _lock: ControllerLock,
+    surroundings: Surroundings<'_>,
+) -> Result<(), CommandError> {
+    let Surroundings {
+        sources,
+        ssh_connection,
+        notify_socket,
+        ready,
+    } = surroundings;
+    // Signals first: from here on a SIGTERM is a clean stop.
+    let mut hangup = signal(SignalKind::hangup())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut controller = Controller {
+        facts: facts::gather(ssh_connection.as_deref()),
+        ssh_connection,
+        sources,
+        watcher: Watcher::new()?,
+        desired: None,
+        last_error: None,
+        generation: root.meta().ok().flatten().map(|meta| meta.generation),
+        problem: None,
+        retry_at: Instant::now(),
+        root,
+    };
+
+    let listener = events::listen(&events::socket_path(&controller.root))?;
+    match controller.reload(Missing::Refuse) {
+        Ok(applied) => ready(&applied),
+        // What is in place goes on; the operator mends the file while it does.
+        Err(error) if controller.generation.is_some() && error.exit_code() == 3 => {
+            controller.keep_last_good(&error);
+        }
+        Err(error) => return Err(error),
+    }
+    let lines = events::publish(controller.root.clone())?;
+    tokio::spawn(async move {
+        if let Err(error) = events::serve(listener, lines).await {
+            tracing::error!(%error, "events are no longer served");
+        }
+    });
+    notify(notify_socket.as_deref(), "READY=1\nSTATUS=enforcing");
+
+    let mut tick = interval(TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let cause = tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hangup.recv() => Some("SIGHUP"),
+            () = controller.watcher.changed() => {
+                sleep(DEBOUNCE).await;
+                controller.watcher.drain();
+                Some("the policy was written")
+            }
+            _ = tick.tick() => controller.drift(),
+        };
+        let Some(cause) = cause else { continue };
+        tracing::info!(cause, "applying");
+        match controller.reload(Missing::Report) {
+            Ok(applied) if applied.unchanged => {
+                tracing::info!(generation = applied.generation, "nothing changed")
+            }
+            Ok(applied) => tracing::info!(
+                generation = applied.generation,
+                rules = applied.rules,
+                added = ?applied.added,
+                removed = ?applied.removed,
+                changed = ?applied.changed,
+                "enforcing"
+            ),
+            Err(error) => controller.keep_last_good(&error),
+        }
+    }
+    notify(notify_socket.as_deref(), "STOPPING=1");
+    tracing::info!("stopping; the filter stays in place (`edgefilter detach` removes it)");
+    Ok(())
+}
+
+struct Controller {
+    root: Root,
+    sources: Sources,
+    ssh_connection: Option<String>,
+    facts: HostFacts,
+    watcher: Watcher,
+    desired: Option<Desired>,
+    generation: Option<u64>,
+    last_error: Option<String>,
+    /// The drift that was reported last, so that it is reported once.
+    problem: Option<String>,
+    /// When an interface that could not be attached is tried again.
+    retry_at: Instant,
+}
+
+impl Controller {
+    /// Reads everything anew and puts it in place.
+    fn reload(&mut self, missing: Missing) -> Result<Applied, CommandError> {
+        self.watcher.follow(self.files());
+        let desired = self.sources.load().inspect_err(|error| {
+            if let CommandError::Policy(refused) = error {
+                self.watcher.follow(refused.files.iter().cloned());
+            }
+        })?;
+        self.watcher.follow(desired.policy.files.iter().cloned());
+        let desired = self.desired.insert(desired);
+        let applied = self
+            .root
+            .lock()
+            .map_err(CommandError::from)
+            .and_then(|lock| apply(&self.root, &lock, desired, &self.facts, missing))?;
+        for warning in applied.warnings.iter().filter(|_| !applied.unchanged) {
+            tracing::warn!("{warning}");
+        }
+        self.generation = Some(applied.generation);
+        self.last_error = match applied.missing_interfaces.as_slice() {
+            [] => None,
+            gone => Some(format!("no such interface: {}", gone.join(", "))),
+        };
+        self.write_state();
+        Ok(applied)
+    }
+
+    fn keep_last_good(&mut self, error: &CommandError) {
+        tracing::error!("the last good policy stays enforced; the new one is not: {error}");
+        self.last_error = Some(error.to_string());
+        self.write_state();
+    }
+
+    /// Files that are followed whatever they contain.
+    fn files(&self) -> Vec<PathBuf> {
+        let config = self.sources.config_path().map(PathBuf::from);
+        let policy = self.sources.host().ok().and_then(|host| host.policy);
+        config.into_iter().chain(policy).collect()
+    }
+
+    /// Why what is enforced may no longer be what is wanted, if so.
+    fn drift(&mut self) -> Option<&'static str> {
+        let facts = facts::gather(self.ssh_connection.as_deref());
+        if facts.own_addresses != self.facts.own_addresses
+            || facts.lifelines != self.facts.lifelines
+        {
+            self.facts = facts;
+            return Some("addresses of this host, its gateways or resolvers changed");
+        }
+        if facts.tai_offset_s != self.facts.tai_offset_s {
+            self.facts = facts;
+            return Some("the kernel's TAI offset changed");
+        }
+        let desired = self.desired.as_ref()?;
+        let enforced = match self.root.enforced() {
+            Ok(enforced) => enforced,
+            Err(error) => {
+                self.report(error.to_string());
+                return None;
+            }
+        };
+        let wanting: Vec<String> = desired
+            .host
+            .interfaces
+            .iter()
+            .filter(|interface| {
+                !enforced.iter().any(|link| {
+                    link.interface == interface.name && !link.defunct && link.mode.is_some()
+                })
+            })
+            .map(|interface| interface.name.clone())
+            .collect();
+        if wanting.is_empty() {
+            self.problem = None;
+            return None;
+        }
+        let returned = wanting.iter().any(|name| netdev::index(name).is_ok());
+        if returned && self.retry_at <= Instant::now() {
+            self.retry_at = Instant::now() + RETRY_EVERY;
+            return Some("an interface is not enforced");
+        }
+        if returned {
+            return None;
+        }
+        self.report(format!("no such interface: {}", wanting.join(", ")));
+        None
+    }
+
+    /// Says a lasting problem once, and shows it in `status`.
+    fn report(&mut self, problem: String) {
+        if self.problem.as_ref() == Some(&problem) {
+            return;
+        }
+        tracing::error!("{problem}");
+        self.last_error = Some(problem.clone());
+        self.problem = Some(problem);
+        self.write_state();
+    }
+
+    fn write_state(&self) {
+        let state = RunState {
+            pid: std::process::id(),
+            at: Timestamp::now(),
+            policy_path: self
+                .desired
+                .as_ref()
+                .map(|desired| desired.policy_path.display().to_string()),
+            policy_digest: self
+                .desired
+                .as_ref()
+                .map(|desired| desired.policy.digest.clone()),
+            generation: self.generation,
+            interfaces: self
+                .desired
+                .iter()
+                .flat_map(|desired| &desired.host.interfaces)
+                .map(|interface| interface.name.clone())
+                .collect(),
+            last_error: self.last_error.clone(),
+        };
+        if let Err(error) = state.write(self.root.run_dir()) {
+            tracing::error!(%error, "the state for `edgefilter status` is not written");
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! What a running controller tells `edgefilter status`.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+const FILE: &str = "controller.json";
+
+/// The document, rewritten after every attempt to apply.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunState {
+    /// Process id of the controller.
+    pub pid: u32,
+    /// When it was written.
+    pub at: Timestamp,
+    /// The policy file it follows.
+    pub policy_path: Option<String>,
+    /// Digest of the policy as last read without error.
+    pub policy_digest: Option<String>,
+    /// The generation it put in place or took over last.
+    pub generation: Option<u64>,
+    /// Interfaces that are to be enforced.
+    pub interfaces: Vec<String>,
+    /// Why the policy as written is not enforced; `None` when it is.
+    pub last_error: Option<String>,
+}
+
+impl RunState {
+    /// Writes it whole or not at all.
+    ///
+    /// # Errors
+    ///
+    /// Of the file system.
+    pub fn write(&self, directory: &Path) -> io::Result<()> {
+        let temporary = directory.join("controller.json.new");
+        fs::write(&temporary, serde_json::to_vec_pretty(self)?)?;
+        fs::rename(temporary, path(directory))
+    }
+
+    /// Reads what the last controller wrote; `None` if there was none.
+    pub fn read(directory: &Path) -> Option<Self> {
+        serde_json::from_slice(&fs::read(path(directory)).ok()?).ok()
+    }
+}
+
+fn path(directory: &Path) -> PathBuf {
+    directory.join(FILE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_state_survives_the_file() {
+        let directory = tempfile::tempdir().unwrap();
+        assert_eq!(RunState::read(directory.path()), None);
+        let state = RunState {
+            pid: 7,
+            at: Timestamp::UNIX_EPOCH,
+            policy_path: Some("/etc/edgefilter/policy.toml".into()),
+            policy_digest: None,
+            generation: Some(3),
+            interfaces: vec!["eth0".into()],
+            last_error: Some("bad".into()),
+        };
+        state.write(directory.path()).unwrap();
+        assert_eq!(RunState::read(directory.path()), Some(state));
+    }
+}

@@ -1,0 +1,173 @@
+//! Reading counters: per processor in the kernel, summed here.
+
+use std::{
+    fs,
+    os::fd::{AsFd, AsRawFd as _},
+    path::Path,
+};
+
+use aya::{
+    maps::{Map, MapData, MapError, PerCpuArray},
+    programs::ProgramInfo,
+};
+use filter_common::{abi::RuleCounters, reason::Reason};
+
+use super::{DatapathError, Root, install::PROGRAM, pod::Raw, root::entries, stored::Stored, sys};
+
+/// Packets by reason, indexed by [`Reason`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReasonCounters(pub [u64; 64]);
+
+impl ReasonCounters {
+    /// Packets with this reason.
+    pub fn of(&self, reason: Reason) -> u64 {
+        self.0[reason as usize]
+    }
+}
+
+/// What became of sampled events since the maps were made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct EventLosses {
+    /// Not emitted because of the rate limit.
+    pub suppressed: u64,
+    /// Not emitted because the ring was full.
+    pub lost: u64,
+}
+
+/// What the program in place costs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Cost {
+    /// Bytes of memory of the generation's maps and the shared ones.
+    pub map_bytes: u64,
+    /// Instructions that the verifier went through.
+    pub verified_instructions: Option<u32>,
+    /// Microseconds that verification and translation took.
+    pub load_us: u64,
+}
+
+impl Root {
+    /// Packets by reason since the maps were made.
+    ///
+    /// # Errors
+    ///
+    /// [`DatapathError::NothingEnforced`] if there are no maps.
+    pub fn reason_counters(&self) -> Result<ReasonCounters, DatapathError> {
+        sum_reasons(&self.shared_array("REASONS")?)
+    }
+
+    /// Counters of these rule slots, in their order.
+    ///
+    /// # Errors
+    ///
+    /// [`DatapathError::NothingEnforced`] if there are no maps.
+    pub fn rule_counters(
+        &self,
+        slots: impl IntoIterator<Item = u16>,
+    ) -> Result<Vec<RuleCounters>, DatapathError> {
+        let map = self.shared_array::<Raw<RuleCounters>>("RULE_COUNTERS")?;
+        slots.into_iter().map(|slot| sum_rule(&map, slot)).collect()
+    }
+
+    /// Events that were not emitted.
+    ///
+    /// # Errors
+    ///
+    /// [`DatapathError::NothingEnforced`] if there are no maps.
+    pub fn event_losses(&self) -> Result<EventLosses, DatapathError> {
+        const NAME: &str = "EVENT_STATE";
+        let map = self.shared_array::<[u64; 4]>(NAME)?;
+        let values = map.get(&0, 0).map_err(map_error(NAME))?;
+        Ok(values
+            .iter()
+            .fold(EventLosses::default(), |sum, state| EventLosses {
+                suppressed: sum.suppressed + state[2],
+                lost: sum.lost + state[3],
+            }))
+    }
+
+    /// What the generation in place costs.
+    ///
+    /// # Errors
+    ///
+    /// [`DatapathError::NothingEnforced`] if there is none.
+    pub fn cost(&self) -> Result<Cost, DatapathError> {
+        let memory = |directory: &Path| -> Result<u64, DatapathError> {
+            let names = entries(directory)?;
+            let maps = names.iter().filter(|name| *name != PROGRAM);
+            let fds = maps.filter_map(|name| sys::object_get(&directory.join(name)).ok());
+            Ok(fds.filter_map(memory_locked).sum())
+        };
+        let shared = memory(&self.shared_dir())?;
+        let cost = self.read_current(|directory| {
+            let info = ProgramInfo::from_pin(directory.join(PROGRAM)).map_err(|source| {
+                DatapathError::Program {
+                    action: "ask the kernel about the program",
+                    source,
+                }
+            })?;
+            Ok(Cost {
+                map_bytes: memory(directory)? + shared,
+                verified_instructions: info.verified_instruction_count(),
+                load_us: Stored::read(directory)?.load_us,
+            })
+        })?;
+        cost.ok_or(DatapathError::NothingEnforced)
+    }
+
+    fn shared_array<V: aya::Pod>(
+        &self,
+        name: &'static str,
+    ) -> Result<PerCpuArray<MapData, V>, DatapathError> {
+        let path = self.shared_dir().join(name);
+        if !path.exists() {
+            return Err(DatapathError::NothingEnforced);
+        }
+        self.check_abi()?;
+        let data = MapData::from_pin(path).map_err(map_error(name))?;
+        Map::from_map_data(data)
+            .and_then(TryInto::try_into)
+            .map_err(map_error(name))
+    }
+}
+
+/// Bytes of a map or program as the kernel accounts them.
+pub(super) fn memory_locked(fd: impl AsFd) -> Option<u64> {
+    let path = format!("/proc/thread-self/fdinfo/{}", fd.as_fd().as_raw_fd());
+    let text = fs::read_to_string(path).ok()?;
+    text.lines()
+        .find_map(|line| line.strip_prefix("memlock:")?.trim().parse().ok())
+}
+
+pub(super) fn sum_reasons(
+    map: &PerCpuArray<MapData, [u64; 64]>,
+) -> Result<ReasonCounters, DatapathError> {
+    let mut sums = [0; 64];
+    for values in map.get(&0, 0).map_err(map_error("REASONS"))?.iter() {
+        for (sum, value) in sums.iter_mut().zip(values) {
+            *sum += value;
+        }
+    }
+    Ok(ReasonCounters(sums))
+}
+
+pub(super) fn sum_rule(
+    map: &PerCpuArray<MapData, Raw<RuleCounters>>,
+    slot: u16,
+) -> Result<RuleCounters, DatapathError> {
+    let values = map
+        .get(&u32::from(slot), 0)
+        .map_err(map_error("RULE_COUNTERS"))?;
+    Ok(values
+        .iter()
+        .fold(RuleCounters::default(), |sum, Raw(one)| RuleCounters {
+            packets: sum.packets + one.packets,
+            bytes: sum.bytes + one.bytes,
+        }))
+}
+
+fn map_error(map: &'static str) -> impl Fn(MapError) -> DatapathError {
+    move |source| DatapathError::Map {
+        map: map.to_owned(),
+        source,
+    }
+}

@@ -1,0 +1,48 @@
+//! The only place that makes BPF system calls: generations, links, counters, events.
+//!
+//! # Pins
+//!
+//! ```text
+//! /sys/fs/bpf/edgefilter/netns-<inode>/
+//!     shared/   ABI, and the maps that outlive a generation (counters, events, flows)
+//!     gen-<N>/  the tables, RULES, PORT_CLASS, REDIRECT, META and the program of one generation
+//!     new-<N>/  the same, under construction
+//!     links/    one link per interface ("." in a name is written %2e)
+//! /run/edgefilter/netns-<inode>/
+//!     lock, controller.lock, links/<interface> (when and how it was attached)
+//! ```
+//!
+//! # Guarantees
+//!
+//! - A generation is complete and checked before any link points at it, and each link changes with one
+//!   system call.
+//! - A change that fails puts back what it changed; a process that dies in the middle leaves every
+//!   interface with one complete generation, and the next change sweeps up.
+//! - Nothing but [`Root::detach`] stops enforcing.
+
+mod attach;
+mod check;
+mod counters;
+mod error;
+mod install;
+mod mapped;
+pub mod netdev;
+mod object;
+mod pin_name;
+mod pod;
+mod private;
+mod ring;
+mod root;
+mod state;
+mod stored;
+mod sys;
+
+pub use check::Probe;
+pub use counters::{Cost, EventLosses, ReasonCounters};
+pub use error::{DatapathError, InstallError, Mode};
+pub use install::{Installed, InstalledOn};
+pub use object::digest as object_digest;
+pub use private::{FRAME_BYTES_MIN, Private};
+pub use ring::EventRing;
+pub use root::{ControllerLock, Lock, Root};
+pub use state::{Enforced, Generation};

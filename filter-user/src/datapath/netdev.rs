@@ -1,0 +1,147 @@
+//! Network interfaces: names, indices, and the XDP program that sits on one.
+
+use std::{
+    io,
+    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+};
+
+use super::{DatapathError, Mode};
+
+/// What the kernel reports of an interface's XDP programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct XdpState {
+    /// How the program is attached.
+    pub mode: Mode,
+    /// Id of the program; 0 when several modes are active at once.
+    pub program_id: u32,
+}
+
+/// Index of an interface of this thread's network namespace.
+pub fn index(name: &str) -> Result<u32, DatapathError> {
+    nix::net::if_::if_nametoindex(name).map_err(|_| DatapathError::NoInterface {
+        name: name.to_owned(),
+    })
+}
+
+/// Name of an interface of this thread's network namespace.
+pub(super) fn name(ifindex: u32) -> Option<String> {
+    let mut buffer = [0u8; libc::IF_NAMESIZE];
+    // SAFETY: the buffer has the size that the call demands.
+    let found = unsafe { libc::if_indextoname(ifindex, buffer.as_mut_ptr().cast()) };
+    if found.is_null() {
+        return None;
+    }
+    let end = buffer.iter().position(|&byte| byte == 0)?;
+    String::from_utf8(buffer[..end].to_vec()).ok()
+}
+
+/// The XDP program on an interface, whoever attached it.
+pub fn xdp_state(ifindex: u32) -> Result<Option<XdpState>, DatapathError> {
+    query_link(ifindex)
+        .map(|reply| parse_xdp(&reply))
+        .map_err(|source| DatapathError::Kernel {
+            action: format!("ask the kernel about interface {ifindex}"),
+            source,
+        })
+}
+
+const NETLINK_HEADER: usize = 16;
+const LINK_HEADER: usize = 16;
+/// A link's answer is some 1.5 KiB, more with virtual functions.
+const REPLY_BYTES_MAX: usize = 64 * 1024;
+const ATTRIBUTE_TYPE_MASK: u16 = 0x3fff;
+/// `IFLA_XDP_*` of linux/if_link.h.
+const XDP_ATTACHED: u16 = 2;
+const XDP_PROGRAM_ID: u16 = 4;
+
+/// `RTM_GETLINK` for one interface; the message with both headers.
+fn query_link(ifindex: u32) -> io::Result<Vec<u8>> {
+    // SAFETY: plain system call, no pointers.
+    let fd = unsafe {
+        libc::socket(
+            libc::AF_NETLINK,
+            libc::SOCK_RAW | libc::SOCK_CLOEXEC,
+            libc::NETLINK_ROUTE,
+        )
+    };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a new descriptor that nobody else owns.
+    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+
+    let mut request = [0u8; NETLINK_HEADER + LINK_HEADER];
+    let length = request.len() as u32;
+    request[0..4].copy_from_slice(&length.to_ne_bytes());
+    request[4..6].copy_from_slice(&libc::RTM_GETLINK.to_ne_bytes());
+    request[6..8].copy_from_slice(&(libc::NLM_F_REQUEST as u16).to_ne_bytes());
+    request[NETLINK_HEADER + 4..NETLINK_HEADER + 8].copy_from_slice(&ifindex.to_ne_bytes());
+    // SAFETY: the buffer is valid for its length.
+    let sent = unsafe {
+        libc::send(
+            socket.as_raw_fd(),
+            request.as_ptr().cast(),
+            request.len(),
+            0,
+        )
+    };
+    if sent < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let mut reply = vec![0u8; REPLY_BYTES_MAX];
+    // SAFETY: the buffer is valid for its length.
+    let received = unsafe {
+        libc::recv(
+            socket.as_raw_fd(),
+            reply.as_mut_ptr().cast(),
+            reply.len(),
+            0,
+        )
+    };
+    if received < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    reply.truncate(received as usize);
+    let kind = reply
+        .get(4..6)
+        .map(|kind| u16::from_ne_bytes([kind[0], kind[1]]));
+    if kind == Some(libc::NLMSG_ERROR as u16) {
+        let errno = u32_at(&reply, NETLINK_HEADER).map_or(0, |errno| errno as i32);
+        return Err(io::Error::from_raw_os_error(-errno));
+    }
+    Ok(reply)
+}
+
+fn parse_xdp(reply: &[u8]) -> Option<XdpState> {
+    let attributes = reply.get(NETLINK_HEADER + LINK_HEADER..)?;
+    let xdp = attribute(attributes, libc::IFLA_XDP)?;
+    let mode = match attribute(xdp, XDP_ATTACHED)?.first()? {
+        0 => return None,
+        2 => Mode::Generic,
+        3 => Mode::Offloaded,
+        // 4: several modes at once, of which the driver's comes first.
+        _ => Mode::Native,
+    };
+    let program_id = attribute(xdp, XDP_PROGRAM_ID)
+        .and_then(|id| u32_at(id, 0))
+        .unwrap_or(0);
+    Some(XdpState { mode, program_id })
+}
+
+/// Payload of the first attribute of a type in a sequence of netlink attributes.
+fn attribute(mut bytes: &[u8], wanted: u16) -> Option<&[u8]> {
+    loop {
+        let header = bytes.get(..4)?;
+        let length = usize::from(u16::from_ne_bytes([header[0], header[1]]));
+        let kind = u16::from_ne_bytes([header[2], header[3]]) & ATTRIBUTE_TYPE_MASK;
+        if kind == wanted {
+            return bytes.get(4..length);
+        }
+        bytes = bytes.get(length.max(4).next_multiple_of(4)..)?;
+    }
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    let bytes = bytes.get(at..at + 4)?;
+    Some(u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
+}

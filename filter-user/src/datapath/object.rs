@@ -1,0 +1,278 @@
+//! The embedded kernel program, and loading it with a generation's tables.
+
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{DevMap, Map, MapData},
+    programs::{ProgramError, Xdp},
+};
+use filter_common::{
+    abi::Table,
+    limits::{REDIRECT_TARGETS_MAX, RULES_MAX},
+};
+use sha2::{Digest as _, Sha256};
+
+use super::{
+    DatapathError,
+    mapped::{self, Mapped},
+    netdev,
+    pod::Raw,
+};
+use crate::compile::Compiled;
+
+/// The object file of the kernel program.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("EDGEFILTER_OBJECT"));
+
+/// Name of the program in the object.
+const PROGRAM: &str = "edgefilter";
+
+/// Maps that outlive a generation: pinned once, used by every program after.
+pub(super) const SHARED: [&str; 6] = [
+    "RULE_COUNTERS",
+    "REASONS",
+    "EVENTS",
+    "EVENT_STATE",
+    "FLOWS",
+    "HELLOS",
+];
+
+/// Names of the maps of one generation beside its tables.
+pub(super) const RULES: &str = "RULES";
+pub(super) const PORT_CLASS: &str = "PORT_CLASS";
+pub(super) const REDIRECT: &str = "REDIRECT";
+
+/// Working areas of the program, one per processor.
+const WORK: &str = "WORK";
+
+/// Names a file that receives the whole log of the verifier when it refuses the program.
+const VERIFIER_LOG_ENV: &str = "EDGEFILTER_VERIFIER_LOG";
+const VERIFIER_LINES_SHOWN: usize = 12;
+
+/// Where a map of the program comes from, other than being made anew.
+#[derive(Default)]
+pub(super) struct Pins {
+    /// Name of the map and path of the pin; made and pinned there if there is none yet.
+    pub(super) by_name: Vec<(&'static str, PathBuf)>,
+}
+
+impl Pins {
+    /// The shared maps in their directory.
+    pub(super) fn shared(directory: &Path) -> Self {
+        Self {
+            by_name: SHARED
+                .iter()
+                .map(|&name| (name, directory.join(name)))
+                .collect(),
+        }
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.by_name.iter().any(|(pinned, _)| *pinned == name)
+    }
+}
+
+/// A program with its maps in the kernel and filled, not attached.
+pub(super) struct Loaded {
+    pub(super) ebpf: Ebpf,
+    /// How long the kernel took to verify and translate the program.
+    pub(super) load_time: Duration,
+}
+
+impl Loaded {
+    /// Has the kernel verify and translate the program: nearly all the time of a change.
+    pub(super) fn verify(&mut self) -> Result<(), DatapathError> {
+        let begin = Instant::now();
+        self.program()?.load().map_err(load_error)?;
+        self.load_time = begin.elapsed();
+        Ok(())
+    }
+
+    /// The program.
+    pub(super) fn program(&mut self) -> Result<&mut Xdp, DatapathError> {
+        program(&mut self.ebpf)
+    }
+
+    /// A map of the program.
+    pub(super) fn map(&self, name: &str) -> Result<&Map, DatapathError> {
+        self.ebpf.map(name).ok_or_else(|| missing(name))
+    }
+
+    /// A map of the program, to keep.
+    pub(super) fn take_map(&mut self, name: &str) -> Result<Map, DatapathError> {
+        self.ebpf.take_map(name).ok_or_else(|| missing(name))
+    }
+}
+
+/// SHA-256 of the embedded object, in hexadecimal: tells programs of different builds apart.
+pub fn digest() -> String {
+    hex(&Sha256::digest(OBJECT))
+}
+
+pub(super) fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes
+        .iter()
+        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+            // Writing to a `String` cannot fail.
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
+}
+
+/// Makes the maps and fills them; the program is not verified yet. Tables named in `pins` are taken
+/// from there as they are and not written.
+pub(super) fn prepare(compiled: &Compiled, pins: &Pins) -> Result<Loaded, DatapathError> {
+    check_fit(compiled)?;
+    let config = Raw(compiled.config);
+    let mut loader = EbpfLoader::new();
+    loader.override_global("CONFIG", &config, true);
+    for (table, lines) in Table::ALL.iter().zip(&compiled.tables) {
+        loader.map_max_entries(table.name(), lines.len() as u32);
+    }
+    loader.map_max_entries(RULES, compiled.rules.len() as u32);
+    loader.map_max_entries(WORK, processors()? as u32);
+    for (name, path) in &pins.by_name {
+        loader.map_pin_path(name, path.as_path());
+    }
+    let mut ebpf = loader
+        .load(OBJECT)
+        .map_err(|source| DatapathError::Object {
+            source: Box::new(source),
+        })?;
+
+    for (table, lines) in Table::ALL.iter().zip(&compiled.tables) {
+        if !pins.has(table.name()) {
+            fill(&ebpf, table.name(), lines)?;
+        }
+    }
+    if !pins.has(RULES) {
+        fill(&ebpf, RULES, &compiled.rules)?;
+    }
+    if !pins.has(PORT_CLASS) {
+        fill(&ebpf, PORT_CLASS, std::slice::from_ref(&*compiled.ports))?;
+    }
+    if !pins.has(REDIRECT) {
+        set_redirects(&mut ebpf, &compiled.redirect_interfaces)?;
+    }
+    Ok(Loaded {
+        ebpf,
+        load_time: Duration::ZERO,
+    })
+}
+
+/// How many processors the kernel may ever use: what its per-CPU maps are sized for.
+pub(super) fn processors() -> Result<usize, DatapathError> {
+    aya::util::nr_cpus().map_err(|(_, source)| DatapathError::Kernel {
+        action: "count the processors".to_owned(),
+        source,
+    })
+}
+
+/// Whether the tables of a pinned map are exactly these lines.
+pub(super) fn same_lines(path: &Path, lines: &[filter_common::abi::Line]) -> bool {
+    Mapped::open::<filter_common::abi::Line>(path).is_ok_and(|pinned| pinned.equals(lines))
+}
+
+fn program(ebpf: &mut Ebpf) -> Result<&mut Xdp, DatapathError> {
+    ebpf.program_mut(PROGRAM)
+        .ok_or(ProgramError::NotLoaded)
+        .and_then(TryInto::try_into)
+        .map_err(|source| DatapathError::Program {
+            action: "find the program",
+            source,
+        })
+}
+
+fn missing(name: &str) -> DatapathError {
+    DatapathError::Unfit {
+        problem: format!("the kernel program has no map {name}"),
+    }
+}
+
+fn check_fit(compiled: &Compiled) -> Result<(), DatapathError> {
+    let unfit = |problem| Err(DatapathError::Unfit { problem });
+    if compiled.rules.is_empty() || compiled.rules.len() > RULES_MAX {
+        return unfit(format!(
+            "{} rule slots (1 to {RULES_MAX} are possible)",
+            compiled.rules.len()
+        ));
+    }
+    if compiled.redirect_interfaces.len() > REDIRECT_TARGETS_MAX {
+        return unfit(format!(
+            "rules redirect to {} interfaces, at most {REDIRECT_TARGETS_MAX} are possible",
+            compiled.redirect_interfaces.len()
+        ));
+    }
+    for (table, lines) in Table::ALL.iter().zip(&compiled.tables) {
+        // The kernel's array takes a u32 of elements and an int of bytes per memory map.
+        if lines.is_empty() || lines.len() > u32::MAX as usize / size_of_val(&lines[0]) {
+            return unfit(format!("table {} has {} lines", table.name(), lines.len()));
+        }
+    }
+    Ok(())
+}
+
+fn array<'a>(ebpf: &'a Ebpf, name: &str) -> Result<&'a MapData, DatapathError> {
+    match ebpf.map(name) {
+        Some(Map::Array(map)) => Ok(map),
+        _ => Err(missing(name)),
+    }
+}
+
+fn fill<T: mapped::Element>(ebpf: &Ebpf, name: &str, elements: &[T]) -> Result<(), DatapathError> {
+    mapped::fill(array(ebpf, name)?.fd(), name, elements)
+}
+
+fn set_redirects(ebpf: &mut Ebpf, interfaces: &[String]) -> Result<(), DatapathError> {
+    let Some(map) = ebpf.map_mut(REDIRECT) else {
+        return match interfaces {
+            [] => Ok(()),
+            _ => Err(missing(REDIRECT)),
+        };
+    };
+    let map_error = |source| DatapathError::Map {
+        map: REDIRECT.to_owned(),
+        source,
+    };
+    let mut devices: DevMap<_> = map.try_into().map_err(map_error)?;
+    for (key, interface) in (0u32..).zip(interfaces) {
+        let ifindex = netdev::index(interface)?;
+        devices
+            .set(key, ifindex, None, 0)
+            .map_err(|error| DatapathError::Kernel {
+                action: format!("make `{interface}` a redirect target"),
+                source: std::io::Error::other(error),
+            })?;
+    }
+    Ok(())
+}
+
+fn load_error(error: ProgramError) -> DatapathError {
+    let ProgramError::LoadError {
+        io_error,
+        verifier_log,
+    } = error
+    else {
+        return DatapathError::Program {
+            action: "load the program",
+            source: error,
+        };
+    };
+    let log = verifier_log.to_string();
+    if let Some(path) = std::env::var_os(VERIFIER_LOG_ENV)
+        && let Err(error) = std::fs::write(&path, &log)
+    {
+        tracing::error!(path = %Path::new(&path).display(), %error, "cannot write the verifier's log");
+    }
+    let lines: Vec<&str> = log.lines().collect();
+    let summary = lines[lines.len().saturating_sub(VERIFIER_LINES_SHOWN)..].join("\n");
+    DatapathError::Verifier {
+        summary,
+        log,
+        source: io_error,
+    }
+}
