@@ -1,1 +1,13 @@
-//! Test kit.
+//! What the tests stand on: namespaces, child processes, real servers and clients, frames
+//! built byte by byte, and the fixture table.
+//!
+//! Everything that touches the machine is a guard whose drop removes it, also on panic, and
+//! reports every clean-up error.
+
+pub mod client;
+pub mod echo;
+pub mod frames;
+pub mod net;
+pub mod packet;
+pub mod process;
+pub mod site;
