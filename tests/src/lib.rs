@@ -6,6 +6,7 @@
 
 pub mod client;
 pub mod echo;
+pub mod fixtures;
 pub mod frames;
 pub mod net;
 pub mod packet;

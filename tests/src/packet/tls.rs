@@ -109,6 +109,12 @@ impl ClientHello {
         self
     }
 
+    /// Leaves out all extensions but a server_name.
+    pub fn without_extensions_but_sni(mut self, name: &str) -> Self {
+        self.extensions.clear();
+        self.sni(name)
+    }
+
     /// The handshake message with its four-byte header.
     pub fn handshake(&self) -> Vec<u8> {
         let mut body = self.legacy_version.to_be_bytes().to_vec();
