@@ -4,11 +4,15 @@
 //! Everything that touches the machine is a guard whose drop removes it, also on panic, and
 //! reports every clean-up error.
 
+#[cfg(feature = "wired")]
+pub mod adapter;
 pub mod client;
 pub mod echo;
 pub mod fixtures;
 pub mod frames;
+pub mod mutate;
 pub mod net;
 pub mod packet;
 pub mod process;
+pub mod runner;
 pub mod site;
