@@ -8,11 +8,14 @@
 pub mod adapter;
 pub mod client;
 pub mod echo;
+pub mod edge;
 pub mod fixtures;
+pub mod foreign;
 pub mod frames;
 pub mod mutate;
 pub mod net;
 pub mod packet;
+pub mod probe;
 pub mod process;
 pub mod runner;
 pub mod site;
