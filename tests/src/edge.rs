@@ -191,9 +191,14 @@ impl<'n> Edge<'n> {
         status.code()
     }
 
-    /// Runs another command of the binary in the namespace.
+    /// Runs another command of the binary in the namespace, with the same configuration.
     pub fn run(&self, args: &[&str]) -> Ended {
-        let output = self.namespace.command(binary()).args(args).output();
+        let mut command = self.namespace.command(binary());
+        let output = command
+            .arg("--config")
+            .arg(self.config_path())
+            .args(args)
+            .output();
         output
             .unwrap_or_else(|e| panic!("edgefilter {}: {e}", args.join(" ")))
             .into()
@@ -215,19 +220,12 @@ impl<'n> Edge<'n> {
     /// If `counters` does not know the rule.
     pub fn rule_packets(&self, id: &str) -> u64 {
         let counters = self.json("counters");
-        packets_of(&counters, &["id", "rule"], id)
-            .unwrap_or_else(|| panic!("no rule {id} in {counters}"))
+        packets_of(&counters, "rule", id).unwrap_or_else(|| panic!("no rule {id} in {counters}"))
     }
 
-    /// Packets with this reason.
-    ///
-    /// # Panics
-    /// If `counters` does not know the reason.
+    /// Packets with this reason; `counters` leaves out those that never occurred.
     pub fn reason_packets(&self, reason: &str) -> u64 {
-        let counters = self.json("counters");
-        packets_of(&counters, &["reason", "word"], reason)
-            .or_else(|| number_at(&counters, reason))
-            .unwrap_or_else(|| panic!("no reason {reason} in {counters}"))
+        packets_of(&self.json("counters"), "reason", reason).unwrap_or(0)
     }
 }
 
@@ -246,21 +244,19 @@ impl Drop for Edge<'_> {
     }
 }
 
-/// `packets` of the first object, at any depth, one of whose `keys` has this value.
-fn packets_of(value: &Value, keys: &[&str], wanted: &str) -> Option<u64> {
+/// `packets` of the first object, at any depth, whose `key` has this value.
+fn packets_of(value: &Value, key: &str, wanted: &str) -> Option<u64> {
     match value {
         Value::Object(fields) => {
-            let is_it = keys
-                .iter()
-                .any(|key| fields.get(*key).and_then(Value::as_str) == Some(wanted));
+            let is_it = fields.get(key).and_then(Value::as_str) == Some(wanted);
             if is_it && let Some(packets) = fields.get("packets").and_then(Value::as_u64) {
                 return Some(packets);
             }
             fields
                 .values()
-                .find_map(|field| packets_of(field, keys, wanted))
+                .find_map(|field| packets_of(field, key, wanted))
         }
-        Value::Array(items) => items.iter().find_map(|item| packets_of(item, keys, wanted)),
+        Value::Array(items) => items.iter().find_map(|item| packets_of(item, key, wanted)),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => None,
     }
 }
@@ -284,11 +280,11 @@ mod tests {
     #[test]
     fn numbers_are_found_at_any_depth() {
         let value = serde_json::json!({
-            "rules": [{ "id": "a", "packets": 1 }, { "id": "b", "packets": 2 }],
-            "reasons": { "no_match": 3 }
+            "rules": [{ "rule": "a", "packets": 1 }, { "rule": "b", "packets": 2 }],
+            "events": { "suppressed": 3 }
         });
-        assert_eq!(packets_of(&value, &["id"], "b"), Some(2));
-        assert_eq!(packets_of(&value, &["id"], "c"), None);
-        assert_eq!(number_at(&value, "no_match"), Some(3));
+        assert_eq!(packets_of(&value, "rule", "b"), Some(2));
+        assert_eq!(packets_of(&value, "rule", "c"), None);
+        assert_eq!(number_at(&value, "suppressed"), Some(3));
     }
 }

@@ -68,11 +68,13 @@ pub trait Judge {
     fn counters(&self) -> Counters;
 }
 
-/// Runs a row. `None` if everything is as it must be, else what is not, ready to print.
-pub fn check(row: &Row, judge: &mut dyn Judge) -> Option<String> {
-    let before = judge.counters();
+/// Runs a row. `None` if everything is as it must be, else what is not, ready to print. `counters`
+/// are those before the row, and afterwards those behind it.
+pub fn check(row: &Row, judge: &mut dyn Judge, counters: &mut Counters) -> Option<String> {
     let seen = judge.judge(&row.frame);
-    let moved = judge.counters().since(&before);
+    let now = judge.counters();
+    let moved = now.since(counters);
+    *counters = now;
     let mut wrong = differences(row, &seen);
     let mut expected = Counters::default();
     // A wrong reason is reported once, and not again by its counter.
@@ -185,7 +187,7 @@ mod tests {
 
     #[test]
     fn agreement_is_silent() {
-        assert_eq!(check(&row(), &mut passes()), None);
+        assert_eq!(check(&row(), &mut passes(), &mut Counters::default()), None);
     }
 
     #[test]
@@ -202,7 +204,7 @@ mod tests {
         for (field, change) in changes {
             let mut judge = passes();
             change(&mut judge.seen);
-            let wrong = check(&row(), &mut judge).expect("a difference");
+            let wrong = check(&row(), &mut judge, &mut Counters::default()).expect("a difference");
             assert!(wrong.contains(field), "{field}: {wrong}");
         }
     }
@@ -212,14 +214,14 @@ mod tests {
         let mut judge = passes();
         judge.then.rules.insert("other".into(), (1, 60));
         assert!(
-            check(&row(), &mut judge)
+            check(&row(), &mut judge, &mut Counters::default())
                 .expect("a difference")
                 .contains("other")
         );
         let mut judge = passes();
         judge.then.reasons.insert("not_ip", 1);
         assert!(
-            check(&row(), &mut judge)
+            check(&row(), &mut judge, &mut Counters::default())
                 .expect("a difference")
                 .contains("not_ip")
         );

@@ -163,7 +163,7 @@ fn counters_survive_a_reload() {
     assert!(is_blocked(&net));
     let before = edge.rule_packets("origin");
     assert!(before >= 1);
-    edge.replace_policy(&format!("{}title = \"again\"\n", policy(true)));
+    edge.replace_policy(&format!("{}reason = \"again\"\n", policy(true)));
     wait_for("reload", RELOAD_MAX * 2, || {
         edge.run(&["rules"]).stdout.contains("again")
     });

@@ -23,9 +23,10 @@ fn run_all(load: impl Fn(&Compiled) -> Box<dyn Judge>) {
     for group in fixtures::all() {
         let compiled = compiled(&group.policy, &group.host, Role::Live);
         let mut judge = load(&compiled);
+        let mut counters = judge.counters();
         for row in &group.rows {
             rows += 1;
-            if let Some(difference) = check(row, judge.as_mut()) {
+            if let Some(difference) = check(row, judge.as_mut(), &mut counters) {
                 wrong.push(format!("{}: {}{difference}", group.title, row.title));
             }
         }
