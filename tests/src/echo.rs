@@ -23,25 +23,27 @@ pub struct Echo {
 }
 
 impl Echo {
-    /// Answers TCP connections and UDP datagrams on this port, on all addresses.
+    /// Answers TCP connections and UDP datagrams on this port of these addresses. Each has a UDP
+    /// socket of its own: one for all would answer from whichever address the routes prefer.
     ///
     /// # Panics
-    /// If the port is taken.
-    pub fn start(namespace: &Namespace, port: u16) -> Self {
+    /// If a port is taken.
+    pub fn start(namespace: &Namespace, addresses: &[&str], port: u16) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
-        let any = SocketAddr::new(std::net::Ipv6Addr::UNSPECIFIED.into(), port);
-        let (tcp, udp) = namespace.run(|| {
-            let tcp = TcpListener::bind(any).unwrap_or_else(|e| panic!("TCP echo on {any}: {e}"));
-            let udp = UdpSocket::bind(any).unwrap_or_else(|e| panic!("UDP echo on {any}: {e}"));
-            (tcp, udp)
-        });
-        tcp.set_nonblocking(true).expect("non-blocking listener");
-        udp.set_read_timeout(Some(POLL)).expect("a read timeout");
-        let (stop_tcp, stop_udp) = (Arc::clone(&stop), Arc::clone(&stop));
-        let threads = vec![
-            thread::spawn(move || serve_tcp(&tcp, &stop_tcp)),
-            thread::spawn(move || serve_udp(&udp, &stop_udp)),
-        ];
+        let mut threads = Vec::new();
+        for address in addresses {
+            let at = SocketAddr::new(address.parse().expect("an address"), port);
+            let (tcp, udp) = namespace.run(|| {
+                let tcp = TcpListener::bind(at).unwrap_or_else(|e| panic!("TCP echo on {at}: {e}"));
+                let udp = UdpSocket::bind(at).unwrap_or_else(|e| panic!("UDP echo on {at}: {e}"));
+                (tcp, udp)
+            });
+            tcp.set_nonblocking(true).expect("non-blocking listener");
+            udp.set_read_timeout(Some(POLL)).expect("a read timeout");
+            let (stop_tcp, stop_udp) = (Arc::clone(&stop), Arc::clone(&stop));
+            threads.push(thread::spawn(move || serve_tcp(&tcp, &stop_tcp)));
+            threads.push(thread::spawn(move || serve_udp(&udp, &stop_udp)));
+        }
         Self { stop, threads }
     }
 }

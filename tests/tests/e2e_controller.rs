@@ -44,7 +44,7 @@ fn is_blocked(net: &Direct) -> bool {
 #[test]
 fn the_policy_file_is_followed_when_written_when_replaced_and_on_sighup() {
     let net = Direct::new();
-    let _echo = Echo::start(&net.edge, PORT);
+    let _echo = Echo::start(&net.edge, &[Direct::EDGE_V4], PORT);
     let mut edge = Edge::enforcing(&net.edge, &[Direct::EDGE_IF], &policy(true));
     assert!(is_blocked(&net));
     // A blocked probe itself takes 0.3 s: measure until the packet that gets through.
@@ -64,7 +64,7 @@ fn the_policy_file_is_followed_when_written_when_replaced_and_on_sighup() {
 #[test]
 fn a_bad_policy_keeps_the_last_good_one_and_says_so() {
     let net = Direct::new();
-    let _echo = Echo::start(&net.edge, PORT);
+    let _echo = Echo::start(&net.edge, &[Direct::EDGE_V4], PORT);
     let mut edge = Edge::enforcing(&net.edge, &[Direct::EDGE_IF], &policy(true));
     let noise = "\u{1}garbage = [".repeat(10_000);
     let bad = [
@@ -105,7 +105,7 @@ fn a_bad_policy_keeps_the_last_good_one_and_says_so() {
 #[test]
 fn enforcement_outlives_the_controller_and_detach_ends_it() {
     let net = Direct::new();
-    let _echo = Echo::start(&net.edge, PORT);
+    let _echo = Echo::start(&net.edge, &[Direct::EDGE_V4], PORT);
     let mut edge = Edge::enforcing(&net.edge, &[Direct::EDGE_IF], &policy(true));
     assert_eq!(
         edge.stop_controller(),
@@ -158,7 +158,7 @@ fn detach_leaves_nothing_behind() {
 #[test]
 fn counters_survive_a_reload() {
     let net = Direct::new();
-    let _echo = Echo::start(&net.edge, PORT);
+    let _echo = Echo::start(&net.edge, &[Direct::EDGE_V4], PORT);
     let edge = Edge::enforcing(&net.edge, &[Direct::EDGE_IF], &policy(true));
     assert!(is_blocked(&net));
     let before = edge.rule_packets("origin");
@@ -173,7 +173,7 @@ fn counters_survive_a_reload() {
 #[test]
 fn until_is_enforced_by_the_kernel_without_a_controller() {
     let net = Direct::new();
-    let _echo = Echo::start(&net.edge, PORT);
+    let _echo = Echo::start(&net.edge, &[Direct::EDGE_V4], PORT);
     let text = format!("{}until = {}\n", policy(true), seconds_from_now(4));
     let mut edge = Edge::enforcing(&net.edge, &[Direct::EDGE_IF], &text);
     edge.kill_controller();
@@ -186,7 +186,7 @@ fn until_is_enforced_by_the_kernel_without_a_controller() {
 #[test]
 fn events_arrive_and_losses_are_counted() {
     let net = Direct::new();
-    let _echo = Echo::start(&net.edge, PORT);
+    let _echo = Echo::start(&net.edge, &[Direct::EDGE_V4], PORT);
     let mut edge = Edge::new(&net.edge, &[Direct::EDGE_IF], &policy(true));
     edge.configure(&[Direct::EDGE_IF], "[events]\nper_window = 2\n");
     edge.start();

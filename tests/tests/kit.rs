@@ -8,6 +8,7 @@ use filter_tests::{
     frames::FrameSocket,
     net::{Direct, Routed, mac_of},
     packet::{ETHERNET_BYTES, Packet, TPID_8021Q},
+    probe::answers,
     site::Site,
 };
 
@@ -35,20 +36,20 @@ fn a_site_serves_every_name_over_tls_and_http_on_both_families() {
 #[test]
 fn a_router_forwards_both_families_to_both_origins() {
     let net = Routed::new();
-    let _echo = Echo::start(&net.origin, 7);
-    let origins = [
-        Routed::BLOCKED_V4,
-        Routed::BLOCKED_V6,
-        Routed::NEIGHBOUR_V4,
-        Routed::NEIGHBOUR_V6,
-    ];
-    for origin in origins {
+    let _echo = Echo::start(&net.origin, &Routed::ORIGINS, 7);
+    for origin in Routed::ORIGINS {
         let to = SocketAddr::new(origin.parse().expect("an address"), 7);
         assert_eq!(
             exchange(&net.visitor, to, b"hello").expect("an answer"),
             b"hello",
             "{origin}"
         );
+        let from = if to.is_ipv6() {
+            Routed::VISITOR_V6
+        } else {
+            Routed::VISITOR_V4
+        };
+        assert!(answers(&net.visitor, from, &to.to_string()), "UDP {origin}");
     }
 }
 

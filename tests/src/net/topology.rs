@@ -82,6 +82,14 @@ impl Routed {
     /// IPv6 address of the origin that stays reachable.
     pub const NEIGHBOUR_V6: &str = "2001:db8:2::67";
 
+    /// All addresses of the origin's namespace.
+    pub const ORIGINS: [&str; 4] = [
+        Self::BLOCKED_V4,
+        Self::BLOCKED_V6,
+        Self::NEIGHBOUR_V4,
+        Self::NEIGHBOUR_V6,
+    ];
+
     /// Makes the namespaces, links, addresses and routes.
     pub fn new() -> Self {
         let visitor = Namespace::new("visitor");
