@@ -7,7 +7,7 @@ use std::{
     os::fd::AsRawFd,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -39,7 +39,8 @@ fn echo(from: SocketAddr, to: SocketAddr) -> io::Result<bool> {
 #[derive(Debug)]
 pub struct Stream {
     stop: Arc<AtomicBool>,
-    thread: JoinHandle<u64>,
+    sent: Arc<AtomicU64>,
+    thread: JoinHandle<()>,
 }
 
 impl Stream {
@@ -48,7 +49,8 @@ impl Stream {
         let from = SocketAddr::new(from.parse().expect("an address"), 0);
         let to: SocketAddr = to.parse().expect("address:port");
         let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
+        let sent = Arc::new(AtomicU64::new(0));
+        let (stopped, counter) = (Arc::clone(&stop), Arc::clone(&sent));
         let thread = namespace.spawn(move || {
             let socket = UdpSocket::bind(from).expect("a socket");
             socket.connect(to).expect("a connected socket");
@@ -57,18 +59,24 @@ impl Stream {
             while !stopped.load(Ordering::Relaxed) {
                 socket.send(&number.to_be_bytes()).expect("a sent datagram");
                 number += 1;
+                counter.store(number, Ordering::Release);
                 let due = every.saturating_mul(u32::try_from(number).expect("a short test"));
                 thread::sleep(due.saturating_sub(start.elapsed()));
             }
-            number
         });
-        Self { stop, thread }
+        Self { stop, sent, thread }
+    }
+
+    /// How many were sent so far.
+    pub fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Acquire)
     }
 
     /// Stops it; returns how many were sent.
     pub fn finish(self) -> u64 {
         self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().expect("the sender does not panic")
+        self.thread.join().expect("the sender does not panic");
+        self.sent.load(Ordering::Acquire)
     }
 }
 

@@ -39,7 +39,7 @@ domains = ["firefox153.test.example"]
 action = "drop"
 [[rule]]
 id = "origins"
-origins = ["198.51.100.0/24", "198.18.0.0/15", "2001:db8:bad::/48"]
+origins = ["198.51.100.0/24", "198.18.0.0/16", "2001:db8:bad::/48"]
 action = "drop"
 [[rule]]
 id = "one-port"
