@@ -11,7 +11,7 @@ impl Random {
     }
 
     /// The next number.
-    pub fn next(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
@@ -20,7 +20,7 @@ impl Random {
 
     /// A number below `end`, which is not zero.
     pub fn below(&mut self, end: usize) -> usize {
-        (self.next() % end as u64) as usize
+        (self.number() % end as u64) as usize
     }
 }
 
@@ -46,7 +46,7 @@ pub fn mutate(frame: &[u8], other: &[u8], random: &mut Random) -> Vec<u8> {
 fn bend(frame: &mut Vec<u8>, other: &[u8], random: &mut Random) {
     let len = frame.len();
     if len <= FRAME_BYTES_MIN {
-        frame.push(random.next() as u8);
+        frame.push(random.number() as u8);
         return;
     }
     // Headers are where decisions are made: half of all places are among the first 128 bytes.
@@ -57,12 +57,12 @@ fn bend(frame: &mut Vec<u8>, other: &[u8], random: &mut Random) {
     };
     match random.below(8) {
         0 => frame[at] ^= 1 << random.below(8),
-        1 => frame[at] = random.next() as u8,
+        1 => frame[at] = random.number() as u8,
         2 => frame[at] = EDGES[random.below(EDGES.len())],
         3 => frame.truncate(at.max(FRAME_BYTES_MIN)),
         4 => {
             let count = 1 + random.below(16);
-            frame.splice(at..at, (0..count).map(|_| random.next() as u8));
+            frame.splice(at..at, (0..count).map(|_| random.number() as u8));
         }
         5 => {
             let end = (at + 1 + random.below(16)).min(len);

@@ -92,6 +92,29 @@ fn other_users_are_refused() {
 }
 
 #[test]
+fn a_machine_without_bpffs_is_told_what_to_mount() {
+    let net = Direct::new();
+    let edge = Edge::new(&net.edge, &[Direct::EDGE_IF], POLICY);
+    // A mount namespace of its own, private by default: nobody else loses the file system.
+    let mut command = net.edge.command("unshare");
+    command.args([
+        "--mount",
+        "sh",
+        "-c",
+        "umount -l /sys/fs/bpf && exec \"$@\"",
+        "sh",
+    ]);
+    command
+        .arg(binary())
+        .arg("run")
+        .arg("--config")
+        .arg(edge.config_path());
+    let (code, message) = refused(Process::spawn("edgefilter run without bpffs", command));
+    assert_eq!(code, exit::UNSUPPORTED, "{message}");
+    assert!(message.contains("mount"), "the next step: {message}");
+}
+
+#[test]
 fn bad_files_and_command_lines_are_refused_before_anything_is_attached() {
     let net = Direct::new();
     let edge = Edge::new(&net.edge, &[Direct::EDGE_IF], "version = 1\nrules = 3\n");

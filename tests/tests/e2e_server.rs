@@ -3,7 +3,7 @@
 use std::thread;
 
 use filter_tests::{
-    client::{Answer, CURL_TIMEOUT, curl, curl_with, exchange, s_client},
+    client::{CURL_TIMEOUT, curl, curl_with, exchange, s_client},
     edge::{Edge, exit},
     frames::FrameSocket,
     net::{Direct, mac_of},
@@ -31,7 +31,7 @@ action = "observe"
 "#;
 
 /// Runs attempts that wait for a time-out side by side.
-fn together<T: Send>(attempts: Vec<Box<dyn FnOnce() -> T + Send + '_>>) -> Vec<T> {
+fn together<T: Send>(attempts: impl IntoIterator<Item = impl FnOnce() -> T + Send>) -> Vec<T> {
     thread::scope(|scope| {
         let threads: Vec<_> = attempts
             .into_iter()
@@ -56,16 +56,16 @@ fn a_blocked_name_is_refused_and_its_neighbour_on_the_same_address_served() {
     ];
     let _site = Site::start(&net.edge, &names);
     let edge = Edge::enforcing(&net.edge, &[Direct::EDGE_IF], POLICY);
-    let mut attempts: Vec<Box<dyn FnOnce() -> (String, bool, Answer) + Send>> = Vec::new();
+    let visitor = &net.visitor;
+    let mut attempts = Vec::new();
     for name in names {
         for address in [Direct::EDGE_V4, Direct::EDGE_V6] {
             for scheme in ["https", "http"] {
-                let net = &net;
-                attempts.push(Box::new(move || {
-                    let answer = curl(&net.visitor, &format!("{scheme}://{name}/"), address);
+                attempts.push(move || {
+                    let answer = curl(visitor, &format!("{scheme}://{name}/"), address);
                     let served = answer.is_served(name);
                     (format!("{scheme} {name} {address}"), served, answer)
-                }));
+                });
             }
         }
     }
@@ -131,12 +131,9 @@ fn spellings_that_a_server_accepts_do_not_slip_through() {
         "GET http://blocked.example/ HTTP/1.1\r\nHost: other.example\r\nConnection: close\r\n\r\n",
         "\r\n\r\nGET / HTTP/1.0\r\nHost: blocked.example\r\n\r\n",
     ];
-    let attempts = heads.map(|head| {
-        let visitor = &net.visitor;
-        let attempt = move || exchange(visitor, to, head.as_bytes()).is_ok();
-        Box::new(attempt) as Box<dyn FnOnce() -> bool + Send>
-    });
-    let answered = together(attempts.into());
+    let visitor = &net.visitor;
+    let attempts = heads.map(|head| move || exchange(visitor, to, head.as_bytes()).is_ok());
+    let answered = together(attempts);
     assert_eq!(answered, [false; 5], "{heads:?}");
     let control = b"GET / HTTP/1.1\r\nHost: other.example\r\nConnection: close\r\n\r\n";
     assert!(
