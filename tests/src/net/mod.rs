@@ -1,7 +1,7 @@
 //! Network namespaces, one set per test, and what connects them.
 //!
 //! A namespace is named `eft-<pid>-<serial>-<role>`, so that two test processes never meet and
-//! what a killed run left behind can be told by its dead process id ([`sweep_stale`]).
+//! what a killed run left behind can be told by its dead process id: the next run removes it.
 //! Nothing here uses `ip netns exec`, which would remount `/sys` and hide the BPF file system.
 
 mod device;
@@ -17,7 +17,10 @@ use std::{
     },
     path::{Path, PathBuf},
     process::Command,
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Once,
+        atomic::{AtomicU32, Ordering},
+    },
     thread,
 };
 
@@ -45,6 +48,8 @@ impl Namespace {
     /// # Panics
     /// If the machine refuses.
     pub fn new(role: &str) -> Self {
+        static SWEPT: Once = Once::new();
+        SWEPT.call_once(|| drop(sweep_stale()));
         let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
         let name = format!("{PREFIX}-{}-{serial}-{role}", std::process::id());
         ip(&["netns", "add", &name]);
@@ -73,12 +78,12 @@ impl Namespace {
 
     /// Directory of edgefilter's pins for this namespace.
     pub fn pin_dir(&self) -> PathBuf {
-        format!("/sys/fs/bpf/edgefilter/netns-{}", self.inode).into()
+        pin_dir(self.inode)
     }
 
     /// Directory of edgefilter's lock and run state for this namespace.
     pub fn run_dir(&self) -> PathBuf {
-        format!("/run/edgefilter/netns-{}", self.inode).into()
+        run_dir(self.inode)
     }
 
     /// Runs `f` on a thread of its own inside the namespace and hands back its result; a panic
@@ -189,30 +194,40 @@ impl Namespace {
         let family = if gateway.contains(':') { "-6" } else { "-4" };
         self.ip(&[family, "route", "add", "default", "via", gateway]);
     }
-
-    fn remove(&self) -> Vec<String> {
-        let mut errors = Vec::new();
-        let mut note = |what: &dyn Display, result: io::Result<()>| match result {
-            Ok(()) => {}
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-            Err(e) => errors.push(format!("{what}: {e}")),
-        };
-        for dir in [self.pin_dir(), self.run_dir()] {
-            note(&dir.display(), fs::remove_dir_all(&dir));
-        }
-        note(&self.name, try_ip(&["netns", "del", &self.name]));
-        errors
-    }
 }
 
 impl Drop for Namespace {
     fn drop(&mut self) {
-        report("namespace", &self.remove());
+        report("namespace", &remove(&self.name, self.inode));
     }
 }
 
-/// Removes the namespaces (with their pins) of test processes that no longer exist.
-pub fn sweep_stale() -> Vec<String> {
+fn pin_dir(inode: u64) -> PathBuf {
+    format!("/sys/fs/bpf/edgefilter/netns-{inode}").into()
+}
+
+fn run_dir(inode: u64) -> PathBuf {
+    format!("/run/edgefilter/netns-{inode}").into()
+}
+
+/// Removes a namespace and what edgefilter keeps for it; every error, ready to print.
+fn remove(name: &str, inode: u64) -> Vec<String> {
+    let mut errors = Vec::new();
+    let mut note = |what: &dyn Display, result: io::Result<()>| match result {
+        Ok(()) => {}
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        Err(e) => errors.push(format!("{what}: {e}")),
+    };
+    for dir in [pin_dir(inode), run_dir(inode)] {
+        note(&dir.display(), fs::remove_dir_all(&dir));
+    }
+    note(&name, try_ip(&["netns", "del", name]));
+    errors
+}
+
+/// Removes the namespaces (with their pins) of test processes that no longer exist; their names.
+/// Errors are only printed: another test process may be sweeping as well.
+fn sweep_stale() -> Vec<String> {
     let Ok(entries) = fs::read_dir(NETNS_DIR) else {
         return Vec::new();
     };
@@ -229,17 +244,12 @@ pub fn sweep_stale() -> Vec<String> {
         if Path::new(&format!("/proc/{pid}")).exists() {
             continue;
         }
-        let Ok(file) = File::open(entry.path()) else {
+        let Ok(metadata) = entry.path().metadata() else {
             continue;
         };
-        let Ok(metadata) = file.metadata() else {
-            continue;
-        };
-        drop(Namespace {
-            name: name.clone(),
-            file,
-            inode: metadata.ino(),
-        });
+        for error in remove(&name, metadata.ino()) {
+            eprintln!("sweeping {name}: {error}");
+        }
         swept.push(name);
     }
     swept
