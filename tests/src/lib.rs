@@ -1,1 +1,21 @@
-//! Test kit.
+//! What the tests stand on: namespaces, child processes, real servers and clients, frames
+//! built byte by byte, and the fixture table.
+//!
+//! Everything that touches the machine is a guard whose drop removes it, also on panic, and
+//! reports every clean-up error.
+
+#[cfg(feature = "wired")]
+pub mod adapter;
+pub mod client;
+pub mod echo;
+pub mod edge;
+pub mod fixtures;
+pub mod foreign;
+pub mod frames;
+pub mod mutate;
+pub mod net;
+pub mod packet;
+pub mod probe;
+pub mod process;
+pub mod runner;
+pub mod site;

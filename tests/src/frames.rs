@@ -1,0 +1,115 @@
+//! Whole frames in and out of an interface through AF_PACKET, for what no socket can send.
+
+use std::{
+    io,
+    mem::size_of,
+    os::fd::{AsRawFd, FromRawFd, OwnedFd},
+    time::{Duration, Instant},
+};
+
+use crate::net::Namespace;
+
+/// A packet socket bound to one interface: sends frames as they are, receives everything.
+#[derive(Debug)]
+pub struct FrameSocket {
+    socket: OwnedFd,
+}
+
+impl FrameSocket {
+    /// Opens one.
+    ///
+    /// # Panics
+    /// If the interface does not exist.
+    pub fn open(namespace: &Namespace, interface: &str) -> Self {
+        namespace
+            .run(|| Self::bind(interface))
+            .unwrap_or_else(|e| panic!("packet socket on {interface}: {e}"))
+    }
+
+    fn bind(interface: &str) -> io::Result<Self> {
+        let protocol = (libc::ETH_P_ALL as u16).to_be();
+        let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC;
+        // SAFETY: no pointers; a negative result is an error and handled.
+        let descriptor = unsafe { libc::socket(libc::AF_PACKET, kind, i32::from(protocol)) };
+        if descriptor < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the descriptor was just opened and belongs to nobody else.
+        let socket = unsafe { OwnedFd::from_raw_fd(descriptor) };
+        let index = nix::net::if_::if_nametoindex(interface)?;
+        // SAFETY: all-zero bytes are a valid `sockaddr_ll`.
+        let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+        address.sll_family = libc::AF_PACKET as u16;
+        address.sll_protocol = protocol;
+        address.sll_ifindex = index.cast_signed();
+        // SAFETY: the address lives through the call and its length is right.
+        let bound = unsafe {
+            libc::bind(
+                descriptor,
+                (&raw const address).cast(),
+                size_of::<libc::sockaddr_ll>() as libc::socklen_t,
+            )
+        };
+        if bound != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(Self { socket })
+    }
+
+    /// Sends a frame.
+    ///
+    /// # Panics
+    /// If the interface refuses it.
+    pub fn send(&self, frame: &[u8]) {
+        // SAFETY: pointer and length are those of a live slice.
+        let sent = unsafe {
+            libc::send(
+                self.socket.as_raw_fd(),
+                frame.as_ptr().cast(),
+                frame.len(),
+                0,
+            )
+        };
+        assert_eq!(
+            usize::try_from(sent),
+            Ok(frame.len()),
+            "{}",
+            io::Error::last_os_error()
+        );
+    }
+
+    /// The next received frame for which `wanted` holds; `None` after `limit`.
+    pub fn receive(&self, limit: Duration, wanted: impl Fn(&[u8]) -> bool) -> Option<Vec<u8>> {
+        let deadline = Instant::now() + limit;
+        let mut buffer = vec![0; 65_536];
+        loop {
+            let left = deadline.checked_duration_since(Instant::now())?;
+            let mut poll = libc::pollfd {
+                fd: self.socket.as_raw_fd(),
+                events: libc::POLLIN,
+                revents: 0,
+            };
+            // SAFETY: one valid `pollfd`.
+            let ready = unsafe { libc::poll(&raw mut poll, 1, left.as_millis() as i32 + 1) };
+            if ready <= 0 {
+                continue;
+            }
+            // SAFETY: pointer and length are those of a live buffer.
+            let read = unsafe {
+                libc::recv(
+                    self.socket.as_raw_fd(),
+                    buffer.as_mut_ptr().cast(),
+                    buffer.len(),
+                    libc::MSG_DONTWAIT,
+                )
+            };
+            let Ok(read) = usize::try_from(read) else {
+                continue;
+            };
+            if wanted(&buffer[..read]) {
+                buffer.truncate(read);
+                return Some(buffer);
+            }
+        }
+    }
+}

@@ -1,0 +1,434 @@
+//! Frames for fixtures, byte by byte: every field can be wrong on purpose.
+//!
+//! A [`Packet`] starts out as what a well-behaved sender would emit; each method
+//! bends one thing. Lengths and checksums are computed last, over what is really
+//! there, unless they were set by hand.
+
+mod checksum;
+pub mod http;
+#[cfg(test)]
+mod tests;
+pub mod tls;
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::Range;
+
+pub use checksum::Checksum;
+
+/// IP protocol number of TCP.
+pub const TCP: u8 = 6;
+/// IP protocol number of UDP.
+pub const UDP: u8 = 17;
+/// IP protocol number of ICMP.
+pub const ICMP: u8 = 1;
+/// Tag protocol identifier of 802.1Q.
+pub const TPID_8021Q: u16 = 0x8100;
+/// Tag protocol identifier of 802.1ad.
+pub const TPID_8021AD: u16 = 0x88A8;
+/// Length of an Ethernet header without tags, in bytes.
+pub const ETHERNET_BYTES: usize = 14;
+
+/// TCP flag bits as in the header's fourteenth byte.
+pub mod flag {
+    /// Sender has finished.
+    pub const FIN: u8 = 0x01;
+    /// Opens a connection.
+    pub const SYN: u8 = 0x02;
+    /// Ends a connection at once.
+    pub const RST: u8 = 0x04;
+    /// Deliver now.
+    pub const PSH: u8 = 0x08;
+    /// The acknowledgement number counts.
+    pub const ACK: u8 = 0x10;
+}
+
+const DST_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x01];
+const SRC_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x02];
+
+/// An IPv6 extension header.
+#[derive(Clone, Debug)]
+pub enum Extension {
+    /// Hop-by-hop options of this many 8-byte units (at least 1), filled with PadN.
+    HopByHop(usize),
+    /// Destination options of this many 8-byte units (at least 1), filled with PadN.
+    Destination(usize),
+    /// A routing header (type 4, no segments left) of 8 bytes.
+    Routing,
+}
+
+/// What the IP header carries.
+#[derive(Clone, Debug)]
+enum Transport {
+    Tcp {
+        flags: u8,
+        seq: u32,
+        ack: u32,
+        options: Vec<u8>,
+        data_offset: Option<u8>,
+    },
+    Udp {
+        length: Option<u16>,
+    },
+    Other(u8),
+}
+
+/// One frame in the making. Addresses and ports come from the socket addresses.
+#[derive(Clone, Debug)]
+pub struct Packet {
+    src: SocketAddr,
+    dst: SocketAddr,
+    dst_mac: [u8; 6],
+    src_mac: [u8; 6],
+    tags: Vec<(u16, u16)>,
+    transport: Transport,
+    payload: Vec<u8>,
+    ipv4_options: Vec<u8>,
+    extensions: Vec<Extension>,
+    fragment: Option<Range<usize>>,
+    checksum: Checksum,
+    ip_checksum: Checksum,
+    ip_length: Option<u16>,
+    version_ihl: Option<u8>,
+    trailer: Vec<u8>,
+}
+
+impl Packet {
+    /// A TCP segment with PSH and ACK set.
+    ///
+    /// # Panics
+    /// If an address does not parse or the families differ.
+    pub fn tcp(src: &str, dst: &str) -> Self {
+        let tcp = Transport::Tcp {
+            flags: flag::PSH | flag::ACK,
+            seq: 0x1000_0001,
+            ack: 0x2000_0001,
+            options: Vec::new(),
+            data_offset: None,
+        };
+        Self::new(src, dst, tcp)
+    }
+
+    /// A UDP datagram. Panics as [`Packet::tcp`].
+    pub fn udp(src: &str, dst: &str) -> Self {
+        Self::new(src, dst, Transport::Udp { length: None })
+    }
+
+    /// Any other protocol over IP, without ports of its own; `src` and `dst` are plain addresses.
+    /// Panics as [`Packet::tcp`].
+    pub fn ip(protocol: u8, src: &str, dst: &str) -> Self {
+        let with_port = |address: &str| {
+            let address: IpAddr = address.parse().expect("an IP address");
+            SocketAddr::new(address, 0).to_string()
+        };
+        Self::new(&with_port(src), &with_port(dst), Transport::Other(protocol))
+    }
+
+    fn new(src: &str, dst: &str, transport: Transport) -> Self {
+        let src: SocketAddr = src.parse().expect("source as address:port");
+        let dst: SocketAddr = dst.parse().expect("destination as address:port");
+        assert_eq!(
+            src.is_ipv4(),
+            dst.is_ipv4(),
+            "both ends of one address family"
+        );
+        Self {
+            src,
+            dst,
+            dst_mac: DST_MAC,
+            src_mac: SRC_MAC,
+            tags: Vec::new(),
+            transport,
+            payload: Vec::new(),
+            ipv4_options: Vec::new(),
+            extensions: Vec::new(),
+            fragment: None,
+            checksum: Checksum::Right,
+            ip_checksum: Checksum::Right,
+            ip_length: None,
+            version_ihl: None,
+            trailer: Vec::new(),
+        }
+    }
+
+    /// MAC addresses, for frames that a real interface is to accept.
+    pub fn macs(mut self, src: [u8; 6], dst: [u8; 6]) -> Self {
+        (self.src_mac, self.dst_mac) = (src, dst);
+        self
+    }
+
+    /// Adds a VLAN tag inside the ones added before.
+    pub fn vlan(mut self, tpid: u16, tci: u16) -> Self {
+        self.tags.push((tpid, tci));
+        self
+    }
+
+    /// The transport's payload.
+    pub fn payload(mut self, payload: impl Into<Vec<u8>>) -> Self {
+        self.payload = payload.into();
+        self
+    }
+
+    /// TCP flags, see [`flag`]. No effect on other protocols.
+    pub fn flags(mut self, bits: u8) -> Self {
+        if let Transport::Tcp { flags, .. } = &mut self.transport {
+            *flags = bits;
+        }
+        self
+    }
+
+    /// TCP sequence number. No effect on other protocols.
+    pub fn seq(mut self, number: u32) -> Self {
+        if let Transport::Tcp { seq, .. } = &mut self.transport {
+            *seq = number;
+        }
+        self
+    }
+
+    /// TCP options; a multiple of four bytes, at most 40. No effect on other protocols.
+    pub fn tcp_options(mut self, bytes: &[u8]) -> Self {
+        assert!(
+            bytes.len().is_multiple_of(4) && bytes.len() <= 40,
+            "TCP options fill words"
+        );
+        if let Transport::Tcp { options, .. } = &mut self.transport {
+            *options = bytes.to_vec();
+        }
+        self
+    }
+
+    /// TCP data offset in 32-bit words, right or not. No effect on other protocols.
+    pub fn data_offset(mut self, words: u8) -> Self {
+        if let Transport::Tcp { data_offset, .. } = &mut self.transport {
+            *data_offset = Some(words);
+        }
+        self
+    }
+
+    /// UDP length field, right or not. No effect on other protocols.
+    pub fn udp_length(mut self, bytes: u16) -> Self {
+        if let Transport::Udp { length } = &mut self.transport {
+            *length = Some(bytes);
+        }
+        self
+    }
+
+    /// IPv4 options; a multiple of four bytes, at most 40.
+    pub fn ipv4_options(mut self, bytes: &[u8]) -> Self {
+        assert!(
+            bytes.len().is_multiple_of(4) && bytes.len() <= 40,
+            "IPv4 options fill words"
+        );
+        self.ipv4_options = bytes.to_vec();
+        self
+    }
+
+    /// Adds an IPv6 extension header behind those added before.
+    pub fn extension(mut self, extension: Extension) -> Self {
+        self.extensions.push(extension);
+        self
+    }
+
+    /// Sends only these bytes of what follows the IP header (transport header included), as a
+    /// fragment. The whole range makes an atomic fragment. The start must be a multiple of 8.
+    pub fn fragment(mut self, bytes: Range<usize>) -> Self {
+        assert!(
+            bytes.start.is_multiple_of(8),
+            "fragments start at multiples of 8"
+        );
+        self.fragment = Some(bytes);
+        self
+    }
+
+    /// Transport checksum.
+    pub fn checksum(mut self, checksum: Checksum) -> Self {
+        self.checksum = checksum;
+        self
+    }
+
+    /// IPv4 header checksum.
+    pub fn ip_checksum(mut self, checksum: Checksum) -> Self {
+        self.ip_checksum = checksum;
+        self
+    }
+
+    /// IPv4 total length or IPv6 payload length, right or not.
+    pub fn ip_length(mut self, bytes: u16) -> Self {
+        self.ip_length = Some(bytes);
+        self
+    }
+
+    /// First byte of the IP header, right or not: version and, for IPv4, header words.
+    pub fn version_ihl(mut self, byte: u8) -> Self {
+        self.version_ihl = Some(byte);
+        self
+    }
+
+    /// Bytes behind the IP packet: Ethernet padding.
+    pub fn trailer(mut self, bytes: &[u8]) -> Self {
+        self.trailer = bytes.to_vec();
+        self
+    }
+
+    /// Length of transport header and payload in bytes, before any fragmenting.
+    pub fn transport_len(&self) -> usize {
+        self.transport_bytes().len()
+    }
+
+    /// The frame.
+    pub fn build(&self) -> Vec<u8> {
+        let ethertype = if self.src.is_ipv4() { 0x0800 } else { 0x86DD };
+        let mut frame = ethernet(self.dst_mac, self.src_mac, &self.tags, ethertype);
+        let transport = self.transport_bytes();
+        match (self.src.ip(), self.dst.ip()) {
+            (IpAddr::V4(src), IpAddr::V4(dst)) => self.ipv4(&mut frame, src, dst, &transport),
+            (IpAddr::V6(src), IpAddr::V6(dst)) => self.ipv6(&mut frame, src, dst, &transport),
+            (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => {
+                unreachable!("the constructor checks the families")
+            }
+        }
+        frame.extend_from_slice(&self.trailer);
+        frame
+    }
+
+    fn protocol(&self) -> u8 {
+        match &self.transport {
+            Transport::Tcp { .. } => TCP,
+            Transport::Udp { .. } => UDP,
+            Transport::Other(protocol) => *protocol,
+        }
+    }
+
+    fn transport_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let checksum_at = match &self.transport {
+            Transport::Tcp {
+                flags,
+                seq,
+                ack,
+                options,
+                data_offset,
+            } => {
+                let words = data_offset.unwrap_or((5 + options.len() / 4) as u8);
+                bytes.extend_from_slice(&self.src.port().to_be_bytes());
+                bytes.extend_from_slice(&self.dst.port().to_be_bytes());
+                bytes.extend_from_slice(&seq.to_be_bytes());
+                bytes.extend_from_slice(&ack.to_be_bytes());
+                bytes.extend_from_slice(&[words << 4, *flags]);
+                bytes.extend_from_slice(&0xFFFF_u16.to_be_bytes());
+                bytes.extend_from_slice(&[0; 4]);
+                bytes.extend_from_slice(options);
+                Some(16)
+            }
+            Transport::Udp { length } => {
+                let length = length.unwrap_or((8 + self.payload.len()) as u16);
+                bytes.extend_from_slice(&self.src.port().to_be_bytes());
+                bytes.extend_from_slice(&self.dst.port().to_be_bytes());
+                bytes.extend_from_slice(&length.to_be_bytes());
+                bytes.extend_from_slice(&[0; 2]);
+                Some(6)
+            }
+            Transport::Other(_) => None,
+        };
+        bytes.extend_from_slice(&self.payload);
+        if let Some(at) = checksum_at {
+            let pseudo = checksum::pseudo_header(
+                self.src.ip(),
+                self.dst.ip(),
+                self.protocol(),
+                bytes.len() as u32,
+            );
+            let sum = self.checksum.over(pseudo, &bytes);
+            bytes[at..at + 2].copy_from_slice(&sum.to_be_bytes());
+        }
+        bytes
+    }
+
+    fn ipv4(&self, frame: &mut Vec<u8>, src: Ipv4Addr, dst: Ipv4Addr, transport: &[u8]) {
+        let header_len = 20 + self.ipv4_options.len();
+        let piece = self.fragment.clone().unwrap_or(0..transport.len());
+        let more = piece.end < transport.len();
+        let fragment_word = (piece.start / 8) as u16 | if more { 0x2000 } else { 0 };
+        let body = &transport[piece];
+        let total = self.ip_length.unwrap_or((header_len + body.len()) as u16);
+        let mut header = vec![self.version_ihl.unwrap_or(0x40 | (header_len / 4) as u8), 0];
+        header.extend_from_slice(&total.to_be_bytes());
+        header.extend_from_slice(&0x1234_u16.to_be_bytes());
+        header.extend_from_slice(&fragment_word.to_be_bytes());
+        header.extend_from_slice(&[64, self.protocol(), 0, 0]);
+        header.extend_from_slice(&src.octets());
+        header.extend_from_slice(&dst.octets());
+        header.extend_from_slice(&self.ipv4_options);
+        let sum = self.ip_checksum.over(0, &header);
+        header[10..12].copy_from_slice(&sum.to_be_bytes());
+        frame.extend_from_slice(&header);
+        frame.extend_from_slice(body);
+    }
+
+    fn ipv6(&self, frame: &mut Vec<u8>, src: Ipv6Addr, dst: Ipv6Addr, transport: &[u8]) {
+        let mut chain: Vec<(u8, Vec<u8>)> = self.extensions.iter().map(extension).collect();
+        let body = match &self.fragment {
+            Some(piece) => {
+                let more = piece.end < transport.len();
+                let word = piece.start as u16 | u16::from(more);
+                let mut header = vec![0, 0];
+                header.extend_from_slice(&word.to_be_bytes());
+                header.extend_from_slice(&0x1234_5678_u32.to_be_bytes());
+                chain.push((44, header));
+                &transport[piece.clone()]
+            }
+            None => transport,
+        };
+        let mut next = self.protocol();
+        for (number, header) in chain.iter_mut().rev() {
+            header[0] = next;
+            next = *number;
+        }
+        let chain_len: usize = chain.iter().map(|(_, header)| header.len()).sum();
+        let length = self.ip_length.unwrap_or((chain_len + body.len()) as u16);
+        frame.extend_from_slice(&[self.version_ihl.unwrap_or(0x60), 0, 0, 0]);
+        frame.extend_from_slice(&length.to_be_bytes());
+        frame.extend_from_slice(&[next, 64]);
+        frame.extend_from_slice(&src.octets());
+        frame.extend_from_slice(&dst.octets());
+        for (_, header) in &chain {
+            frame.extend_from_slice(header);
+        }
+        frame.extend_from_slice(body);
+    }
+}
+
+/// A frame of this EtherType with any bytes behind it.
+pub fn raw(ethertype: u16, body: &[u8]) -> Vec<u8> {
+    let mut frame = ethernet(DST_MAC, SRC_MAC, &[], ethertype);
+    frame.extend_from_slice(body);
+    frame
+}
+
+fn ethernet(dst: [u8; 6], src: [u8; 6], tags: &[(u16, u16)], ethertype: u16) -> Vec<u8> {
+    let mut frame = Vec::with_capacity(ETHERNET_BYTES + 4 * tags.len());
+    frame.extend_from_slice(&dst);
+    frame.extend_from_slice(&src);
+    for (tpid, tci) in tags {
+        frame.extend_from_slice(&tpid.to_be_bytes());
+        frame.extend_from_slice(&tci.to_be_bytes());
+    }
+    frame.extend_from_slice(&ethertype.to_be_bytes());
+    frame
+}
+
+/// Number and bytes of an extension header; the next header is filled in by the caller.
+fn extension(extension: &Extension) -> (u8, Vec<u8>) {
+    let options = |units: usize| {
+        assert!((1..=32).contains(&units), "PadN fills at most 255 bytes");
+        let mut header = vec![0; units * 8];
+        header[1] = (units - 1) as u8;
+        header[2] = 1;
+        header[3] = (units * 8 - 4) as u8;
+        header
+    };
+    match extension {
+        Extension::HopByHop(units) => (0, options(*units)),
+        Extension::Destination(units) => (60, options(*units)),
+        Extension::Routing => (43, vec![0, 0, 4, 0, 0, 0, 0, 0]),
+    }
+}
