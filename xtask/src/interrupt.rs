@@ -1,30 +1,29 @@
 //! Ctrl-C and SIGTERM as a flag, so that guards run and nothing is left behind.
 
-use std::{
-    sync::atomic::{AtomicBool, Ordering},
-    thread,
-};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, Result, bail};
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
-/// From now on SIGINT, SIGTERM and SIGHUP only set a flag. To be called before any other thread
-/// is started; programs started later get the signals as usual, since std clears the mask.
+extern "C" fn note(_signal: i32) {
+    INTERRUPTED.store(true, Ordering::Relaxed);
+}
+
+/// From now on SIGINT, SIGTERM and SIGHUP only set a flag in this process; programs that it
+/// starts get them as usual.
 pub(crate) fn install() -> Result<()> {
-    let mut signals = SigSet::empty();
+    let action = SigAction::new(
+        SigHandler::Handler(note),
+        SaFlags::SA_RESTART,
+        SigSet::empty(),
+    );
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
-        signals.add(signal);
+        // SAFETY: the handler only stores to an atomic, which is async-signal-safe, and nothing
+        // in this program relies on the former handler.
+        unsafe { sigaction(signal, &action) }.with_context(|| format!("cannot handle {signal}"))?;
     }
-    signals
-        .thread_block()
-        .context("cannot block SIGINT, SIGTERM and SIGHUP")?;
-    thread::spawn(move || {
-        while signals.wait().is_ok() {
-            INTERRUPTED.store(true, Ordering::Relaxed);
-        }
-    });
     Ok(())
 }
 

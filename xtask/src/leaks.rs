@@ -3,18 +3,27 @@
 use std::{
     collections::BTreeSet,
     fs,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     process,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-/// Folders whose entries must be the same after a run: named network namespaces, interfaces of
-/// this namespace, pins, locks and run state.
+/// Named network namespaces.
+const NAMESPACES: &str = "/run/netns";
+
+/// Pins of every namespace that edgefilter runs in, `netns-<inode>`.
+const PINS: &str = "/sys/fs/bpf/edgefilter";
+
+/// Locks and run state, named like the pins.
+const RUN_STATE: &str = "/run/edgefilter";
+
+/// Folders whose entries must be the same after a run.
 const WATCHED: [(&str, &str); 4] = [
-    ("network namespace", "/run/netns"),
+    ("network namespace", NAMESPACES),
     ("interface", "/sys/class/net"),
-    ("pins", "/sys/fs/bpf/edgefilter"),
-    ("run state", "/run/edgefilter"),
+    ("pins", PINS),
+    ("run state", RUN_STATE),
 ];
 
 /// Processes of a run are known by this variable in their environment, which they inherit.
@@ -60,26 +69,55 @@ impl Before {
     }
 
     fn leaks_now(&self) -> Vec<String> {
-        let new = entries();
-        let left = new
-            .difference(&self.entries)
-            .map(|(kind, path)| format!("{kind} {}", path.display()));
-        left.chain(self.processes()).collect()
-    }
-
-    fn processes(&self) -> impl Iterator<Item = String> {
         let variable = format!("{MARK}={}", self.mark);
-        children_of("/proc").filter_map(move |folder| {
-            let pid = folder.file_name()?.to_str()?.parse::<u32>().ok()?;
-            let environment = fs::read(folder.join("environ")).ok()?;
-            environment
-                .split(|&byte| byte == 0)
-                .find(|entry| *entry == variable.as_bytes())?;
-            let line = fs::read(folder.join("cmdline")).unwrap_or_default();
-            let line = String::from_utf8_lossy(&line).replace('\0', " ");
-            Some(format!("process {pid}: {}", line.trim()))
-        })
+        let elsewhere: Vec<_> = children_of(NAMESPACES)
+            .filter(|path| is_elsewhere(path, &variable))
+            .flat_map(|path| {
+                let inode = fs::metadata(&path).map_or(0, |data| data.ino());
+                let named = format!("netns-{inode}");
+                [
+                    path,
+                    Path::new(PINS).join(&named),
+                    Path::new(RUN_STATE).join(named),
+                ]
+            })
+            .collect();
+        entries()
+            .difference(&self.entries)
+            .filter(|(_, path)| !elsewhere.contains(path))
+            .map(|(kind, path)| format!("{kind} {}", path.display()))
+            .chain(processes(&variable))
+            .collect()
     }
+}
+
+/// Processes with this variable in their environment.
+fn processes(variable: &str) -> impl Iterator<Item = String> {
+    children_of("/proc").filter_map(move |folder| {
+        let pid = folder.file_name()?.to_str()?.parse::<u32>().ok()?;
+        let environment = fs::read(folder.join("environ")).ok()?;
+        let line = fs::read(folder.join("cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line).replace('\0', " ");
+        has_variable(&environment, variable).then(|| format!("process {pid}: {}", line.trim()))
+    })
+}
+
+/// Whether a namespace called `prefix-PID-…` belongs to a live process outside this run: somebody
+/// else's tests on the same machine.
+fn is_elsewhere(namespace: &Path, variable: &str) -> bool {
+    let owner = namespace
+        .file_name()
+        .and_then(|name| name.to_str()?.split('-').nth(1));
+    owner
+        .and_then(|pid| pid.parse::<u32>().ok())
+        .and_then(|pid| fs::read(format!("/proc/{pid}/environ")).ok())
+        .is_some_and(|environment| !has_variable(&environment, variable))
+}
+
+fn has_variable(environment: &[u8], variable: &str) -> bool {
+    environment
+        .split(|&byte| byte == 0)
+        .any(|entry| entry == variable.as_bytes())
 }
 
 fn entries() -> BTreeSet<(&'static str, PathBuf)> {
@@ -110,10 +148,11 @@ mod tests {
             .env(name, value)
             .spawn()
             .unwrap();
-        let leaks = before.processes().collect::<Vec<_>>();
+        let variable = format!("{name}={value}");
+        let leaks = processes(&variable).collect::<Vec<_>>();
         left.kill().unwrap();
         left.wait().unwrap();
         assert_eq!(leaks, [format!("process {}: sleep 60", left.id())]);
-        assert_eq!(before.processes().count(), 0);
+        assert_eq!(processes(&variable).count(), 0);
     }
 }

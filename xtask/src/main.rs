@@ -1,7 +1,7 @@
 //! The one tool of this repository: `cargo xtask COMMAND`.
 
 mod bpf_build;
-
+mod demo;
 mod interrupt;
 mod leaks;
 mod lint;
@@ -38,6 +38,11 @@ enum Command {
         #[arg(long)]
         release: bool,
     },
+    /// Shows the filter at work between real clients and servers, in namespaces of its own
+    ///
+    /// Needs root. Prints what was tried, expected and seen, fails if a line differs, and
+    /// removes everything it made.
+    Demo,
     /// Formatting, clippy with warnings as errors, and this repository's own rules
     Lint,
     /// Every test that decides whether the product works, with a count at the end
@@ -56,6 +61,7 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Setup => setup::run(),
         Command::Build { release } => bpf_build::run(release),
+        Command::Demo => demo::run(),
         Command::Lint => lint::run(),
         Command::Test { all, filter } => test::run(all, filter.as_deref()),
     };
