@@ -108,6 +108,8 @@ pub mod feature {
     pub const CHECKSUMS: u32 = 1 << 11;
     /// Names are read even if no rule has one (replay without a policy).
     pub const READ_NAMES: u32 = 1 << 12;
+    /// A rule observes.
+    pub const OBSERVE: u32 = 1 << 13;
 }
 
 /// Load-time constants of a generation, in the program's `.rodata`.
@@ -122,8 +124,8 @@ pub struct Config {
     pub generation: u64,
     /// Most events that one CPU emits in [`crate::limits::EVENT_WINDOW_JIFFIES`].
     pub events_per_window: u32,
-    /// Zero; keeps the layout free of padding.
-    pub reserved: u32,
+    /// Strongest [`Action`] of the rules with names: a stronger origin rule needs no look at the payload.
+    pub name_action_max: u32,
     /// Blocked IPv4 prefixes.
     pub v4: V4Params,
     /// Served IPv4 prefixes.
@@ -134,6 +136,33 @@ pub struct Config {
     pub served_v6: V6Params,
     /// Blocked names.
     pub names: NameParams,
+}
+
+impl Config {
+    /// No policy: everything passes.
+    pub const EMPTY: Self = {
+        let v4 = V4Params {
+            summary_shift: 16,
+            bucket_count: 1,
+            seed: 0,
+            length_count: 0,
+            lengths: [0; 36],
+        };
+        let v6 =
+            V6Params { bloom_lines: 1, bucket_count: 1, seed: 0, length_count: 0, lengths: [0; 132] };
+        Self {
+            abi: ABI_VERSION,
+            features: 0,
+            generation: 0,
+            events_per_window: 0,
+            name_action_max: 0,
+            v4,
+            served_v4: v4,
+            v6,
+            served_v6: v6,
+            names: NameParams { bloom_lines: 1, bucket_count: 1, key: [0; 4] },
+        }
+    };
 }
 
 /// What a port is inspected for: the value of the 65,536-byte port map.

@@ -9,6 +9,15 @@
 
 pub mod abi;
 pub mod env;
+pub mod hello;
+pub mod hit;
+pub mod hostname;
+pub mod http;
 pub mod limits;
+pub mod origins;
+pub mod pipeline;
 pub mod reason;
 pub mod tables;
+pub mod tls;
+pub mod wire;
+pub mod work;

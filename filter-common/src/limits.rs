@@ -9,6 +9,9 @@ pub const VLAN_TAGS_MAX: usize = 4;
 /// number (40 were tried); the bound keeps the verifier's walk finite.
 pub const IPV6_EXTENSIONS_MAX: usize = 48;
 
+/// Largest offset at which a header is read: the verifier wants offsets below 2^16.
+pub const HEADER_OFFSET_MAX: u32 = 0xff00;
+
 /// Port ranges in one rule, so that a rule stays one cache line.
 pub const PORT_RANGES_PER_RULE: usize = 8;
 
@@ -26,12 +29,27 @@ pub const RULES_MAX: usize = 16_384;
 /// Longest name that is matched; DNS allows 253 characters, TLS 65,535.
 pub const NAME_BYTES_MAX: usize = 256;
 
+/// Names that are looked up per ClientHello or request head. Real ones have one, or two
+/// (request target and Host); more is a trick. A power of two.
+pub const NAMES_PER_HELLO_MAX: usize = 8;
+
+/// TLS records that one hello may be spread over. A large browser hello in one-byte records
+/// takes about 2,000.
+pub const RECORDS_MAX: u32 = 4_096;
+
+/// Zero-length handshake records and warning alerts before the end of a hello. OpenSSL gives
+/// up after 32 of the former and 5 of the latter.
+pub const EMPTY_RECORDS_MAX: u32 = 64;
+
+/// Extensions in a ClientHello; real ones have about twenty.
+pub const EXTENSIONS_MAX: u32 = 4_096;
+
 /// Bytes of a name that an event carries.
 pub const EVENT_NAME_BYTES: usize = 256;
 
 /// Bytes of a flow's stream that are kept and parsed: a 16 KiB hello and the
-/// record headers around it. A power of two, so that an index is one mask.
-pub const STREAM_BYTES_MAX: usize = 32_768;
+/// record headers around it.
+pub const STREAM_BYTES_MAX: usize = 31 * 1_024;
 
 /// Longest ClientHello handshake message that is parsed.
 pub const HELLO_BYTES_MAX: usize = 16_384 + 4;
@@ -46,7 +64,8 @@ pub const EVENT_RING_BYTES: usize = 1 << 20;
 pub const EVENT_WINDOW_JIFFIES: u64 = 64;
 
 const _: () = {
-    assert!(STREAM_BYTES_MAX.is_power_of_two());
     assert!(HELLO_BYTES_MAX < STREAM_BYTES_MAX);
     assert!(RULES_MAX < u16::MAX as usize);
+    assert!(NAMES_PER_HELLO_MAX.is_power_of_two());
+    assert!(NAME_CANDIDATES_MAX.is_power_of_two());
 };

@@ -1,3 +1,45 @@
-//! The XDP program of edgefilter.
+//! The XDP program of edgefilter: filter-common's path of a packet over the kernel's maps and
+//! packet pointers.
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
+
+mod calls;
+mod exit;
+mod kernel;
+mod maps;
+mod memory;
+mod packet;
+mod rules;
+
+use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
+use filter_common::{abi::feature, pipeline};
+
+use crate::kernel::Kernel;
+
+/// The filter.
+#[xdp(frags)]
+fn edgefilter(ctx: XdpContext) -> u32 {
+    let mut kernel = Kernel::new(ctx);
+    if rules::has(feature::OBSERVE) {
+        rules::begin_notes(kernel.frame_len());
+    }
+    let decision = pipeline::decide(&mut kernel);
+    exit::record(&kernel, decision)
+}
+
+/// Passes everything: what the filter's cost is compared with.
+#[xdp(frags)]
+fn empty(_ctx: XdpContext) -> u32 {
+    xdp_action::XDP_PASS
+}
+
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    // Never reached: the verifier refuses a program with a reachable loop like this one.
+    loop {}
+}
+
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

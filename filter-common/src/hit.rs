@@ -1,0 +1,221 @@
+//! What a lookup found, and how rules are compared.
+
+use crate::{
+    abi::{Action, NO_SLOT, Rule, SetRef},
+    env::Rules,
+    limits::{PORT_RANGES_PER_RULE, RULES_PER_KEY_MAX},
+    tables::set_ref,
+};
+
+/// What narrows a rule, of one packet and one of its addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Qualifiers {
+    /// IP protocol number.
+    pub protocol: u8,
+    /// The port on the side of the address (or the destination's, for a name), if the packet shows it.
+    pub port: Option<u16>,
+}
+
+impl Qualifiers {
+    const NO_PORT: u64 = 1 << 24;
+
+    /// As one scalar, for a function boundary.
+    #[inline(always)]
+    pub const fn pack(self) -> u64 {
+        match self.port {
+            Some(port) => (self.protocol as u64) << 16 | port as u64,
+            None => (self.protocol as u64) << 16 | Self::NO_PORT,
+        }
+    }
+
+    /// Back from [`Qualifiers::pack`].
+    #[inline(always)]
+    pub const fn unpack(packed: u64) -> Self {
+        Self {
+            protocol: (packed >> 16) as u8,
+            port: if packed & Self::NO_PORT == 0 { Some(packed as u16) } else { None },
+        }
+    }
+}
+
+/// The rule that decides so far, as one comparable scalar: strength of the action, then
+/// specificity, then the id's rank (lower first). Zero is "no rule".
+///
+/// Layout: `strength + 1` in bits 48..56, specificity in 32..48, `0xffff - rank` in 16..32,
+/// slot in 0..16.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[must_use]
+pub struct Hit(pub u64);
+
+impl Hit {
+    /// No rule.
+    pub const NONE: Self = Self(0);
+
+    /// A hit of the rule in `slot` at a key of the given specificity (a prefix's or name's length).
+    #[inline(always)]
+    pub const fn new(rule: &Rule, slot: u16, specificity: u16) -> Self {
+        Self(
+            (rule.action as u64 + 1) << 48
+                | (specificity as u64) << 32
+                | (0xffff - rule.rank as u64) << 16
+                | slot as u64,
+        )
+    }
+
+    /// Whether there is no rule.
+    #[inline(always)]
+    pub const fn is_none(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Slot of the rule, [`NO_SLOT`] if there is none.
+    #[inline(always)]
+    pub const fn slot(self) -> u16 {
+        if self.is_none() { NO_SLOT } else { self.0 as u16 }
+    }
+
+    /// Discriminant of the rule's [`Action`].
+    #[inline(always)]
+    pub const fn action(self) -> Action {
+        Action::from_u8((self.0 >> 48) as u8 - !self.is_none() as u8)
+    }
+
+    /// The stronger of two hits.
+    #[inline(always)]
+    pub const fn stronger(self, other: Self) -> Self {
+        if other.0 > self.0 { other } else { self }
+    }
+}
+
+/// What the rules listed under one key say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listed {
+    /// This rule decides, or nothing may (a protected key).
+    Decided(Hit),
+    /// None is in force and matches; look at the next less specific key.
+    Nothing,
+}
+
+/// Tries the rules of the set at `index` whose kind is in `kinds`, in their order.
+/// Rules that observe are counted and passed over.
+///
+/// Touches one line of the rule sets and one of the rule table per rule tried.
+#[inline(always)]
+pub fn listed<R: Rules>(
+    rules: &R,
+    index: u32,
+    kinds: u32,
+    specificity: u16,
+    qualifiers: Qualifiers,
+) -> Listed {
+    for position in 0..RULES_PER_KEY_MAX as u32 {
+        let Some(set_ref) = set_ref(rules, index + position) else {
+            return Listed::Nothing;
+        };
+        if set_ref.has(kinds) {
+            if set_ref.has(SetRef::PROTECT) {
+                return Listed::Decided(Hit::NONE);
+            }
+            if let Some(hit) = applies(rules, set_ref.slot(), specificity, qualifiers) {
+                return Listed::Decided(hit);
+            }
+        }
+        if set_ref.has(SetRef::LAST) {
+            return Listed::Nothing;
+        }
+    }
+    Listed::Nothing
+}
+
+/// The hit if the rule in `slot` is in force, matches and enforces; counts it if it observes.
+#[inline(always)]
+fn applies<R: Rules>(
+    rules: &R,
+    slot: u16,
+    specificity: u16,
+    qualifiers: Qualifiers,
+) -> Option<Hit> {
+    let rule = rules.rule(slot)?;
+    if !matches(rule, qualifiers) || !in_force(rules, rule) {
+        return None;
+    }
+    if rule.action == Action::Observe as u8 {
+        rules.observe(slot);
+        return None;
+    }
+    Some(Hit::new(rule, slot, specificity))
+}
+
+#[inline(always)]
+fn matches(rule: &Rule, qualifiers: Qualifiers) -> bool {
+    if rule.protocol != Rule::ANY_PROTOCOL && rule.protocol != qualifiers.protocol {
+        return false;
+    }
+    if rule.port_count == 0 {
+        return true;
+    }
+    // A later fragment shows no port: a rule for a port does not hit it, and without
+    // the first fragment nothing is reassembled.
+    let Some(port) = qualifiers.port else {
+        return false;
+    };
+    let mut i = 0;
+    while i < PORT_RANGES_PER_RULE {
+        if i >= rule.port_count as usize {
+            return false;
+        }
+        let range = rule.ports[i];
+        if range.first <= port && port <= range.last {
+            return true;
+        }
+        i += 1;
+    }
+    false
+}
+
+#[inline(always)]
+fn in_force<R: Rules>(rules: &R, rule: &Rule) -> bool {
+    use crate::abi::feature::TIMES;
+    if rules.config().features & TIMES == 0 {
+        return true;
+    }
+    if rule.from_tai_ns == 0 && rule.until_tai_ns == u64::MAX {
+        return true;
+    }
+    let now = rules.now_tai_ns();
+    rule.from_tai_ns <= now && now < rule.until_tai_ns
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rule(action: Action, rank: u16) -> Rule {
+        Rule::new(action, rank, 0)
+    }
+
+    #[test]
+    fn strength_beats_specificity_beats_id() {
+        let strong = Hit::new(&rule(Action::Redirect, 9), 1, 0);
+        let specific = Hit::new(&rule(Action::Drop, 9), 2, 32);
+        let early = Hit::new(&rule(Action::Drop, 0), 3, 24);
+        let late = Hit::new(&rule(Action::Drop, 1), 4, 24);
+        assert_eq!(strong.stronger(specific), strong);
+        assert_eq!(specific.stronger(early), specific);
+        assert_eq!(late.stronger(early), early);
+        assert_eq!(Hit::NONE.stronger(late), late);
+        assert_eq!((strong.action(), strong.slot()), (Action::Redirect, 1));
+        assert_eq!((late.action(), late.slot()), (Action::Drop, 4));
+        assert_eq!(Hit::NONE.slot(), NO_SLOT);
+    }
+
+    #[test]
+    fn qualifiers_survive_packing() {
+        for protocol in [0, 6, 17, 254] {
+            for port in [None, Some(0), Some(443), Some(65_535)] {
+                let qualifiers = Qualifiers { protocol, port };
+                assert_eq!(Qualifiers::unpack(qualifiers.pack()), qualifiers);
+            }
+        }
+    }
+}

@@ -1,0 +1,296 @@
+//! The hosts that an HTTP/1 request head names (RFC 9112): its Host fields and the authority
+//! of its target.
+//!
+//! One walk over the bytes, as lenient as the most lenient server: leading empty lines, bare
+//! line feeds, any method, blanks and tabs, folded lines, lists of hosts. Cut into steps of
+//! [`STEP_BYTES`] that a driver repeats, as in [`crate::tls`].
+
+use crate::{
+    hello::Progress,
+    limits::STREAM_BYTES_MAX,
+    tls::Step,
+    work::{Memory, Variable as _, Work},
+};
+
+/// Bytes that one step looks at.
+pub const STEP_BYTES: u32 = 64;
+
+/// Steps that a whole stream takes at most.
+pub const STEPS_MAX: u32 = STREAM_BYTES_MAX as u32 / STEP_BYTES + 1;
+
+/// Longest method; the registry's longest has 17 letters.
+const METHOD_LEN_MAX: u32 = 32;
+
+/// Where the walk is.
+mod phase {
+    pub(super) const LEADING_LINES: u32 = 0;
+    pub(super) const METHOD: u32 = 1;
+    pub(super) const BEFORE_TARGET: u32 = 2;
+    pub(super) const AUTHORITY: u32 = 3;
+    pub(super) const AFTER_SCHEME: u32 = 4;
+    pub(super) const TARGET: u32 = 5;
+    pub(super) const LINE_START: u32 = 6;
+    pub(super) const EMPTY_LINE: u32 = 7;
+    pub(super) const FIELD_NAME: u32 = 8;
+    pub(super) const BEFORE_VALUE: u32 = 9;
+    pub(super) const VALUE: u32 = 10;
+    pub(super) const REST_OF_LINE: u32 = 11;
+}
+
+/// State of the walk.
+#[repr(C)]
+pub struct Head<M: Memory> {
+    at: M::Var,
+    end: M::Var,
+    phase: M::Var,
+    /// Where the method, authority, field name or value starts.
+    mark: M::Var,
+    /// Behind the last byte of a value that is not blank.
+    value_end: M::Var,
+    /// Whether a Host field's value has not begun yet, so that a folded line may bring it.
+    value_pending: M::Var,
+    progress: M::Var,
+}
+
+/// Whether a payload that starts with `first` can be the start of a request.
+#[inline(always)]
+pub const fn can_start_with(first: u8) -> bool {
+    is_token(first) || first == b'\r' || first == b'\n'
+}
+
+/// RFC 9110, section 5.6.2.
+#[inline(always)]
+const fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric()
+        || matches!(
+            byte,
+            b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_'
+                | b'`' | b'|' | b'~'
+        )
+}
+
+#[inline(always)]
+const fn is_blank(byte: u8) -> bool {
+    byte == b' ' || byte == b'\t'
+}
+
+/// Prepares the walk over the first `end` bytes of the stream; the progress if that decides.
+#[inline(always)]
+pub fn begin<M: Memory>(work: &Work<M>, end: u32) -> Option<Progress> {
+    // RFC 9113, section 3.4: the preface's first line is `PRI * HTTP/2.0`.
+    if end >= 6
+        && work.be24(0) == 0x50_52_49
+        && work.be24(3) == 0x20_2a_20
+    {
+        return Some(Progress::Http2);
+    }
+    let head = &work.head;
+    head.at.set(0);
+    head.end.set(end);
+    head.phase.set(phase::LEADING_LINES);
+    head.mark.set(0);
+    head.value_end.set(0);
+    head.value_pending.set(0);
+    head.progress.set(Progress::Incomplete as u32);
+    None
+}
+
+/// The outcome of the walk.
+#[inline(always)]
+pub fn finish<M: Memory>(work: &Work<M>) -> Progress {
+    Progress::from_u8(work.head.progress.get() as u8)
+}
+
+/// Looks at the next bytes.
+#[inline(always)]
+pub fn step<M: Memory>(work: &mut Work<M>) -> Step {
+    for _ in 0..STEP_BYTES {
+        let at = work.head.at.get();
+        if at >= work.head.end.get() {
+            return Step::Done;
+        }
+        let byte = work.byte(at);
+        work.head.at.set(at + 1);
+        if let Some(progress) = one_byte(work, at, byte) {
+            work.head.progress.set(progress as u32);
+            return Step::Done;
+        }
+    }
+    Step::Again
+}
+
+#[inline(always)]
+fn one_byte<M: Memory>(work: &mut Work<M>, at: u32, byte: u8) -> Option<Progress> {
+    let line_feed = byte == b'\n';
+    match work.head.phase.get() {
+        phase::REST_OF_LINE => {
+            if line_feed {
+                work.head.phase.set(phase::LINE_START);
+            }
+            None
+        }
+        phase::LINE_START => line_start(work, byte),
+        phase::FIELD_NAME => field_name(work, at, byte),
+        phase::BEFORE_VALUE => {
+            if line_feed {
+                work.head.phase.set(phase::LINE_START);
+            } else if !is_blank(byte) && byte != b'\r' && byte != b',' {
+                work.head.value_pending.set(0);
+                work.head.mark.set(at);
+                work.head.value_end.set(at + 1);
+                work.head.phase.set(phase::VALUE);
+            }
+            None
+        }
+        phase::VALUE => value(work, at, byte),
+        phase::TARGET => end_of_target(work, byte),
+        phase::AUTHORITY => authority(work, at, byte),
+        phase::AFTER_SCHEME => {
+            work.head.phase.set(if byte == b'/' { phase::AUTHORITY } else { phase::TARGET });
+            work.head.mark.set(at + 1);
+            if line_feed { end_of_target(work, byte) } else { None }
+        }
+        phase::METHOD => {
+            if is_blank(byte) {
+                work.head.phase.set(phase::BEFORE_TARGET);
+                return None;
+            }
+            let long = at - work.head.mark.get() >= METHOD_LEN_MAX;
+            (long || !is_token(byte)).then_some(Progress::Other)
+        }
+        phase::BEFORE_TARGET => before_target(work, at, byte),
+        phase::EMPTY_LINE => {
+            if line_feed {
+                return Some(complete(work));
+            }
+            work.head.phase.set(phase::REST_OF_LINE);
+            None
+        }
+        _ => leading_lines(work, at, byte),
+    }
+}
+
+#[inline(always)]
+fn leading_lines<M: Memory>(work: &Work<M>, at: u32, byte: u8) -> Option<Progress> {
+    if byte == b'\r' || byte == b'\n' {
+        return None;
+    }
+    if !is_token(byte) {
+        return Some(Progress::Other);
+    }
+    work.head.mark.set(at);
+    work.head.phase.set(phase::METHOD);
+    None
+}
+
+#[inline(always)]
+fn before_target<M: Memory>(work: &Work<M>, at: u32, byte: u8) -> Option<Progress> {
+    if is_blank(byte) {
+        return None;
+    }
+    if byte == b'\r' || byte == b'\n' {
+        return Some(Progress::Other);
+    }
+    work.head.mark.set(at);
+    let origin_form = byte == b'/' || byte == b'*';
+    work.head.phase.set(if origin_form { phase::TARGET } else { phase::AUTHORITY });
+    None
+}
+
+/// In what may be a scheme, user information or the authority itself (RFC 9112, section 3.2).
+#[inline(always)]
+fn authority<M: Memory>(work: &mut Work<M>, at: u32, byte: u8) -> Option<Progress> {
+    match byte {
+        b'@' => {
+            work.head.mark.set(at + 1);
+            None
+        }
+        b'/' if work.byte(at.wrapping_sub(1)) == b':' => {
+            work.head.phase.set(phase::AFTER_SCHEME);
+            None
+        }
+        b'/' | b'?' | b'#' | b' ' | b'\t' | b'\r' | b'\n' => {
+            let mark = work.head.mark.get();
+            if at > mark && !work.add_name(mark, at - mark) {
+                return Some(Progress::Malformed);
+            }
+            work.head.phase.set(phase::TARGET);
+            end_of_target(work, byte)
+        }
+        _ => None,
+    }
+}
+
+/// A blank leads to the version, which is not looked at; a line that ends without one is a
+/// complete HTTP/0.9 request.
+#[inline(always)]
+fn end_of_target<M: Memory>(work: &Work<M>, byte: u8) -> Option<Progress> {
+    if byte == b'\n' {
+        return Some(complete(work));
+    }
+    if is_blank(byte) {
+        work.head.phase.set(phase::REST_OF_LINE);
+    }
+    None
+}
+
+#[inline(always)]
+fn line_start<M: Memory>(work: &Work<M>, byte: u8) -> Option<Progress> {
+    let pending = work.head.value_pending.get() != 0;
+    let next = match byte {
+        b'\n' => return Some(complete(work)),
+        b'\r' => phase::EMPTY_LINE,
+        b' ' | b'\t' if pending => phase::BEFORE_VALUE,
+        b'h' | b'H' => {
+            work.head.mark.set(work.head.at.get() - 1);
+            phase::FIELD_NAME
+        }
+        _ => phase::REST_OF_LINE,
+    };
+    if next != phase::BEFORE_VALUE {
+        work.head.value_pending.set(0);
+    }
+    work.head.phase.set(next);
+    None
+}
+
+#[inline(always)]
+fn field_name<M: Memory>(work: &Work<M>, at: u32, byte: u8) -> Option<Progress> {
+    let expected = match at - work.head.mark.get() {
+        1 => b'o',
+        2 => b's',
+        3 => b't',
+        _ => b':',
+    };
+    if byte.to_ascii_lowercase() == expected {
+        if expected == b':' {
+            work.head.value_pending.set(1);
+            work.head.phase.set(phase::BEFORE_VALUE);
+        }
+        return None;
+    }
+    work.head.phase.set(if byte == b'\n' { phase::LINE_START } else { phase::REST_OF_LINE });
+    None
+}
+
+#[inline(always)]
+fn value<M: Memory>(work: &mut Work<M>, at: u32, byte: u8) -> Option<Progress> {
+    if is_blank(byte) || byte == b'\r' {
+        return None;
+    }
+    if byte != b'\n' && byte != b',' {
+        work.head.value_end.set(at + 1);
+        return None;
+    }
+    let mark = work.head.mark.get();
+    if !work.add_name(mark, work.head.value_end.get().wrapping_sub(mark)) {
+        return Some(Progress::Malformed);
+    }
+    work.head.phase.set(if byte == b'\n' { phase::LINE_START } else { phase::BEFORE_VALUE });
+    None
+}
+
+#[inline(always)]
+fn complete<M: Memory>(work: &Work<M>) -> Progress {
+    if work.name_count.get() == 0 { Progress::NoName } else { Progress::Named }
+}

@@ -1,0 +1,223 @@
+//! The one way out: counts the reason and the rule, traces, reports, acts.
+
+use aya_ebpf::{
+    bindings::xdp_action,
+    helpers::generated::{bpf_jiffies64, bpf_ktime_get_tai_ns, bpf_probe_read_kernel, bpf_redirect_map},
+};
+use filter_common::{
+    abi::{Event, FlowKey, NO_SLOT, Outcome, Verdict, feature},
+    env::Rules,
+    limits::{EVENT_NAME_BYTES, EVENT_WINDOW_JIFFIES, NAME_BYTES_MAX},
+    pipeline::Decision,
+    reason::Reason,
+    wire::Addresses,
+    work::{Span, Variable as _},
+};
+
+use crate::{
+    calls,
+    kernel::Kernel,
+    maps,
+    packet::opaque,
+    rules::{self, has},
+};
+
+/// What is reported of a packet.
+#[derive(Clone, Copy)]
+struct Report {
+    verdict: Verdict,
+    reason: Reason,
+    slot: u16,
+}
+
+/// Counts and reports the decision; the XDP action.
+#[inline(always)]
+pub(crate) fn record(kernel: &Kernel, mut decision: Decision) -> u32 {
+    let action = act(kernel, &mut decision);
+    count_reason(decision.reason);
+    let mut report =
+        Report { verdict: decision.verdict, reason: decision.reason, slot: decision.hit.slot() };
+    if report.slot != NO_SLOT {
+        rules::count(report.slot, kernel.frame_len());
+    } else if let Some(observed) = rules::observed() {
+        report.verdict = Verdict::Observe;
+        report.slot = observed;
+    }
+    if has(feature::TRACE) {
+        trace(kernel, &decision, report);
+    }
+    if has(feature::EVENTS) && report.slot != NO_SLOT {
+        emit(kernel, &decision, report);
+    }
+    action
+}
+
+#[inline(always)]
+fn act(kernel: &Kernel, decision: &mut Decision) -> u32 {
+    match decision.verdict {
+        Verdict::Pass | Verdict::Observe => xdp_action::XDP_PASS,
+        Verdict::Drop => xdp_action::XDP_DROP,
+        Verdict::Redirect => redirect(kernel, decision),
+    }
+}
+
+/// To the rule's interface; dropped if that has no device.
+#[inline(always)]
+fn redirect(kernel: &Kernel, decision: &mut Decision) -> u32 {
+    if !has(feature::REDIRECT) {
+        return xdp_action::XDP_DROP;
+    }
+    let action = match kernel.rule(decision.hit.slot()) {
+        // SAFETY: a device map and a scalar key; the flags are the action on failure.
+        Some(rule) => unsafe {
+            bpf_redirect_map(
+                (&raw const maps::REDIRECT).cast_mut().cast(),
+                u64::from(rule.redirect_index),
+                u64::from(xdp_action::XDP_DROP),
+            ) as u32
+        },
+        None => xdp_action::XDP_DROP,
+    };
+    if action != xdp_action::XDP_REDIRECT {
+        decision.reason = Reason::RedirectFailed;
+    }
+    action
+}
+
+#[inline(always)]
+fn count_reason(reason: Reason) {
+    if let Some(reasons) = maps::REASONS.get_ptr_mut(0) {
+        // SAFETY: this CPU's element, and an XDP program is not preempted by another.
+        let reasons = unsafe { &mut *reasons };
+        reasons[reason as usize & 63] += 1;
+    }
+}
+
+/// The name that the outcome reports, in the working area: empty if none was read.
+#[inline(always)]
+fn reported_name(decision: &Decision) -> Span {
+    use filter_common::abi::Protocol;
+    let nothing = Span { at: 0, len: 0 };
+    match decision.protocol {
+        Protocol::None | Protocol::Quic => return nothing,
+        Protocol::Tls | Protocol::Http => {}
+    }
+    let Some(work) = calls::work() else { return nothing };
+    if work.name_count.get() == 0 { nothing } else { work.name(work.name_reported.get()) }
+}
+
+/// Copies at most `N` bytes of a name out of the working area; how many.
+#[inline(always)]
+fn copy_name<const N: usize>(name: Span, to: *mut u8) -> u16 {
+    let Some(work) = calls::work() else { return 0 };
+    let at = opaque(u64::from(name.at));
+    let len = opaque(u64::from(name.len.min(N as u32)));
+    if len == 0 || len > N as u64 || at > (work.bytes.len() - N) as u64 {
+        return 0;
+    }
+    // SAFETY: both runs are in bounds as just checked; `to` has room for `N`.
+    unsafe {
+        let from = (&raw const work.bytes as *const u8).add(at as usize);
+        bpf_probe_read_kernel(to.cast(), len as u32, from.cast());
+    }
+    len as u16
+}
+
+#[inline(always)]
+fn trace(kernel: &Kernel, decision: &Decision, report: Report) {
+    let Some(outcome) = maps::OUTCOME.get_ptr_mut(0) else { return };
+    // SAFETY: traced programs run one at a time, under BPF_PROG_TEST_RUN.
+    let outcome: &mut Outcome = unsafe { &mut *outcome };
+    outcome.verdict = report.verdict as u8;
+    outcome.reason = report.reason as u8;
+    outcome.protocol = decision.protocol as u8;
+    outcome.reserved = 0;
+    outcome.slot = report.slot;
+    outcome.slot_version = slot_version(kernel, report.slot);
+    outcome.frame_len = kernel.frame_len();
+    outcome.name_len =
+        copy_name::<NAME_BYTES_MAX>(reported_name(decision), (&raw mut outcome.name).cast());
+}
+
+#[inline(always)]
+fn slot_version(kernel: &Kernel, slot: u16) -> u32 {
+    match kernel.rule(slot) {
+        Some(rule) => rule.slot_version,
+        None => 0,
+    }
+}
+
+/// Puts an event into the ring, within this CPU's share of the window.
+#[inline(always)]
+fn emit(kernel: &Kernel, decision: &Decision, report: Report) {
+    let Some(state) = maps::EVENT_STATE.get_ptr_mut(0) else { return };
+    // SAFETY: this CPU's element, and an XDP program is not preempted by another.
+    let state = unsafe { &mut *state };
+    // SAFETY: helper without arguments.
+    let now = unsafe { bpf_jiffies64() };
+    if now - state.window_start >= EVENT_WINDOW_JIFFIES {
+        state.window_start = now;
+        state.in_window = 0;
+    }
+    if state.in_window >= u64::from(kernel.config().events_per_window) {
+        state.suppressed += 1;
+        return;
+    }
+    state.in_window += 1;
+    let Some(mut entry) = maps::EVENTS.reserve::<Event>(0) else {
+        state.lost += 1;
+        return;
+    };
+    let event = entry.as_mut_ptr();
+    // SAFETY: every field is written, the name's unused bytes are cleared first.
+    unsafe {
+        (*event).tai_ns = bpf_ktime_get_tai_ns();
+        (*event).generation = kernel.config().generation;
+        write_flow(kernel, decision, &raw mut (*event).flow);
+        (*event).ifindex = kernel.ifindex();
+        (*event).frame_len = kernel.frame_len();
+        (*event).slot_version = slot_version(kernel, report.slot);
+        (*event).slot = report.slot;
+        (*event).verdict = report.verdict as u8;
+        (*event).reason = report.reason as u8;
+        (*event).protocol = decision.protocol as u8;
+        (*event).reserved = [0; 5];
+        (*event).name = [0; EVENT_NAME_BYTES];
+        (*event).name_len = match report.reason {
+            Reason::Hostname => copy_name::<EVENT_NAME_BYTES>(
+                reported_name(decision),
+                (&raw mut (*event).name).cast(),
+            ),
+            _ => 0,
+        };
+    }
+    entry.submit(0);
+}
+
+#[inline(always)]
+unsafe fn write_flow(kernel: &Kernel, decision: &Decision, flow: *mut FlowKey) {
+    let Some(packet) = decision.packet else { return };
+    let ports = packet.ports(kernel);
+    let (src, dst) = match packet.addresses {
+        Addresses::V4 { src, dst } => (mapped(src), mapped(dst)),
+        Addresses::V6 { src, dst } => (src, dst),
+    };
+    // SAFETY: the caller's event; addresses are written as big-endian words.
+    unsafe {
+        let words = flow.cast::<u64>();
+        *words = src[0].to_be();
+        *words.add(1) = src[1].to_be();
+        *words.add(2) = dst[0].to_be();
+        *words.add(3) = dst[1].to_be();
+        (*flow).src_port = ports.map_or(0, |ports| ports.src);
+        (*flow).dst_port = ports.map_or(0, |ports| ports.dst);
+        (*flow).protocol = packet.protocol;
+        (*flow).reserved = [0; 3];
+    }
+}
+
+/// `::ffff:a.b.c.d` (RFC 4291, section 2.5.5.2).
+#[inline(always)]
+const fn mapped(addr: u32) -> [u64; 2] {
+    [0, 0xffff_0000_0000 | addr as u64]
+}

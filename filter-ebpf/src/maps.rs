@@ -1,0 +1,105 @@
+//! The maps. Names and shapes are part of the ABI; sizes of the tables are set by the loader.
+
+use aya_ebpf::{
+    bindings::BPF_F_MMAPABLE,
+    macros::map,
+    maps::{Array, DevMap, PerCpuArray, RingBuf},
+};
+use filter_common::{
+    abi::{Line, Outcome, Rule, RuleCounters},
+    limits::{EVENT_RING_BYTES, REDIRECT_TARGETS_MAX, RULES_MAX},
+    work::Work,
+};
+
+use crate::memory::MapMemory;
+
+/// Table maps of a generation, sized and filled by the loader.
+macro_rules! tables {
+    ($($name:ident)*) => {
+        $(#[map]
+        pub(crate) static $name: Array<Line> = Array::with_max_entries(1, BPF_F_MMAPABLE);)*
+    };
+}
+
+tables! {
+    V4_SUMMARY V4_BUCKETS V6_SUMMARY V6_BUCKETS
+    SERVED_V4_SUM SERVED_V4_BKT SERVED_V6_SUM SERVED_V6_BKT
+    NAME_SUMMARY NAME_BUCKETS RULE_SETS
+}
+
+/// Rules by slot.
+#[map]
+pub(crate) static RULES: Array<Rule> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// `port_class` bits of every port.
+#[map]
+pub(crate) static PORT_CLASS: Array<[u8; 65_536]> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// Devices that rules redirect to, by `redirect_index`.
+#[map]
+pub(crate) static REDIRECT: DevMap = DevMap::with_max_entries(REDIRECT_TARGETS_MAX as u32, 0);
+
+/// Per-rule counters, shared by all generations.
+#[map]
+pub(crate) static RULE_COUNTERS: PerCpuArray<RuleCounters> =
+    PerCpuArray::with_max_entries(RULES_MAX as u32, 0);
+
+/// Per-reason counters, shared by all generations.
+#[map]
+pub(crate) static REASONS: PerCpuArray<[u64; 64]> = PerCpuArray::with_max_entries(1, 0);
+
+/// Sampled events, shared by all generations.
+#[map]
+pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(EVENT_RING_BYTES as u32, 0);
+
+/// Rate limit and losses of [`EVENTS`], shared by all generations.
+#[map]
+pub(crate) static EVENT_STATE: PerCpuArray<EventState> = PerCpuArray::with_max_entries(1, 0);
+
+/// See [`EVENT_STATE`].
+#[repr(C)]
+pub(crate) struct EventState {
+    /// First jiffy of the current window.
+    pub(crate) window_start: u64,
+    /// Events emitted in the current window.
+    pub(crate) in_window: u64,
+    /// Events not emitted because the window's share was used up.
+    pub(crate) suppressed: u64,
+    /// Events lost because the ring was full.
+    pub(crate) lost: u64,
+}
+
+/// What became of the last packet, under `feature::TRACE`.
+#[map]
+pub(crate) static OUTCOME: Array<Outcome> = Array::with_max_entries(1, 0);
+
+/// Working areas, one per CPU (a per-CPU map holds at most 32 KiB); the loader sets their number.
+/// An XDP program is not preempted by another one on its CPU.
+#[map]
+pub(crate) static WORK: Array<Work<MapMemory>> = Array::with_max_entries(1, 0);
+
+/// The clock as last read on this CPU.
+#[map]
+pub(crate) static CLOCK: PerCpuArray<Clock> = PerCpuArray::with_max_entries(1, 0);
+
+/// See [`CLOCK`].
+#[repr(C)]
+pub(crate) struct Clock {
+    /// When it was read.
+    pub(crate) jiffies: u64,
+    /// CLOCK_TAI in nanoseconds.
+    pub(crate) tai_ns: u64,
+}
+
+/// What the lookups note about the current packet, under `feature::OBSERVE`.
+#[map]
+pub(crate) static NOTES: PerCpuArray<Notes> = PerCpuArray::with_max_entries(1, 0);
+
+/// See [`NOTES`].
+#[repr(C)]
+pub(crate) struct Notes {
+    /// Slot of the first rule that observed, plus one; 0 for none.
+    pub(crate) observed: u32,
+    /// Frame length in bytes.
+    pub(crate) frame_len: u32,
+}
