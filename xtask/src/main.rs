@@ -1,5 +1,6 @@
 //! The one tool of this repository: `cargo xtask COMMAND`.
 
+mod bench;
 mod bpf_build;
 mod demo;
 mod interrupt;
@@ -55,6 +56,14 @@ enum Command {
         /// Only tests whose path contains this text
         filter: Option<String>,
     },
+    /// Nanoseconds per packet beside an empty program and xdp-filter, into target/bench/
+    ///
+    /// Needs root. Installs xdp-tools if it is missing.
+    Bench {
+        /// Fewer and shorter samples, small tables only
+        #[arg(long)]
+        quick: bool,
+    },
 }
 
 fn main() -> ExitCode {
@@ -63,6 +72,7 @@ fn main() -> ExitCode {
         Command::Build { release } => bpf_build::run(release),
         Command::Demo => demo::run(),
         Command::Lint => lint::run(),
+        Command::Bench { quick } => bench::run(quick),
         Command::Test { all, filter } => test::run(all, filter.as_deref()),
     };
     match result {

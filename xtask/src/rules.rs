@@ -17,12 +17,7 @@ const LINES_MAX: usize = 700;
 const PACKET_ACCESS: [&str; 1] = ["filter-ebpf/src/packet.rs"];
 
 /// What touching packet memory looks like.
-const PACKET_WORDS: [&str; 4] = [
-    "data_end",
-    "bpf_xdp_load_bytes",
-    "bpf_xdp_store_bytes",
-    "bpf_xdp_adjust_head",
-];
+const PACKET_WORDS: [&str; 2] = ["data_end", "data_meta"];
 
 /// The only folder whose code makes BPF system calls.
 const DATAPATH: &str = "filter-user/src/datapath";
