@@ -10,10 +10,8 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use aya::{
-    maps::MapInfo,
-    programs::{Xdp, xdp::XdpAttachType},
-};
+use aya::{maps::MapInfo, programs::Xdp};
+use aya_obj::programs::XdpAttachType;
 use filter_tests::net::Namespace;
 
 use crate::{

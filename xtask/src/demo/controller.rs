@@ -153,8 +153,8 @@ fn rule_counters(rule: &Value) -> Result<(String, u64, u64)> {
             .as_u64()
             .with_context(|| format!("no `{key}` in {rule}"))
     };
-    let id = rule["id"]
+    let id = rule["rule"]
         .as_str()
-        .with_context(|| format!("no `id` in {rule}"))?;
+        .with_context(|| format!("no `rule` in {rule}"))?;
     Ok((id.to_owned(), number("packets")?, number("bytes")?))
 }

@@ -4,11 +4,11 @@
 //!  visitor                     edge                            origin
 //!  eth0 198.51.100.2 ───── eth0 198.51.100.1
 //!                          nginx: blocked.example,
-//!                                 neighbour.example
+//!                                 neighbour.example, …
 //!                          eth1 203.0.113.1 ──────────── eth0 203.0.113.10, .200
 //!                                                        nginx
 //! ```
-//! The edge serves two hostnames on one address (server role) and forwards to the origin (router
+//! The edge serves all hostnames on one address (server role) and forwards to the origin (router
 //! role). The same with IPv6.
 
 mod attempt;
@@ -37,10 +37,18 @@ const POLICY: &str = "examples/policy.toml";
 
 /// What that policy blocks, and neighbours that it must not touch.
 const BLOCKED_NAME: &str = "blocked.example";
+const BLOCKED_UNDER_DOMAIN: &str = "www.blocked-domain.example";
+const OBSERVED_NAME: &str = "watched.example";
 const NEIGHBOUR_NAME: &str = "neighbour.example";
+const NAMES: [&str; 4] = [
+    BLOCKED_NAME,
+    BLOCKED_UNDER_DOMAIN,
+    OBSERVED_NAME,
+    NEIGHBOUR_NAME,
+];
 const BLOCKED_ORIGIN_V4: &str = "203.0.113.10";
 const NEIGHBOUR_ORIGIN_V4: &str = "203.0.113.200";
-const BLOCKED_ORIGIN_V6: &str = "2001:db8:113::10";
+const BLOCKED_ORIGIN_V6: &str = "2001:db8:bad::10";
 const NEIGHBOUR_ORIGIN_V6: &str = "2001:db8:113::200";
 
 /// A changed policy file must be in force within this time.
@@ -133,6 +141,13 @@ fn expect_names_blocked(table: &mut Table, world: &World) {
     };
     tried(table, world, &with(BLOCKED_NAME), Seen::NoAnswer);
     tried(table, world, &with(NEIGHBOUR_NAME), Seen::Served);
+    tried(
+        table,
+        world,
+        &[https(BLOCKED_UNDER_DOMAIN, EDGE_V4)],
+        Seen::NoAnswer,
+    );
+    tried(table, world, &[https(OBSERVED_NAME, EDGE_V4)], Seen::Served);
 }
 
 fn expect_origins_blocked(table: &mut Table, world: &World) {

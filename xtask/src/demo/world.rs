@@ -15,11 +15,10 @@ use anyhow::{Context as _, Result, bail};
 use crate::shell;
 
 use super::{
-    BLOCKED_NAME, BLOCKED_ORIGIN_V4, BLOCKED_ORIGIN_V6, NEIGHBOUR_NAME, NEIGHBOUR_ORIGIN_V4,
-    NEIGHBOUR_ORIGIN_V6,
+    BLOCKED_ORIGIN_V4, BLOCKED_ORIGIN_V6, NAMES, NEIGHBOUR_ORIGIN_V4, NEIGHBOUR_ORIGIN_V6,
 };
 
-/// Where the edge serves both names.
+/// Where the edge serves all names.
 pub(super) const EDGE_V4: &str = "198.51.100.1";
 pub(super) const EDGE_V6: &str = "2001:db8:51::1";
 
@@ -147,18 +146,19 @@ impl World {
                 namespace.ip(&["route", "add", "default", "via", gateway])?;
             }
         }
+        // Not in a network of the edge's own, which would protect it from being blocked.
+        self.edge
+            .ip(&["route", "add", BLOCKED_ORIGIN_V6, "dev", "eth1"])?;
         self.edge.forward()
     }
 
     fn serve(&mut self) -> Result<()> {
         let mut trusted = String::new();
-        for name in [BLOCKED_NAME, NEIGHBOUR_NAME] {
+        for name in NAMES {
             trusted += &self.certificate(name)?;
         }
         fs::write(self.certificates(), trusted).context("cannot write the certificates")?;
-        let names = [BLOCKED_NAME, NEIGHBOUR_NAME]
-            .map(|name| self.site_by_name(name))
-            .concat();
+        let names = NAMES.map(|name| self.site_by_name(name)).concat();
         let origins = [
             BLOCKED_ORIGIN_V4,
             BLOCKED_ORIGIN_V6,
