@@ -20,7 +20,7 @@ use filter_common::{
 use crate::{
     calls, maps,
     memory::MapMemory,
-    packet::{Window, opaque},
+    packet::{Window, first_buffer_len, opaque},
     rules::Generation,
     state,
 };
@@ -118,8 +118,7 @@ impl Env for Kernel {
 
     #[inline(always)]
     fn contains(&self, len: u32) -> bool {
-        let first_buffer = self.ctx.data_end() - self.ctx.data();
-        len as usize <= first_buffer || len <= self.frame_len()
+        len as usize <= first_buffer_len(&self.ctx) || len <= self.frame_len()
     }
 
     #[inline(always)]

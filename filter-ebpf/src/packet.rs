@@ -40,6 +40,12 @@ pub(crate) fn opaque_ref<T>(x: &'static T) -> &'static T {
     }
 }
 
+/// Bytes of the frame's first buffer, the part that a [`Window`] can see.
+#[inline(always)]
+pub(crate) fn first_buffer_len(ctx: &XdpContext) -> usize {
+    ctx.data_end() - ctx.data()
+}
+
 /// `N` bytes of packet memory that the verifier has seen checked.
 #[derive(Clone, Copy)]
 pub(crate) struct Window<const N: usize>(*const u8);

@@ -1,1 +1,85 @@
-fn main() {}
+//! The one tool of this repository: `cargo xtask COMMAND`.
+
+mod bench;
+mod bpf_build;
+mod demo;
+mod interrupt;
+mod leaks;
+mod lint;
+mod packages;
+mod rules;
+mod setup;
+mod shell;
+mod test;
+mod toolchain;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Sets up, builds, checks, tests and shows edgefilter.
+#[derive(Parser)]
+#[command(name = "cargo xtask", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Finds or installs the BPF toolchain and the programs that tests and demo use
+    ///
+    /// Prefers a rustup toolchain with rust-src and a bpf-linker that fits it; else
+    /// Debian's rustc-web and a bpf-linker built into .toolchain/. Does nothing when
+    /// all is there. Needs root only for what has to be installed.
+    Setup,
+    /// Builds the kernel program into target/bpf/, then the workspace
+    Build {
+        /// Optimise the user-space binaries as well
+        #[arg(long)]
+        release: bool,
+    },
+    /// Shows the filter at work between real clients and servers, in namespaces of its own
+    ///
+    /// Needs root. Prints what was tried, expected and seen, fails if a line differs, and
+    /// removes everything it made.
+    Demo,
+    /// Formatting, clippy with warnings as errors, and this repository's own rules
+    Lint,
+    /// Every test that decides whether the product works, with a count at the end
+    ///
+    /// Needs root: most tests load the program into the kernel.
+    Test {
+        /// Also the long tests
+        #[arg(long)]
+        all: bool,
+        /// Only tests whose path contains this text
+        filter: Option<String>,
+    },
+    /// Nanoseconds per packet beside an empty program and xdp-filter, into target/bench/
+    ///
+    /// Needs root. Installs xdp-tools if it is missing.
+    Bench {
+        /// Fewer and shorter samples, small tables only
+        #[arg(long)]
+        quick: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Command::Setup => setup::run(),
+        Command::Build { release } => bpf_build::run(release),
+        Command::Demo => demo::run(),
+        Command::Lint => lint::run(),
+        Command::Bench { quick } => bench::run(quick),
+        Command::Test { all, filter } => test::run(all, filter.as_deref()),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! Debian packages: installed only when missing, without starting any daemon.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::shell;
+
+/// A program and the Debian package that has it.
+pub(crate) struct Program {
+    /// Name in `PATH`.
+    pub name: &'static str,
+    /// Package to install when it is not there.
+    pub package: &'static str,
+}
+
+/// What tests and demo call.
+pub(crate) const PROGRAMS: [Program; 4] = [
+    Program {
+        name: "ip",
+        package: "iproute2",
+    },
+    Program {
+        name: "curl",
+        package: "curl",
+    },
+    Program {
+        name: "openssl",
+        package: "openssl",
+    },
+    Program {
+        name: "nginx",
+        package: "nginx-light",
+    },
+];
+
+/// Debian asks this script whether a freshly installed daemon may start.
+const POLICY_SCRIPT: &str = "/usr/sbin/policy-rc.d";
+
+/// Installs the packages of those programs that are not in `PATH`; says what it installs.
+pub(crate) fn ensure_programs(programs: &[Program]) -> Result<()> {
+    let missing: Vec<_> = programs
+        .iter()
+        .filter(|program| shell::which(program.name).is_none())
+        .map(|program| program.package)
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    install(&missing)
+}
+
+/// Whether this is Debian itself: derivatives lack some of the packages.
+pub(crate) fn is_debian() -> bool {
+    let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
+    release.lines().any(|line| line == "ID=debian")
+}
+
+/// Installs packages by apt; never removes one that is installed.
+pub(crate) fn install(packages: &[&str]) -> Result<()> {
+    let list = packages.join(" ");
+    if shell::which("apt-get").is_none() {
+        bail!("this machine has no apt-get: install what Debian calls {list}, then try again");
+    }
+    if !shell::is_root() {
+        bail!("not root: run `apt-get install {list}` as root, then try again");
+    }
+    println!("setup: installing {list}");
+    let _no_daemons = NoDaemons::install()?;
+    apt(&["update", "--quiet=2"])?;
+    apt(&[
+        &[
+            "install",
+            "--quiet=2",
+            "--yes",
+            "--no-install-recommends",
+            "--no-remove",
+        ],
+        packages,
+    ]
+    .concat())
+    .with_context(|| {
+        format!("cannot install {list}; --no-remove keeps apt from replacing other packages")
+    })
+}
+
+fn apt(arguments: &[&str]) -> Result<()> {
+    let mut command = shell::command("apt-get");
+    let output = shell::output(
+        command
+            .args(["-o", "DPkg::Lock::Timeout=300"])
+            .args(arguments)
+            .env("DEBIAN_FRONTEND", "noninteractive"),
+    )?;
+    if !output.status.success() {
+        let said = [output.stdout, output.stderr].concat();
+        bail!(
+            "`{}` ended with {}:\n{}",
+            shell::line(&command),
+            output.status,
+            String::from_utf8_lossy(&said).trim()
+        );
+    }
+    Ok(())
+}
+
+/// While it lives, installed daemons do not start. Leaves an administrator's own script alone.
+struct NoDaemons {
+    created: Option<PathBuf>,
+}
+
+impl NoDaemons {
+    fn install() -> Result<Self> {
+        let script = Path::new(POLICY_SCRIPT);
+        if script.exists() {
+            return Ok(Self { created: None });
+        }
+        fs::write(script, "#!/bin/sh\nexit 101\n")
+            .and_then(|()| fs::set_permissions(script, fs::Permissions::from_mode(0o755)))
+            .with_context(|| format!("cannot write {POLICY_SCRIPT}"))?;
+        Ok(Self {
+            created: Some(script.to_owned()),
+        })
+    }
+}
+
+impl Drop for NoDaemons {
+    fn drop(&mut self) {
+        let Some(script) = &self.created else { return };
+        if let Err(error) = fs::remove_file(script) {
+            eprintln!("warning: cannot remove {POLICY_SCRIPT}: {error}");
+        }
+    }
+}
