@@ -9,7 +9,7 @@ mod state;
 mod tests;
 
 use filter_common::{
-    abi::{NO_SLOT, Outcome, Protocol, RuleCounters, Verdict, feature},
+    abi::{Outcome, Protocol, RuleCounters, Verdict, feature},
     limits::NAME_BYTES_MAX,
     pipeline::{self, Decision},
     reason::Reason,
