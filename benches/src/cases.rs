@@ -16,6 +16,9 @@ const BLOCKED_SOURCE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
 /// Further blocked addresses count up from here: a range set aside for benchmarks (RFC 2544).
 const MORE_BLOCKED: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 0);
 
+/// Source port of the first case.
+const FIRST_PORT: u16 = 51_514;
+
 /// `XDP_PASS` and `XDP_DROP` of linux/bpf.h.
 const XDP_DROP: u32 = 1;
 const XDP_PASS: u32 = 2;
@@ -53,7 +56,9 @@ impl Case {
 
     /// The frame, Ethernet to payload.
     pub(crate) fn frame(self) -> Vec<u8> {
-        let visitor = "192.0.2.7:51514";
+        // A connection of its own for every case: a verdict stays with its connection.
+        let visitor = format!("192.0.2.7:{}", FIRST_PORT + self as u16);
+        let visitor = visitor.as_str();
         let hello = |name| {
             Packet::tcp(visitor, &format!("{SERVED}:443"))
                 .payload(ClientHello::named(name).record())

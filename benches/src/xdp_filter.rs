@@ -26,7 +26,7 @@ const INTERFACE: &str = "bench0";
 /// The loaded program; dropping it unloads it and removes the namespace.
 pub(crate) struct XdpFilter {
     program: Xdp,
-    loaded: Loaded,
+    _loaded: Loaded,
 }
 
 /// The interface with xdp-filter on it.
@@ -51,7 +51,10 @@ impl XdpFilter {
         }
         let program = Xdp::from_pin(pinned_program()?, XdpAttachType::Interface)
             .context("cannot open the program that xdp-filter has pinned")?;
-        Ok(Self { program, loaded })
+        Ok(Self {
+            program,
+            _loaded: loaded,
+        })
     }
 }
 

@@ -53,6 +53,11 @@ const NEIGHBOUR_ORIGIN_V6: &str = "2001:db8:113::200";
 
 /// A changed policy file must be in force within this time.
 const RELOAD_MAX: Duration = Duration::from_secs(1);
+const RELOAD_GIVE_UP: Duration = Duration::from_secs(10);
+
+/// How long a single try waits for an answer meanwhile, and how long after it the next one starts.
+const RELOAD_PATIENCE: Duration = Duration::from_millis(200);
+const RELOAD_PAUSE: Duration = Duration::from_millis(50);
 
 /// Shows the filter at work; an error if anything differs from what is expected.
 pub(crate) fn run() -> Result<()> {
@@ -98,13 +103,13 @@ fn show(world: &World, table: &mut Table) -> Result<()> {
 
     table.part("The policy file is edited: the name is taken out");
     controller.write_policy(&policy.replace(BLOCKED_NAME, "unrelated.example"))?;
-    expect_within(table, world, &https(BLOCKED_NAME, EDGE_V4), Seen::Served);
+    expect_soon(table, world, &https(BLOCKED_NAME, EDGE_V4), Seen::Served);
     tried(table, world, &[http(BLOCKED_ORIGIN_V4)], Seen::NoAnswer);
     interrupt::check()?;
 
     table.part("The name is put back");
     controller.write_policy(&policy)?;
-    expect_within(table, world, &https(BLOCKED_NAME, EDGE_V4), Seen::NoAnswer);
+    expect_soon(table, world, &https(BLOCKED_NAME, EDGE_V4), Seen::NoAnswer);
     interrupt::check()?;
 
     controller.kill()?;
@@ -190,22 +195,36 @@ fn tried(table: &mut Table, world: &World, attempts: &[Attempt], expected: Seen)
     }
 }
 
-/// Tries again and again until it is as expected, for as long as a reload may take.
-fn expect_within(table: &mut Table, world: &World, attempt: &Attempt, expected: Seen) {
+/// Tries again and again until it is as expected, and says whether that came in time. Waits longer
+/// than it should take, so that a late reload spoils one row and not all that follow.
+fn expect_soon(table: &mut Table, world: &World, attempt: &Attempt, expected: Seen) {
     let start = Instant::now();
-    let patience = Duration::from_millis(200);
-    let mut seen = attempt.make_within(world, patience);
-    let mut tried_at = Duration::ZERO;
-    while seen != expected && start.elapsed() < RELOAD_MAX {
-        tried_at = start.elapsed();
-        seen = attempt.make_within(world, patience);
+    let (seen, tried_after) = loop {
+        let tried_after = start.elapsed();
+        let mut seen = attempt.make_within(world, RELOAD_PATIENCE);
+        if seen == expected {
+            // A busy machine may be too slow to answer a hasty try: asked again with patience.
+            seen = attempt.make(world);
+        }
+        if seen == expected || tried_after > RELOAD_GIVE_UP || interrupt::requested() {
+            break (seen, tried_after);
+        }
+        thread::sleep(RELOAD_PAUSE);
+    };
+    let in_time = tried_after <= RELOAD_MAX;
+    let seen = if in_time {
+        seen.to_string()
+    } else {
+        format!("{seen} after {} ms", tried_after.as_millis())
+    };
+    let what = format!("{attempt}, within {} s of the edit", RELOAD_MAX.as_secs());
+    table.row(&what, &expected.to_string(), &seen);
+    if in_time {
+        table.note(&format!(
+            "at the latest {} ms after the edit",
+            tried_after.as_millis()
+        ));
     }
-    let what = format!(
-        "{attempt}, at most {} s after the edit",
-        RELOAD_MAX.as_secs()
-    );
-    table.row(&what, &expected.to_string(), &seen.to_string());
-    table.note(&format!("tried {} ms after the edit", tried_at.as_millis()));
 }
 
 fn https(name: &'static str, address: &'static str) -> Attempt {
