@@ -166,6 +166,13 @@ fn check_needs_no_privileges_and_tells_counts_or_what_is_wrong() {
     );
 
     site.write(&POLICY.replace("action", "acton"));
+    let bad = nobody(&["check", "--json", &policy]);
+    let failure: Value = serde_json::from_slice(&bad.stdout).unwrap();
+    assert_eq!(failure["exit_code"], 3);
+    assert!(
+        failure["report"]["diagnostics"][0]["line"].is_u64(),
+        "{failure}"
+    );
     let bad = nobody(&["check", &policy]);
     assert_eq!(code(&bad), 3);
     assert!(stderr(&bad).contains("acton"), "{}", stderr(&bad));

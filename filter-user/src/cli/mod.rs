@@ -13,6 +13,7 @@ use std::{
 };
 
 use clap::Parser as _;
+use serde::Serialize;
 
 pub use self::{
     args::{Cli, Command, DEFAULT_CONFIG, Global},
@@ -24,6 +25,7 @@ pub use self::{
 use crate::{
     controller::{CommandError, Sources},
     datapath::Root,
+    policy::diagnostics::Report,
     replay,
 };
 
@@ -31,7 +33,7 @@ use crate::{
 pub fn main() -> ExitCode {
     let Cli { global, command } = Cli::parse();
     log_to_stderr();
-    let mut out = io::stdout().lock();
+    let mut out = io::stdout();
     let mut env = Env {
         out: &mut out,
         json: global.json,
@@ -54,6 +56,10 @@ pub fn main() -> ExitCode {
         }
         Err(error) => {
             eprintln!("edgefilter: {error}");
+            if env.json {
+                // Standard error has said it; a closed output changes nothing.
+                let _ = env.print(&Failure::of(&error), |_, _| Ok(()));
+            }
             ExitCode::from(error.exit_code())
         }
     }
@@ -85,6 +91,31 @@ pub fn run(env: &mut Env<'_>, command: Command) -> Result<ExitCode, CommandError
         Command::Replay(args) => return Ok(replay::main(&args)?),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What `--json` prints of a command that failed.
+#[derive(Debug, Serialize)]
+struct Failure<'a> {
+    error: String,
+    exit_code: u8,
+    /// Where the policy or configuration is wrong.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    report: Option<&'a Report>,
+}
+
+impl<'a> Failure<'a> {
+    fn of(error: &'a CommandError) -> Self {
+        let report = match error {
+            CommandError::Policy(refused) => Some(&refused.report),
+            CommandError::Config(refused) => Some(&refused.report),
+            _ => None,
+        };
+        Self {
+            error: error.to_string(),
+            exit_code: error.exit_code(),
+            report,
+        }
+    }
 }
 
 /// Exit code of `status` when wanted and enforced differ.

@@ -5,8 +5,12 @@ use std::{io::Write, path::PathBuf};
 use serde::Serialize;
 
 use super::env::Env;
-use crate::controller::{
-    Applied, CommandError, Missing, Surroundings, apply, compile_desired, run as run_controller,
+use crate::{
+    controller::{
+        Applied, CommandError, Desired, Missing, RunState, Surroundings, apply, compile_desired,
+        run as run_controller,
+    },
+    datapath::Root,
 };
 
 /// What `check` found.
@@ -71,8 +75,11 @@ pub(super) fn apply_once(env: &mut Env<'_>, file: Option<PathBuf>) -> Result<(),
     let desired = env.sources.load()?;
     let root = env.root()?;
     let lock = root.lock()?;
-    let applied = apply(&root, &lock, &desired, &env.facts(), Missing::Refuse)?;
+    let mut applied = apply(&root, &lock, &desired, &env.facts(), Missing::Refuse)?;
     drop(lock);
+    applied
+        .warnings
+        .extend(controller_disagrees(&root, &desired));
     env.print(&applied, |out, applied| {
         for (sign, ids) in [
             ("+", &applied.added),
@@ -85,6 +92,15 @@ pub(super) fn apply_once(env: &mut Env<'_>, file: Option<PathBuf>) -> Result<(),
         }
         writeln!(out, "{}", summary(applied))?;
         write_warnings(out, &applied.warnings)
+    })
+}
+
+/// A running controller puts its own policy back at the next occasion.
+fn controller_disagrees(root: &Root, desired: &Desired) -> Option<String> {
+    let pid = root.controller_pid()?;
+    let followed = RunState::read(root.run_dir())?.policy_path?;
+    (followed != desired.policy_path.display().to_string()).then(|| {
+        format!("the controller (pid {pid}) follows {followed} and puts that in place again when anything changes")
     })
 }
 

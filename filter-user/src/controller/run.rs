@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     compile::HostFacts,
-    datapath::{ControllerLock, Root, netdev},
+    datapath::{ControllerLock, Root, follow_kernel_log, netdev},
 };
 
 /// An editor writes a file in several steps.
@@ -80,6 +80,7 @@ async fn follow(
         last_error: None,
         generation: root.meta().ok().flatten().map(|meta| meta.generation),
         problem: None,
+        debugging: false,
         retry_at: Instant::now(),
         root,
     };
@@ -148,6 +149,8 @@ struct Controller {
     last_error: Option<String>,
     /// The drift that was reported last, so that it is reported once.
     problem: Option<String>,
+    /// Whether the kernel program's debug messages are read.
+    debugging: bool,
     /// When an interface that could not be attached is tried again.
     retry_at: Instant,
 }
@@ -170,6 +173,10 @@ impl Controller {
             .and_then(|lock| apply(&self.root, &lock, desired, &self.facts, missing))?;
         for warning in applied.warnings.iter().filter(|_| !applied.unchanged) {
             tracing::warn!("{warning}");
+        }
+        if desired.host.debug && !self.debugging {
+            follow_kernel_log(self.root.clone())?;
+            self.debugging = true;
         }
         self.generation = Some(applied.generation);
         self.last_error = match applied.missing_interfaces.as_slice() {

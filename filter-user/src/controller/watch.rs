@@ -5,14 +5,14 @@
 //! would hear nothing more.
 
 use std::{
-    collections::BTreeSet,
-    ffi::OsString,
+    collections::{BTreeSet, HashMap},
+    ffi::{OsStr, OsString},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     thread,
 };
 
-use inotify::{Inotify, WatchMask, Watches};
+use inotify::{Inotify, WatchDescriptor, WatchMask, Watches};
 use tokio::sync::mpsc;
 
 /// What a directory's watch reports.
@@ -25,15 +25,27 @@ const MASK: WatchMask = WatchMask::CLOSE_WRITE
 /// Watches the files of a policy.
 pub(super) struct Watcher {
     watches: Watches,
-    directories: BTreeSet<PathBuf>,
-    names: Arc<Mutex<Names>>,
+    interests: Arc<Mutex<Interests>>,
     changes: mpsc::Receiver<()>,
 }
 
-/// Which names in the watched directories matter.
+/// What matters in each watched directory.
+type Interests = HashMap<WatchDescriptor, Interest>;
+
+/// What matters in one directory.
 #[derive(Default)]
-struct Names {
-    files: BTreeSet<OsString>,
+struct Interest {
+    /// These names.
+    names: BTreeSet<OsString>,
+    /// Every TOML file: the directory is a `policy.d`.
+    toml: bool,
+}
+
+impl Interest {
+    fn matches(&self, name: &OsStr) -> bool {
+        let toml = Path::new(name).extension() == Some(OsStr::new("toml"));
+        self.names.contains(name) || self.toml && toml
+    }
 }
 
 impl Watcher {
@@ -45,21 +57,25 @@ impl Watcher {
     pub(super) fn new() -> std::io::Result<Self> {
         let mut inotify = Inotify::init()?;
         let watches = inotify.watches();
-        let names = Arc::new(Mutex::new(Names::default()));
+        let interests = Arc::new(Mutex::new(Interests::new()));
         // One pending change is as good as many.
         let (sender, changes) = mpsc::channel(1);
-        let seen = Arc::clone(&names);
+        let shared = Arc::clone(&interests);
         thread::Builder::new()
             .name("policy-watch".to_owned())
             .spawn(move || {
                 let mut buffer = [0; 4096];
                 while let Ok(events) = inotify.read_events_blocking(&mut buffer) {
-                    let seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+                    let interests = shared.lock().unwrap_or_else(PoisonError::into_inner);
                     let relevant = events.into_iter().any(|event| match event.name {
-                        Some(name) => seen.files.contains(name) || is_policy_part(Path::new(name)),
+                        Some(name) => {
+                            let interest = interests.get(&event.wd);
+                            interest.is_some_and(|interest| interest.matches(name))
+                        }
+                        // The directory itself, or too many events to be told apart.
                         None => true,
                     });
-                    drop(seen);
+                    drop(interests);
                     if relevant
                         && matches!(
                             sender.try_send(()),
@@ -72,8 +88,7 @@ impl Watcher {
             })?;
         Ok(Self {
             watches,
-            directories: BTreeSet::new(),
-            names,
+            interests,
             changes,
         })
     }
@@ -81,28 +96,33 @@ impl Watcher {
     /// Watches these files and directories too. What cannot be watched is reported, and SIGHUP remains.
     pub(super) fn follow(&mut self, paths: impl IntoIterator<Item = PathBuf>) {
         for path in paths {
-            let directory = match path.is_dir() {
-                true => path.clone(),
-                false => match path.parent() {
-                    Some(parent) if parent.as_os_str().is_empty() => PathBuf::from("."),
-                    Some(parent) => parent.to_owned(),
-                    None => continue,
-                },
-            };
-            if let Some(name) = path.file_name() {
-                let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
-                names.files.insert(name.to_owned());
+            if path.is_dir() {
+                self.watch(&path, |interest| interest.toml = true);
             }
-            if self.directories.contains(&directory) || !directory.is_dir() {
+            let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
                 continue;
-            }
-            match self.watches.add(&directory, MASK) {
-                Ok(_) => {
-                    self.directories.insert(directory);
-                }
-                Err(error) => {
-                    tracing::warn!(directory = %directory.display(), %error, "changes are not noticed; use SIGHUP");
-                }
+            };
+            let parent = match parent.as_os_str().is_empty() {
+                true => Path::new("."),
+                false => parent,
+            };
+            self.watch(parent, |interest| {
+                interest.names.insert(name.to_owned());
+            });
+        }
+    }
+
+    /// Adding a directory again is no change, unless it is a new one of the same name.
+    fn watch(&mut self, directory: &Path, add: impl FnOnce(&mut Interest)) {
+        // Held while the watch is added, so that its first event finds the interest.
+        let mut interests = self
+            .interests
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        match self.watches.add(directory, MASK) {
+            Ok(watch) => add(interests.entry(watch).or_default()),
+            Err(error) => {
+                tracing::warn!(directory = %directory.display(), %error, "changes are not noticed; use SIGHUP");
             }
         }
     }
@@ -121,10 +141,49 @@ impl Watcher {
     }
 }
 
-/// Whether a name may be a file of `policy.d`, or that directory.
-fn is_policy_part(name: &Path) -> bool {
-    name == "policy.d"
-        || name
-            .extension()
-            .is_some_and(|extension| extension == "toml")
+#[cfg(test)]
+mod tests {
+    use std::{fs, time::Duration};
+
+    use super::*;
+
+    async fn changed(watcher: &mut Watcher) -> bool {
+        let noticed = tokio::time::timeout(Duration::from_millis(500), watcher.changed()).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        watcher.drain();
+        noticed.is_ok()
+    }
+
+    #[tokio::test]
+    async fn writes_replacements_and_new_files_of_the_policy_are_noticed_and_others_are_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        fs::write(at("policy.toml"), "").unwrap();
+        let mut watcher = Watcher::new().unwrap();
+        let paths = || [at("policy.toml"), at("list.txt"), at("policy.d")];
+        watcher.follow(paths());
+        assert!(!changed(&mut watcher).await);
+
+        fs::write(at("policy.toml"), "a").unwrap();
+        assert!(changed(&mut watcher).await, "written");
+        fs::write(at("policy.toml.new"), "b").unwrap();
+        fs::write(at("other.toml"), "b").unwrap();
+        assert!(!changed(&mut watcher).await, "another file");
+        fs::rename(at("policy.toml.new"), at("policy.toml")).unwrap();
+        assert!(changed(&mut watcher).await, "replaced");
+        fs::write(at("list.txt"), "").unwrap();
+        assert!(changed(&mut watcher).await, "a list that did not exist");
+
+        for round in ["first", "again"] {
+            fs::create_dir(at("policy.d")).unwrap();
+            assert!(changed(&mut watcher).await, "policy.d made, {round}");
+            watcher.follow(paths());
+            fs::write(at("policy.d/x.toml"), "").unwrap();
+            assert!(changed(&mut watcher).await, "a file in policy.d, {round}");
+            fs::write(at("policy.d/x.txt"), "").unwrap();
+            assert!(!changed(&mut watcher).await, "not a policy, {round}");
+            fs::remove_dir_all(at("policy.d")).unwrap();
+            assert!(changed(&mut watcher).await, "policy.d removed, {round}");
+        }
+    }
 }
