@@ -588,6 +588,12 @@ fn read<E: Env>(env: &mut E, segment: Segment, flow: Flow) -> Reading {
             drops: false,
         };
     }
+    let odd = env.work().is_some_and(|work| work.odd_name.get() != 0);
+    let reason = if odd && progress == Progress::Named {
+        Reason::OddName
+    } else {
+        reason
+    };
     let next = segment.seq.wrapping_add(segment.len);
     if progress == Progress::Incomplete {
         keep(

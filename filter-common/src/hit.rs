@@ -86,6 +86,12 @@ impl Hit {
         }
     }
 
+    /// How strong the rule's action is; 0 if there is no rule.
+    #[inline(always)]
+    pub const fn strength(self) -> u8 {
+        (self.0 >> 48) as u8
+    }
+
     /// Specificity of the key that hit.
     #[inline(always)]
     pub const fn specificity(self) -> u16 {
@@ -95,7 +101,7 @@ impl Hit {
     /// Discriminant of the rule's [`Action`].
     #[inline(always)]
     pub const fn action(self) -> Action {
-        Action::from_u8((self.0 >> 48) as u8 - !self.is_none() as u8)
+        Action::from_u8(self.strength() - !self.is_none() as u8)
     }
 
     /// The stronger of two hits.

@@ -80,7 +80,7 @@ pub fn decide<E: Env>(env: &mut E, packet: &mut Packet) -> Decision {
         return Decision::by_rule(origin, origin_reason, Protocol::None);
     }
     let reading = read_payload(env, packet, ports);
-    if reading.hit > origin {
+    if reading.hit.strength() > origin.strength() {
         return Decision::by_rule(reading.hit, reading.reason, reading.protocol);
     }
     if !origin.is_none() {

@@ -4,6 +4,8 @@
 //! with `bpf_loop`, the host with `for`. [`Records`] finds the end of the handshake message and,
 //! if several records carry it, puts it together; [`Extensions`] finds the names in it. The
 //! usual hello lies in one record and is read in place.
+//!
+//! A record's version is not looked at: Go and Java serve a hello under any, rustls under some.
 
 use crate::{
     hello::Progress,
@@ -14,7 +16,6 @@ use crate::{
 const RECORD_HEADER_LEN: u32 = 5;
 const RECORD_ALERT: u8 = 0x15;
 const RECORD_HANDSHAKE: u8 = 0x16;
-const VERSION_MAJOR: u8 = 0x03;
 /// RFC 5246, section 6.2.3: 2^14 bytes and what an old cipher may add; more is refused by all.
 const RECORD_LEN_MAX: u32 = 16_384 + 2_048;
 
@@ -94,7 +95,7 @@ pub fn shape<M: Memory>(work: &Work<M>, len: u32) -> Shape {
     if len == 0 {
         return Shape::Decided(Progress::Incomplete);
     }
-    if !can_start_with(work.byte(0)) || (len > 1 && work.byte(1) != VERSION_MAJOR) {
+    if !can_start_with(work.byte(0)) {
         return Shape::Decided(Progress::Other);
     }
     if len < RECORD_HEADER_LEN + HANDSHAKE_HEADER_LEN || work.byte(0) != RECORD_HANDSHAKE {
@@ -102,11 +103,11 @@ pub fn shape<M: Memory>(work: &Work<M>, len: u32) -> Shape {
     }
     let record_len = work.be16(3);
     let message_len = HANDSHAKE_HEADER_LEN + work.be24(RECORD_HEADER_LEN + 1);
+    if record_len > 0 && work.byte(RECORD_HEADER_LEN) != CLIENT_HELLO {
+        return Shape::Decided(Progress::Other);
+    }
     if record_len < message_len || message_len > HELLO_BYTES_MAX as u32 {
         return Shape::Several;
-    }
-    if work.byte(RECORD_HEADER_LEN) != CLIENT_HELLO {
-        return Shape::Decided(Progress::Other);
     }
     if len < RECORD_HEADER_LEN + message_len {
         return Shape::Decided(Progress::Incomplete);
@@ -157,9 +158,6 @@ pub fn record_step<M: Memory>(work: &mut Work<M>) -> Step {
     let (at, end) = (work.records.at.get(), work.records.end.get());
     if at >= end || end - at < RECORD_HEADER_LEN {
         return work.records.stop(Progress::Incomplete);
-    }
-    if work.byte(at + 1) != VERSION_MAJOR {
-        return work.records.stop(Progress::Malformed);
     }
     let record_len = work.be16(at + 3);
     if record_len > RECORD_LEN_MAX {
@@ -458,7 +456,11 @@ mod tests {
     #[test]
     fn other_protocols_and_other_messages_are_told_apart() {
         assert_eq!(read_tls(b"GET / HTTP/1.1\r\n\r\n").0, Progress::Other);
-        assert_eq!(read_tls(&[0x16, 9]).0, Progress::Other);
+        assert_eq!(read_tls(&[0x17, 3, 3, 0, 1, 0]).0, Progress::Other);
+        assert_eq!(
+            read_tls(&[0x16, 3, 3, 0, 4, 16, 0, 0, 0]).0,
+            Progress::Other
+        );
         assert_eq!(read_tls(&record(&[2, 0, 0, 1, 0])).0, Progress::Other);
         assert_eq!(
             read_tls(&record(&[1, 0xff, 0xff, 0xff, 0])).0,

@@ -4,7 +4,6 @@
 //! Everything that touches the machine is a guard whose drop removes it, also on panic, and
 //! reports every clean-up error.
 
-#[cfg(feature = "wired")]
 pub mod adapter;
 pub mod client;
 pub mod echo;

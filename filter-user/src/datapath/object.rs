@@ -31,13 +31,15 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("EDGEFILTER_OBJECT"));
 const PROGRAM: &str = "edgefilter";
 
 /// Maps that outlive a generation: pinned once, used by every program after.
-pub(super) const SHARED: [&str; 6] = [
+pub(super) const SHARED: [&str; 8] = [
     "RULE_COUNTERS",
     "REASONS",
     "EVENTS",
     "EVENT_STATE",
     "FLOWS",
     "HELLOS",
+    "LONG_HELLOS",
+    "BLOCKED",
 ];
 
 /// Names of the maps of one generation beside its tables.
