@@ -36,7 +36,6 @@ struct Report {
 #[inline(always)]
 pub(crate) fn record(kernel: &Kernel, packet: &Packet, mut decision: Decision) -> u32 {
     let action = act(kernel, &mut decision);
-    count_reason(decision.reason);
     let mut report = Report {
         verdict: decision.verdict,
         reason: decision.reason,
@@ -51,6 +50,7 @@ pub(crate) fn record(kernel: &Kernel, packet: &Packet, mut decision: Decision) -
             slot,
         };
     }
+    count_reason(report.reason);
     if has(feature::TRACE) {
         trace(kernel, &decision, report);
     }

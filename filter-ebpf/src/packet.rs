@@ -33,9 +33,9 @@ pub(crate) fn opaque(mut x: u64) -> u64 {
 #[inline(always)]
 pub(crate) fn opaque_ref<T>(x: &'static T) -> &'static T {
     let mut pointer: *const T = x;
-    // SAFETY: moves a register to itself.
+    // SAFETY: moves a register to itself; the memory behind it is only read later.
     unsafe {
-        asm!("{0} = {0}", inout(reg) pointer, options(nomem, nostack, preserves_flags));
+        asm!("{0} = {0}", inout(reg) pointer, options(readonly, nostack, preserves_flags));
         &*pointer
     }
 }
@@ -71,7 +71,7 @@ macro_rules! load {
     ($name:ident, $size:literal, $bytes:literal, $type:ty) => {
         #[inline(always)]
         fn $name<const O: usize>(self) -> $type {
-            const { assert!(O + $bytes <= N) };
+            const { assert!(O < N && N - O >= $bytes) };
             let value: u64;
             // SAFETY: `Window::new` has checked `N` bytes from the pointer on. The load is one
             // instruction, which may be unaligned in packet memory; a Rust read may not.

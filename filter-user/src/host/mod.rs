@@ -91,7 +91,7 @@ impl HostRunner {
                 counters.bytes += frame.len() as u64;
             }
         }
-        self.reasons[decision.reason as usize] += 1;
+        self.reasons[usize::from(outcome.reason)] += 1;
         (
             action(decision.verdict, self.compiled.config.features),
             outcome,

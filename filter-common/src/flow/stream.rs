@@ -1,0 +1,476 @@
+//! What a segment means for its stream.
+
+use super::{Blocked, Flow, Reading, Segment, flags, state};
+use crate::{
+    abi::{Protocol, feature, port_class},
+    env::{Env, Window},
+    hello::Progress,
+    hit::{Hit, Qualifiers},
+    http,
+    limits::STREAM_BYTES_MAX,
+    reason::Reason,
+    tls,
+    wire::TCP,
+    work::Variable as _,
+};
+
+/// What to do with a segment: nothing more, or read it as part of `flow`. A struct and not an
+/// enum with payloads, see [`crate::wire::Packet`].
+#[derive(Clone, Copy)]
+struct Plan {
+    /// What to say if there is nothing to read.
+    reading: Reading,
+    /// Whether there is something to read.
+    reads: bool,
+    /// What to read.
+    segment: Segment,
+    /// The stream it continues, or starts if nothing is kept.
+    flow: Flow,
+}
+
+impl Plan {
+    #[inline(always)]
+    fn done(reading: Reading, segment: Segment) -> Self {
+        Self {
+            reading,
+            reads: false,
+            segment,
+            flow: Flow::default(),
+        }
+    }
+
+    #[inline(always)]
+    fn pass(reason: Reason, segment: Segment) -> Self {
+        Self::done(Reading::nothing(reason, Protocol::None), segment)
+    }
+
+    #[inline(always)]
+    fn drop(reason: Reason, segment: Segment) -> Self {
+        Self::done(Reading::dropped(reason, Protocol::None), segment)
+    }
+
+    /// A payload that starts a stream, for certain or by its looks.
+    #[inline(always)]
+    fn begin(segment: Segment, certain: bool) -> Self {
+        let flow = Flow {
+            state: state::READING,
+            start: segment.seq,
+            next: segment.seq,
+            certain: certain as u32,
+            ..Flow::default()
+        };
+        Self::more(segment, flow)
+    }
+
+    #[inline(always)]
+    fn more(segment: Segment, flow: Flow) -> Self {
+        let reading = Reading::nothing(Reason::NoMatch, Protocol::None);
+        Self {
+            reading,
+            reads: true,
+            segment,
+            flow,
+        }
+    }
+}
+
+/// Reads a segment of the flow whose key is in the working area.
+#[inline(always)]
+pub fn inspect<E: Env>(env: &mut E, segment: Segment) -> Reading {
+    let plan = plan(env, segment);
+    if !plan.reads {
+        return plan.reading;
+    }
+    read(env, plan.segment, plan.flow)
+}
+
+#[inline(always)]
+fn plan<E: Env>(env: &mut E, segment: Segment) -> Plan {
+    if segment.flags & (flags::SYN | flags::ACK) == flags::SYN {
+        opened(env, segment);
+        return Plan::pass(Reason::NoMatch, segment);
+    }
+    if segment.flags & flags::RST != 0 {
+        if env.flow_load() && flow(env).next == segment.seq {
+            forget(env);
+        }
+        return Plan::pass(Reason::NoMatch, segment);
+    }
+    if segment.len == 0 {
+        return Plan::pass(Reason::NoMatch, segment);
+    }
+    if let Some(reading) = still_blocked(env, segment) {
+        return Plan::done(reading, segment);
+    }
+    if !env.flow_load() {
+        return Plan::begin(segment, false);
+    }
+    let flow = flow(env);
+    if flow.reopened != 0 && segment.seq == flow.reopened_at && segment.seq != flow.next {
+        return Plan::begin(segment, true);
+    }
+    match flow.state {
+        state::OPENED => at_start(segment, flow),
+        state::READING => more(env, segment, flow),
+        _ => after_allowed(env, segment, flow),
+    }
+}
+
+/// The rule that blocked this connection before, if it still would.
+#[inline(always)]
+fn still_blocked<E: Env>(env: &mut E, segment: Segment) -> Option<Reading> {
+    let blocked = env.blocked_load()?;
+    let reopened =
+        blocked.reopened != 0 && segment.seq == blocked.reopened_at && segment.seq != blocked.seq;
+    let current = match env.rule(blocked.slot) {
+        Some(rule) => rule.slot_version == blocked.slot_version,
+        None => false,
+    };
+    if current && !reopened {
+        let hit = env.apply(blocked.slot, blocked.specificity, qualifiers(segment));
+        if !hit.is_none() {
+            let protocol = Protocol::from_u8(blocked.protocol as u8).unwrap_or(Protocol::None);
+            return Some(Reading {
+                hit,
+                reason: Reason::BlockedFlow,
+                protocol,
+                drops: false,
+            });
+        }
+    }
+    env.blocked_delete();
+    None
+}
+
+#[inline(always)]
+const fn qualifiers(segment: Segment) -> Qualifiers {
+    Qualifiers {
+        protocol: TCP,
+        port: segment.port,
+        port_shown: true,
+        reason: Reason::Hostname,
+    }
+}
+
+/// The entry just loaded.
+#[inline(always)]
+fn flow<E: Env>(env: &mut E) -> Flow {
+    match env.work() {
+        Some(work) => work.flow,
+        None => Flow::default(),
+    }
+}
+
+#[inline(always)]
+fn store<E: Env>(env: &mut E, flow: Flow) {
+    if let Some(work) = env.work() {
+        work.flow = flow;
+    }
+    env.flow_store();
+}
+
+#[inline(always)]
+fn forget<E: Env>(env: &mut E) {
+    env.flow_delete();
+    env.hello_delete();
+}
+
+/// A SYN: the stream's start, unless a stream on these ports is still being read, which then
+/// judges first.
+#[inline(always)]
+fn opened<E: Env>(env: &mut E, segment: Segment) {
+    let next = segment.seq.wrapping_add(1);
+    if let Some(blocked) = env.blocked_load() {
+        env.blocked_store(Blocked {
+            reopened: 1,
+            reopened_at: next,
+            ..blocked
+        });
+    }
+    if env.flow_load() {
+        let flow = flow(env);
+        if flow.state != state::OPENED {
+            store(
+                env,
+                Flow {
+                    reopened: 1,
+                    reopened_at: next,
+                    ..flow
+                },
+            );
+            return;
+        }
+    }
+    store(
+        env,
+        Flow {
+            state: state::OPENED,
+            start: next,
+            next,
+            certain: 1,
+            ..Flow::default()
+        },
+    );
+}
+
+/// The first payload behind a SYN.
+#[inline(always)]
+fn at_start(segment: Segment, flow: Flow) -> Plan {
+    let ahead = segment.seq.wrapping_sub(flow.next) as i32;
+    if ahead > 0 {
+        return Plan::drop(Reason::HeldBack, segment);
+    }
+    let old = ahead.unsigned_abs();
+    if old >= segment.len {
+        return Plan::pass(Reason::NoMatch, segment);
+    }
+    Plan::begin(segment.without(old), true)
+}
+
+/// More payload of a half-read hello.
+#[inline(always)]
+fn more<E: Env>(env: &mut E, segment: Segment, flow: Flow) -> Plan {
+    let ahead = segment.seq.wrapping_sub(flow.next) as i32;
+    if ahead > 0 {
+        return Plan::drop(Reason::HeldBack, segment);
+    }
+    if !env.hello_load(flow.kept) {
+        return lost(env, segment);
+    }
+    let old = ahead.unsigned_abs();
+    if old == 0 {
+        return Plan::more(segment, flow);
+    }
+    if !repeats(env, segment, flow, old) {
+        return Plan::drop(Reason::Overlap, segment);
+    }
+    if old >= segment.len {
+        return Plan::pass(Reason::HelloIncomplete, segment);
+    }
+    Plan::more(segment.without(old), flow)
+}
+
+/// More of a half-read hello whose bytes were evicted: it cannot be judged.
+#[inline(always)]
+fn lost<E: Env>(env: &mut E, segment: Segment) -> Plan {
+    if env.config().features & feature::UNPARSED_PASS != 0 {
+        forget(env);
+        return Plan::pass(Reason::StateLost, segment);
+    }
+    Plan::drop(Reason::StateLost, segment)
+}
+
+/// Whether the first `old` bytes of a segment are those that were seen before.
+#[inline(always)]
+fn repeats<E: Env>(env: &mut E, segment: Segment, flow: Flow, old: u32) -> bool {
+    let from_start = segment.seq.wrapping_sub(flow.start) as i32;
+    // What lies before the start is no part of the stream.
+    let before = if from_start < 0 {
+        from_start.unsigned_abs()
+    } else {
+        0
+    };
+    let len = old.min(segment.len);
+    if before >= len {
+        return true;
+    }
+    let at = if from_start < 0 { 0 } else { from_start as u32 };
+    let len = len - before;
+    if at + len > flow.kept || !env.fetch_aside(segment.offset + before, len) {
+        return false;
+    }
+    env.compare(at, len)
+}
+
+/// Payload after an allowed hello: the same again, more of it, or a second hello.
+#[inline(always)]
+fn after_allowed<E: Env>(env: &mut E, segment: Segment, flow: Flow) -> Plan {
+    let ahead = segment.seq.wrapping_sub(flow.next) as i32;
+    let answered = (segment.ack.wrapping_sub(flow.ack) as i32) > 0;
+    if answered || ahead >= 0 {
+        forget(env);
+        return Plan::begin(without_dummy(env, segment), false);
+    }
+    if segment.seq == flow.start {
+        // The hello again, before the server has answered: what it says now counts.
+        return Plan::begin(segment, flow.certain != 0);
+    }
+    let known = flow.kept != 0
+        && env.hello_load(flow.kept)
+        && repeats(env, segment, flow, ahead.unsigned_abs());
+    if known {
+        return Plan::pass(Reason::NoMatch, segment);
+    }
+    Plan::drop(Reason::Overlap, segment)
+}
+
+/// The segment without the dummy change_cipher_spec record that a client may send before its
+/// second hello (RFC 8446, appendix D.4).
+#[inline(always)]
+fn without_dummy<E: Env>(env: &E, segment: Segment) -> Segment {
+    const DUMMY_LEN: u32 = 6;
+    match env.window::<6>(segment.offset) {
+        Some(dummy)
+            if segment.len > DUMMY_LEN
+                && dummy.u8::<0>() == 0x14
+                && dummy.be32::<2>() == 0x0300_0101 =>
+        {
+            segment.without(DUMMY_LEN)
+        }
+        _ => segment,
+    }
+}
+
+/// What the stream's first byte says, of what the port is inspected for.
+#[inline(always)]
+fn protocol_of<E: Env>(env: &mut E, segment: Segment, flow: Flow) -> Protocol {
+    let first = if flow.kept != 0 {
+        env.work().map_or(0, |work| work.byte(0))
+    } else if let Some(window) = env.window::<1>(segment.offset) {
+        window.u8::<0>()
+    } else if env.fetch(segment.offset, 1, 0) {
+        // Beyond the frame's first buffer.
+        env.work().map_or(0, |work| work.byte(0))
+    } else {
+        return Protocol::None;
+    };
+    if segment.class & port_class::TLS != 0 && tls::can_start_with(first) {
+        Protocol::Tls
+    } else if segment.class & port_class::HTTP != 0 && http::can_start_with(first) {
+        Protocol::Http
+    } else {
+        Protocol::None
+    }
+}
+
+/// Appends in-order payload to what is kept, reads, and decides if it can.
+#[inline(always)]
+fn read<E: Env>(env: &mut E, segment: Segment, flow: Flow) -> Reading {
+    let protocol = protocol_of(env, segment, flow);
+    if protocol == Protocol::None {
+        if flow.certain != 0 {
+            forget(env);
+        }
+        return Reading::nothing(Reason::OtherProtocol, Protocol::None);
+    }
+    let room = (STREAM_BYTES_MAX as u32).saturating_sub(flow.kept);
+    let taken = segment.len.min(room);
+    if taken == 0 {
+        return unparsed(env, flow, Reason::HelloTooLong, protocol);
+    }
+    if !env.fetch(segment.offset, taken, flow.kept) {
+        return Reading::nothing(Reason::Truncated, Protocol::None);
+    }
+    let kept = flow.kept + taken;
+    let progress = match protocol {
+        Protocol::Tls => env.read_tls(kept),
+        Protocol::Http | Protocol::Quic | Protocol::None => env.read_http(kept, flow.certain != 0),
+    };
+    let reason = match progress {
+        Progress::Other => {
+            forget(env);
+            return Reading::nothing(Reason::OtherProtocol, Protocol::None);
+        }
+        Progress::Malformed => return unparsed(env, flow, Reason::HelloMalformed, protocol),
+        Progress::TooLong => return unparsed(env, flow, Reason::HelloTooLong, protocol),
+        Progress::Incomplete if taken < segment.len => {
+            return unparsed(env, flow, Reason::HelloTooLong, protocol);
+        }
+        Progress::Incomplete => Reason::HelloIncomplete,
+        Progress::Named => Reason::NoMatch,
+        Progress::NoName => Reason::NoName,
+        Progress::Http2 => Reason::Http2,
+    };
+    // Also of an incomplete head: a name that is there already will not go away.
+    let hit = env.search_names(qualifiers(segment));
+    if !hit.is_none() {
+        forget(env);
+        block(env, segment, hit, protocol);
+        return Reading {
+            hit,
+            reason: Reason::Hostname,
+            protocol,
+            drops: false,
+        };
+    }
+    let odd = env.work().is_some_and(|work| work.odd_name.get() != 0);
+    let reason = if odd && progress == Progress::Named {
+        Reason::OddName
+    } else {
+        reason
+    };
+    let next = segment.seq.wrapping_add(segment.len);
+    if progress == Progress::Incomplete {
+        keep(
+            env,
+            Flow {
+                state: state::READING,
+                next,
+                kept,
+                ..flow
+            },
+        );
+    } else if protocol == Protocol::Tls {
+        allow(
+            env,
+            Flow {
+                state: state::ALLOWED,
+                next,
+                ack: segment.ack,
+                kept,
+                ..flow
+            },
+        );
+    } else {
+        forget(env);
+    }
+    Reading::nothing(reason, protocol)
+}
+
+/// Remembers that this connection is blocked.
+#[inline(always)]
+fn block<E: Env>(env: &mut E, segment: Segment, hit: Hit, protocol: Protocol) {
+    let slot_version = match env.rule(hit.slot()) {
+        Some(rule) => rule.slot_version,
+        None => return,
+    };
+    env.blocked_store(Blocked {
+        slot_version,
+        slot: hit.slot(),
+        specificity: hit.specificity(),
+        seq: segment.seq,
+        protocol: protocol as u16,
+        ..Blocked::default()
+    });
+}
+
+/// Keeps the bytes of an incomplete hello.
+#[inline(always)]
+fn keep<E: Env>(env: &mut E, flow: Flow) {
+    env.hello_store(flow.kept);
+    store(env, flow);
+}
+
+/// Notes that the hello was allowed. Its bytes are kept on if several segments brought it, so
+/// that they cannot be exchanged before the server has answered.
+#[inline(always)]
+fn allow<E: Env>(env: &mut E, flow: Flow) {
+    let several = env.hello_exists();
+    if several {
+        env.hello_store(flow.kept);
+        store(env, flow);
+    } else {
+        store(env, Flow { kept: 0, ..flow });
+    }
+}
+
+/// A hello that cannot be read. If it started the connection for certain, a server might still
+/// make sense of it: it is dropped, unless the host's configuration lets it pass.
+#[inline(always)]
+fn unparsed<E: Env>(env: &mut E, flow: Flow, reason: Reason, protocol: Protocol) -> Reading {
+    if flow.certain == 0 || env.config().features & feature::UNPARSED_PASS != 0 {
+        forget(env);
+        return Reading::nothing(reason, protocol);
+    }
+    Reading::dropped(reason, protocol)
+}
