@@ -114,6 +114,12 @@ pub mod feature {
     pub const OBSERVE: u32 = 1 << 13;
     /// Hellos that cannot be read pass; otherwise they are dropped.
     pub const UNPARSED_PASS: u32 = 1 << 14;
+    /// The host's sockets are consulted (server role).
+    pub const SOCKETS: u32 = 1 << 15;
+    /// A TCP checksum field that holds the pseudo-header's sum is taken for right.
+    pub const CHECKSUM_PARTIAL: u32 = 1 << 16;
+    /// A hello without a name is dropped.
+    pub const NO_NAME_DROP: u32 = 1 << 17;
 }
 
 /// Load-time constants of a generation, in the program's `.rodata`.
@@ -130,6 +136,8 @@ pub struct Config {
     pub events_per_window: u32,
     /// Strongest [`Action`] of the rules with names: a stronger origin rule needs no look at the payload.
     pub name_action_max: u32,
+    /// Where the kernel keeps what [`feature::SOCKETS`] needs.
+    pub sockets: SocketOffsets,
     /// Blocked IPv4 prefixes.
     pub v4: V4Params,
     /// Served IPv4 prefixes.
@@ -140,6 +148,28 @@ pub struct Config {
     pub served_v6: V6Params,
     /// Blocked names.
     pub names: NameParams,
+}
+
+/// Offsets in bytes of fields of kernel structures, read from the running kernel's BTF.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct SocketOffsets {
+    /// `tcp_sock.rcv_nxt`
+    pub rcv_nxt: u32,
+    /// `tcp_sock.snd_nxt`
+    pub snd_nxt: u32,
+    /// `tcp_sock.snd_una`
+    pub snd_una: u32,
+    /// `tcp_sock.bytes_received`, whose low half is read
+    pub bytes_received: u32,
+    /// `tcp_sock.rx_opt.ts_recent`
+    pub ts_recent: u32,
+    /// `tcp_request_sock.rcv_isn`
+    pub request_rcv_isn: u32,
+    /// `tcp_request_sock.snt_isn`
+    pub request_snt_isn: u32,
+    /// `tcp_request_sock.req.req.ts_recent`
+    pub request_ts_recent: u32,
 }
 
 impl Config {
@@ -165,6 +195,16 @@ impl Config {
             generation: 0,
             events_per_window: 0,
             name_action_max: 0,
+            sockets: SocketOffsets {
+                rcv_nxt: 0,
+                snd_nxt: 0,
+                snd_una: 0,
+                bytes_received: 0,
+                ts_recent: 0,
+                request_rcv_isn: 0,
+                request_snt_isn: 0,
+                request_ts_recent: 0,
+            },
             v4,
             served_v4: v4,
             v6,

@@ -4,7 +4,7 @@
 
 use crate::{
     abi::{Config, Rule},
-    flow::{Blocked, Reading, Segment},
+    flow::{Blocked, Options, Reading, Segment},
     hit::{Hit, Listed, Qualifiers},
     reason::Reason,
     tables::Lines,
@@ -74,6 +74,14 @@ pub trait Env: Rules {
     /// Copies `len` bytes of the frame at `offset` to where they can be compared.
     /// `false` if they are not all there or do not fit.
     fn fetch_aside(&mut self, offset: u32, len: u32) -> bool;
+
+    /// Writes what the host knows of the working area's flow to the working area:
+    /// [`crate::flow::peer::NONE`] if there is no socket, or sockets are not consulted
+    /// ([`crate::abi::feature::SOCKETS`]).
+    fn look_up_peer(&mut self);
+
+    /// [`crate::flow::read_options`] of `len` bytes of the frame at `offset`.
+    fn options(&mut self, offset: u32, len: u32) -> Options;
 
     /// The ones' complement sum (RFC 1071), folded to 16 bits, of `len` bytes of the frame at
     /// `offset` and of `start`; 0 if they are not all there or too many.

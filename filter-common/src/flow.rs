@@ -5,10 +5,12 @@
 //! can act on less, so partial data may pass), and let nothing ambiguous through before the
 //! verdict. An entry exists only while a connection is undecided; established traffic finds none.
 
+mod accept;
 mod compare;
 mod stream;
 
 pub use self::{
+    accept::{OptionWalk, Options, read_options},
     compare::{
         COMPARE_BYTES, COMPARE_STEPS_MAX, Comparison, begin_comparison, compare_step,
         finish_comparison,
@@ -65,6 +67,8 @@ pub struct Blocked {
     pub slot: u16,
     /// Length of the name that hit, for comparing rules.
     pub specificity: u16,
+    /// Sequence number of the stream's first byte.
+    pub start: u32,
     /// Sequence number of the segment that was blocked.
     pub seq: u32,
     /// Sequence number after a later SYN on the same ports; valid if `reopened`.
@@ -85,6 +89,44 @@ pub mod flags {
     pub const RST: u8 = 0x04;
     /// The acknowledgement number counts.
     pub const ACK: u8 = 0x10;
+    /// The urgent pointer counts.
+    pub const URG: u8 = 0x20;
+}
+
+/// What the host itself knows of a connection (server role).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Peer {
+    /// One of [`peer`].
+    pub kind: u32,
+    /// Sequence number of the stream's first byte.
+    pub start: u32,
+    /// Sequence number of the next byte that the host expects. Segments that passed the filter
+    /// a moment ago may not have reached it yet.
+    pub rcv_nxt: u32,
+    /// First sequence number that the client has not acknowledged.
+    pub snd_una: u32,
+    /// Next sequence number that the host will send.
+    pub snd_nxt: u32,
+    /// Timestamp last accepted from the client; 0 if timestamps are off.
+    pub ts_recent: u32,
+}
+
+/// Kinds of [`Peer`].
+pub mod peer {
+    /// No socket: the connection passes through, or sockets are not consulted.
+    pub const NONE: u32 = 0;
+    /// A socket that listens: under SYN cookies a connection may still come of it.
+    pub const LISTENER: u32 = 1;
+    /// A connection, or a request for one.
+    pub const CONNECTION: u32 = 2;
+}
+
+impl Peer {
+    /// Whether the host has received nothing on the connection yet.
+    #[inline(always)]
+    pub const fn fresh(self) -> bool {
+        self.rcv_nxt == self.start
+    }
 }
 
 /// A TCP segment towards an inspected port of a served address.
@@ -104,6 +146,11 @@ pub struct Segment {
     pub class: u8,
     /// Destination port.
     pub port: u16,
+    /// Where the TCP header starts in the frame, at most
+    /// [`crate::limits::HEADER_OFFSET_MAX`].
+    pub transport: u16,
+    /// Where the network header starts in the frame.
+    pub network: u16,
 }
 
 impl Segment {
@@ -113,7 +160,11 @@ impl Segment {
         [
             (self.offset as u64) << 32 | self.len as u64,
             (self.seq as u64) << 32 | self.ack as u64,
-            (self.port as u64) << 16 | (self.flags as u64) << 8 | self.class as u64,
+            (self.network as u64) << 48
+                | (self.transport as u64) << 32
+                | (self.port as u64) << 16
+                | (self.flags as u64) << 8
+                | self.class as u64,
         ]
     }
 
@@ -128,7 +179,15 @@ impl Segment {
             flags: (packed[2] >> 8) as u8,
             class: packed[2] as u8,
             port: (packed[2] >> 16) as u16,
+            transport: (packed[2] >> 32) as u16,
+            network: (packed[2] >> 48) as u16,
         }
+    }
+
+    /// Where its payload ends in the frame.
+    #[inline(always)]
+    const fn end(self) -> u32 {
+        self.offset + self.len
     }
 
     /// The segment without its first `bytes` bytes.

@@ -174,9 +174,6 @@ fn read_segment<E: Env>(env: &mut E, packet: &Packet, ports: Ports, class: u8) -
     if matches!(packet.fragment, Fragment::First) {
         return Reading::nothing(Reason::FirstFragment, Protocol::None);
     }
-    if env.config().features & feature::CHECKSUMS != 0 && !packet.checksums_hold(env) {
-        return Reading::nothing(Reason::BadChecksum, Protocol::None);
-    }
     let Some(work) = env.work() else {
         return nothing;
     };

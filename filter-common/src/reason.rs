@@ -57,6 +57,12 @@ reasons! {
     BadTransport = "bad_transport",
     /// An IP or TCP checksum that is wrong: no host takes the segment.
     BadChecksum = "bad_checksum",
+    /// Payload of an undecided stream in a segment without ACK, or with SYN or an urgent pointer.
+    BadFlags = "bad_flags",
+    /// Payload of an undecided stream with an acknowledgement number that the host has not sent.
+    BadSequence = "bad_sequence",
+    /// Payload of an undecided stream with an MD5 or AO signature or an old timestamp.
+    BadOptions = "bad_options",
     /// Payload on an inspected port that is not the start of the protocol expected there.
     OtherProtocol = "other_protocol",
     /// The hello is not complete yet.

@@ -6,7 +6,7 @@ use std::{boxed::Box, string::String, vec::Vec};
 use crate::{
     abi::FlowKey,
     checksum,
-    flow::{Comparison, Flow},
+    flow::{Comparison, Flow, OptionWalk, Peer},
     hello::Progress,
     http,
     limits::{EXTENSIONS_MAX, NAME_CANDIDATES_MAX, NAMES_PER_HELLO_MAX, RECORDS_MAX},
@@ -50,7 +50,9 @@ pub(crate) fn work(stream: &[u8]) -> Box<Work<TestMemory>> {
         candidate_count: TestVariable::default(),
         odd_name: TestVariable::default(),
         key: FlowKey::default(),
+        peer: Peer::default(),
         flow: Flow::default(),
+        options: OptionWalk::default(),
         sum: checksum::Sum::default(),
         comparison: Comparison::default(),
         records: tls::Records::default(),

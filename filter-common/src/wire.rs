@@ -47,6 +47,12 @@ pub const fn mapped(addr: u32) -> Address {
     [0, 0xffff_0000_0000 | addr as u64]
 }
 
+/// Whether an address is the mapped form of an IPv4 address.
+#[inline(always)]
+pub const fn is_mapped(address: Address) -> bool {
+    address[0] == 0 && address[1] >> 32 == 0xffff
+}
+
 /// Version of the Internet Protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
@@ -309,12 +315,6 @@ const fn ipv6_fragment(word: u16) -> Fragment {
     }
 }
 
-/// Sum of the four 16-bit words of `x`.
-#[inline(always)]
-const fn words(x: u64) -> u32 {
-    ((x >> 48) + (x >> 32 & 0xffff) + (x >> 16 & 0xffff) + (x & 0xffff)) as u32
-}
-
 impl Packet {
     /// What [`parse`] starts from.
     pub const EMPTY: Self = Self {
@@ -378,34 +378,9 @@ impl Packet {
             flags: header.u8::<13>(),
             class,
             port,
+            transport: self.transport as u16,
+            network: self.network as u16,
         })
-    }
-
-    /// Whether the IPv4 header's and the TCP segment's checksums are right (RFC 791, RFC 9293).
-    #[inline(always)]
-    pub fn checksums_hold<E: Env>(&self, env: &mut E) -> bool {
-        if matches!(self.family, Family::V4)
-            && env.sum(self.network, self.transport - self.network, 0) != 0xffff
-        {
-            return false;
-        }
-        let len = self.end - self.transport;
-        env.sum(self.transport, len, self.pseudo_header_sum(len)) == 0xffff
-    }
-
-    /// Sum of the 16-bit words of the pseudo-header (RFC 9293, section 3.1; RFC 8200, section 8.1).
-    /// The mapped form's constant words are taken off again.
-    #[inline(always)]
-    const fn pseudo_header_sum(&self, len: u32) -> u32 {
-        let mapped_words = match self.family {
-            Family::V4 => 2 * 0xffff,
-            Family::V6 => 0,
-        };
-        words(self.src[0]) + words(self.src[1]) + words(self.dst[0]) + words(self.dst[1])
-            - mapped_words
-            + self.protocol as u32
-            + (len >> 16)
-            + (len & 0xffff)
     }
 
     /// The UDP payload.

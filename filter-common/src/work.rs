@@ -70,8 +70,12 @@ pub struct Work<M: Memory> {
     pub odd_name: M::Var,
     /// The flow that the packet belongs to.
     pub key: crate::abi::FlowKey,
+    /// What the host knows of it.
+    pub peer: crate::flow::Peer,
     /// What is kept of it: loaded from and stored to the flow table.
     pub flow: crate::flow::Flow,
+    /// State of a walk over TCP options.
+    pub options: crate::flow::OptionWalk<M>,
     /// State of a sum.
     pub sum: crate::checksum::Sum<M>,
     /// State of a comparison.

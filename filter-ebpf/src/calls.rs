@@ -25,7 +25,7 @@ use filter_common::{
     work::Work,
 };
 
-use crate::{kernel::Kernel, maps, memory::MapMemory, rules::Generation};
+use crate::{kernel::Kernel, maps, memory::MapMemory, rules::Generation, sockets};
 
 /// Extensions that one turn of `bpf_loop` looks at: a turn costs about 10 ns.
 const EXTENSIONS_PER_TURN: u32 = 8;
@@ -63,6 +63,14 @@ pub(crate) extern "C" fn inspect(ctx: *mut xdp_md, place: u64, numbers: u64, res
     flow::inspect(&mut kernel, Segment::unpack([place, numbers, rest])).pack()
 }
 
+/// [`flow::read_options`] of `len` bytes fetched aside; packed [`flow::Options`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn options(len: u64) -> u64 {
+    let Some(work) = work() else { return 0 };
+    flow::read_options(work, len as u32).pack()
+}
+
 /// [`checksum`] of `len` bytes fetched aside and of `start`.
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -71,6 +79,14 @@ pub(crate) extern "C" fn sum(len: u64, start: u64) -> u64 {
     checksum::begin(work, len as u32, start as u32);
     repeat(checksum::STEPS_MAX, sum_turn);
     u64::from(checksum::finish(work))
+}
+
+/// [`sockets::look_up`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn look_up_socket(ctx: *mut xdp_md) -> u64 {
+    sockets::look_up(ctx);
+    0
 }
 
 /// Whether `len` bytes fetched aside are those of the stream at `at`.

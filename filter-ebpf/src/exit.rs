@@ -160,7 +160,7 @@ fn trace(kernel: &Kernel, decision: &Decision, report: Report) {
 }
 
 /// One line a packet, for looking at a single flow in a test setup: far too dear for traffic.
-#[inline(always)]
+#[inline(never)]
 fn debug(kernel: &Kernel, report: Report) {
     aya_log_ebpf::info!(
         kernel.context(),
@@ -179,8 +179,9 @@ fn slot_version(kernel: &Kernel, slot: u16) -> u32 {
     }
 }
 
-/// Puts an event into the ring, within this CPU's share of the window.
-#[inline(always)]
+/// Puts an event into the ring, within this CPU's share of the window. A function of its own, so
+/// that its stack and that of reading a hello are not added up.
+#[inline(never)]
 fn emit(kernel: &Kernel, packet: &Packet, decision: &Decision, report: Report) {
     let Some(state) = maps::EVENT_STATE.get_ptr_mut(0) else {
         return;

@@ -5,9 +5,9 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use filter_common::{
-    abi::{Config, Line, Rule, Table},
+    abi::{Config, Line, Rule, Table, feature},
     env::{Env, Rules},
-    flow::{Blocked, Reading, Segment},
+    flow::{Blocked, Options, Peer, Reading, Segment},
     hello::Progress,
     hit::{Hit, Listed, Qualifiers},
     limits::{NAMES_PER_HELLO_MAX, STREAM_BYTES_MAX},
@@ -21,7 +21,7 @@ use crate::{
     calls, maps,
     memory::MapMemory,
     packet::{Window, first_buffer_len, opaque},
-    rules::Generation,
+    rules::{self, Generation},
     state,
 };
 
@@ -169,6 +169,23 @@ impl Env for Kernel {
             return false;
         }
         self.load_bytes(offset, len, u64::from(HANDSHAKE_AT))
+    }
+
+    #[inline(always)]
+    fn look_up_peer(&mut self) {
+        if rules::has(feature::SOCKETS) {
+            calls::look_up_socket(self.ctx.ctx);
+        } else if let Some(work) = calls::work() {
+            work.peer = Peer::default();
+        }
+    }
+
+    #[inline(always)]
+    fn options(&mut self, offset: u32, len: u32) -> Options {
+        if !self.fetch_aside(offset, len) {
+            return Options::default();
+        }
+        Options::unpack(calls::options(u64::from(len)))
     }
 
     #[inline(always)]

@@ -11,6 +11,7 @@ mod maps;
 mod memory;
 mod packet;
 mod rules;
+mod sockets;
 mod state;
 
 use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};

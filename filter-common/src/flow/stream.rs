@@ -1,6 +1,6 @@
 //! What a segment means for its stream.
 
-use super::{Blocked, Flow, Reading, Segment, flags, state};
+use super::{Blocked, Flow, Peer, Reading, Segment, accept::refused, flags, peer, state};
 use crate::{
     abi::{Protocol, feature, port_class},
     env::{Env, Window},
@@ -77,21 +77,41 @@ impl Plan {
 /// Reads a segment of the flow whose key is in the working area.
 #[inline(always)]
 pub fn inspect<E: Env>(env: &mut E, segment: Segment) -> Reading {
+    env.look_up_peer();
     let plan = plan(env, segment);
     if !plan.reads {
         return plan.reading;
     }
-    read(env, plan.segment, plan.flow)
+    let certain = plan.flow.certain != 0;
+    let protocol = protocol_of(env, plan.segment, plan.flow);
+    if protocol == Protocol::None {
+        if certain {
+            forget(env);
+        }
+        return Reading::nothing(Reason::OtherProtocol, Protocol::None);
+    }
+    let refused = refused(env, plan.segment);
+    if refused == Reason::NoMatch {
+        return read(env, plan.segment, plan.flow, protocol);
+    }
+    // In mid-stream the host's refusal is enough; flags that it might take are not let through.
+    if certain || refused == Reason::BadFlags {
+        return Reading::dropped(refused, Protocol::None);
+    }
+    Reading::nothing(refused, Protocol::None)
 }
 
 #[inline(always)]
 fn plan<E: Env>(env: &mut E, segment: Segment) -> Plan {
     if segment.flags & (flags::SYN | flags::ACK) == flags::SYN {
-        opened(env, segment);
+        // A host keeps its own state, and a flood of SYNs is to find nothing to fill.
+        if host(env).kind == peer::NONE {
+            opened(env, segment);
+        }
         return Plan::pass(Reason::NoMatch, segment);
     }
     if segment.flags & flags::RST != 0 {
-        if env.flow_load() && flow(env).next == segment.seq {
+        if host(env).kind == peer::NONE && env.flow_load() && flow(env).next == segment.seq {
             forget(env);
         }
         return Plan::pass(Reason::NoMatch, segment);
@@ -102,13 +122,46 @@ fn plan<E: Env>(env: &mut E, segment: Segment) -> Plan {
     if let Some(reading) = still_blocked(env, segment) {
         return Plan::done(reading, segment);
     }
+    if host(env).kind == peer::CONNECTION {
+        return at_host(env, segment);
+    }
     if !env.flow_load() {
-        return Plan::begin(segment, false);
+        return Plan::begin(segment, host(env).kind == peer::LISTENER);
     }
     let flow = flow(env);
     if flow.reopened != 0 && segment.seq == flow.reopened_at && segment.seq != flow.next {
         return Plan::begin(segment, true);
     }
+    by_state(env, segment, flow)
+}
+
+/// A payload on a connection that the host knows: the host's numbers say where the stream starts.
+#[inline(always)]
+fn at_host<E: Env>(env: &mut E, segment: Segment) -> Plan {
+    if env.flow_load() {
+        let flow = flow(env);
+        // What was kept of an earlier connection on the same ports is void, and so is a stream of
+        // which the host has bytes that never came by here.
+        let unseen = host(env).rcv_nxt.wrapping_sub(flow.next) as i32 > 0;
+        if flow.start == host(env).start && !unseen {
+            return by_state(env, segment, flow);
+        }
+        forget(env);
+    }
+    if !host(env).fresh() {
+        return Plan::begin(segment, false);
+    }
+    at_start(
+        segment,
+        Flow {
+            next: host(env).start,
+            ..Flow::default()
+        },
+    )
+}
+
+#[inline(always)]
+fn by_state<E: Env>(env: &mut E, segment: Segment, flow: Flow) -> Plan {
     match flow.state {
         state::OPENED => at_start(segment, flow),
         state::READING => more(env, segment, flow),
@@ -120,8 +173,11 @@ fn plan<E: Env>(env: &mut E, segment: Segment) -> Plan {
 #[inline(always)]
 fn still_blocked<E: Env>(env: &mut E, segment: Segment) -> Option<Reading> {
     let blocked = env.blocked_load()?;
-    let reopened =
-        blocked.reopened != 0 && segment.seq == blocked.reopened_at && segment.seq != blocked.seq;
+    let reopened = if host(env).kind == peer::CONNECTION {
+        blocked.start != host(env).start
+    } else {
+        blocked.reopened != 0 && segment.seq == blocked.reopened_at && segment.seq != blocked.seq
+    };
     let current = match env.rule(blocked.slot) {
         Some(rule) => rule.slot_version == blocked.slot_version,
         None => false,
@@ -149,6 +205,15 @@ const fn qualifiers(segment: Segment) -> Qualifiers {
         port: segment.port,
         port_shown: true,
         reason: Reason::Hostname,
+    }
+}
+
+/// What the host knows of the connection.
+#[inline(always)]
+pub(super) fn host<E: Env>(env: &mut E) -> Peer {
+    match env.work() {
+        Some(work) => work.peer,
+        None => Peer::default(),
     }
 }
 
@@ -345,14 +410,7 @@ fn protocol_of<E: Env>(env: &mut E, segment: Segment, flow: Flow) -> Protocol {
 
 /// Appends in-order payload to what is kept, reads, and decides if it can.
 #[inline(always)]
-fn read<E: Env>(env: &mut E, segment: Segment, flow: Flow) -> Reading {
-    let protocol = protocol_of(env, segment, flow);
-    if protocol == Protocol::None {
-        if flow.certain != 0 {
-            forget(env);
-        }
-        return Reading::nothing(Reason::OtherProtocol, Protocol::None);
-    }
+fn read<E: Env>(env: &mut E, segment: Segment, flow: Flow, protocol: Protocol) -> Reading {
     let room = (STREAM_BYTES_MAX as u32).saturating_sub(flow.kept);
     let taken = segment.len.min(room);
     if taken == 0 {
@@ -378,6 +436,9 @@ fn read<E: Env>(env: &mut E, segment: Segment, flow: Flow) -> Reading {
         }
         Progress::Incomplete => Reason::HelloIncomplete,
         Progress::Named => Reason::NoMatch,
+        Progress::NoName if env.config().features & feature::NO_NAME_DROP != 0 => {
+            return Reading::dropped(Reason::NoName, protocol);
+        }
         Progress::NoName => Reason::NoName,
         Progress::Http2 => Reason::Http2,
     };
@@ -385,7 +446,7 @@ fn read<E: Env>(env: &mut E, segment: Segment, flow: Flow) -> Reading {
     let hit = env.search_names(qualifiers(segment));
     if !hit.is_none() {
         forget(env);
-        block(env, segment, hit, protocol);
+        block(env, segment, flow, hit, protocol);
         return Reading {
             hit,
             reason: Reason::Hostname,
@@ -429,7 +490,7 @@ fn read<E: Env>(env: &mut E, segment: Segment, flow: Flow) -> Reading {
 
 /// Remembers that this connection is blocked.
 #[inline(always)]
-fn block<E: Env>(env: &mut E, segment: Segment, hit: Hit, protocol: Protocol) {
+fn block<E: Env>(env: &mut E, segment: Segment, flow: Flow, hit: Hit, protocol: Protocol) {
     let slot_version = match env.rule(hit.slot()) {
         Some(rule) => rule.slot_version,
         None => return,
@@ -438,6 +499,7 @@ fn block<E: Env>(env: &mut E, segment: Segment, hit: Hit, protocol: Protocol) {
         slot_version,
         slot: hit.slot(),
         specificity: hit.specificity(),
+        start: flow.start,
         seq: segment.seq,
         protocol: protocol as u16,
         ..Blocked::default()

@@ -29,7 +29,7 @@ pub struct Env<'a> {
 impl Env<'_> {
     /// Facts about this host.
     pub fn facts(&self) -> HostFacts {
-        gather_facts(self.ssh_connection.as_deref())
+        gather_facts(self.ssh_connection.as_deref(), &self.sources.interfaces())
     }
 
     /// The pins.

@@ -18,7 +18,7 @@ use super::{
     sets::{Entry, Listed, SetError, Sets},
     slots,
 };
-use crate::policy::model::{HostConfig, Policy, Rule};
+use crate::policy::model::{HostConfig, Outcome, Policy, Rule};
 
 /// Compiles a policy for this host.
 ///
@@ -124,6 +124,19 @@ pub(super) fn compile_with(
     let served_v4 = build_v4(&unvalued(Family::V4, &served, v4_entry), rng)?;
     let served_v6 = build_v6(&unvalued(Family::V6, &served, v6_entry), rng)?;
 
+    let sockets = if has_names && role == Role::Live {
+        if facts.sockets.is_none() {
+            warnings.push(
+                "this kernel does not tell where it keeps its connections (no BTF): streams are \
+                 followed by what passes by alone, see LIMITS"
+                    .to_owned(),
+            );
+        }
+        facts.sockets
+    } else {
+        None
+    };
+
     let features = [
         (feature::V4, v4.params.length_count > 0),
         (feature::V6, v6.params.length_count > 0),
@@ -152,6 +165,13 @@ pub(super) fn compile_with(
             role != Role::Live,
         ),
         (feature::CHECKSUMS, role == Role::Replay { checksums: true }),
+        (
+            host::checksums(host, facts),
+            has_names && role == Role::Live,
+        ),
+        (feature::SOCKETS, sockets.is_some()),
+        (feature::UNPARSED_PASS, host.unparsed == Outcome::Pass),
+        (feature::NO_NAME_DROP, host.no_name == Outcome::Drop),
     ];
     let config = Config {
         abi: ABI_VERSION,
@@ -167,6 +187,7 @@ pub(super) fn compile_with(
             .map(|rule| rule.action as u32)
             .max()
             .unwrap_or_default(),
+        sockets: sockets.unwrap_or_default(),
         v4: v4.params,
         served_v4: served_v4.params,
         v6: v6.params,

@@ -2,12 +2,12 @@
 
 use std::{fmt::Write as _, net::IpAddr};
 
-use filter_common::abi::port_class;
+use filter_common::abi::{feature, port_class};
 use ipnet::IpNet;
 use sha2::{Digest as _, Sha256};
 
 use super::HostFacts;
-use crate::policy::model::{HostConfig, HostName, InspectPorts};
+use crate::policy::model::{ChecksumMode, HostConfig, HostName, InspectPorts};
 
 /// Prefixes that no rule may hit.
 pub(super) fn protected(host: &HostConfig, facts: &HostFacts) -> Vec<IpNet> {
@@ -57,6 +57,20 @@ pub(super) fn ports(host: &HostConfig) -> Box<[u8; 65_536]> {
     classes
 }
 
+/// The [`feature`] bits that say how checksums of inspected segments are judged.
+pub(super) fn checksums(host: &HostConfig, facts: &HostFacts) -> u32 {
+    let partial = match host.checksum {
+        ChecksumMode::Auto => facts.partial_checksums,
+        ChecksumMode::Strict => false,
+        ChecksumMode::Partial => true,
+    };
+    if partial {
+        feature::CHECKSUMS | feature::CHECKSUM_PARTIAL
+    } else {
+        feature::CHECKSUMS
+    }
+}
+
 /// SHA-256, in hexadecimal, over everything but the policy that shapes a live
 /// generation: equal for equal meaning, whatever the order of the lists.
 pub(super) fn digest(host: &HostConfig, facts: &HostFacts) -> String {
@@ -69,6 +83,10 @@ pub(super) fn digest(host: &HostConfig, facts: &HostFacts) -> String {
         ("protect names", names(&host.protect_names)),
         ("protect domains", names(&host.protect_domains)),
         ("tai offset", vec![facts.tai_offset_s.to_string()]),
+        ("sockets", vec![format!("{:?}", facts.sockets)]),
+        ("checksums", vec![checksums(host, facts).to_string()]),
+        ("unparsed", vec![format!("{:?}", host.unparsed)]),
+        ("no name", vec![format!("{:?}", host.no_name)]),
         ("events", vec![host.events_per_window.to_string()]),
         ("debug", vec![host.debug.to_string()]),
     ] {

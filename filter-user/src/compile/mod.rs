@@ -25,7 +25,7 @@ mod slots;
 mod tests;
 
 use filter_common::{
-    abi::{Config, Line, Rule, Table},
+    abi::{Config, Line, Rule, SocketOffsets, Table},
     limits,
     tables::Lines,
 };
@@ -43,6 +43,10 @@ pub struct HostFacts {
     pub lifelines: Vec<std::net::IpAddr>,
     /// Kernel's offset of CLOCK_TAI from UTC in seconds.
     pub tai_offset_s: i64,
+    /// Where this kernel keeps what it knows of connections; `None` if that could not be found out.
+    pub sockets: Option<SocketOffsets>,
+    /// Whether an interface delivers TCP checksums that a device is still to complete.
+    pub partial_checksums: bool,
 }
 
 /// Whether names are read on a live interface or in a capture.

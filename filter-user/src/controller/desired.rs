@@ -56,6 +56,11 @@ impl Sources {
         Ok(host)
     }
 
+    /// The interfaces of the configuration; none if that is refused.
+    pub fn interfaces(&self) -> Vec<InterfaceConfig> {
+        self.host().map(|host| host.interfaces).unwrap_or_default()
+    }
+
     /// The policy file of a configuration.
     ///
     /// # Errors

@@ -5,11 +5,15 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-use crate::compile::HostFacts;
+use crate::{
+    compile::HostFacts,
+    datapath::{kernel_fields, netdev},
+    policy::model::InterfaceConfig,
+};
 
 /// Gathers the facts from the calling thread's network namespace. What cannot be read is left out:
 /// these lists only widen protection.
-pub fn gather(ssh_connection: Option<&str>) -> HostFacts {
+pub fn gather(ssh_connection: Option<&str>, interfaces: &[InterfaceConfig]) -> HostFacts {
     let read = |path| fs::read_to_string(path).unwrap_or_default();
     let mut lifelines = gateways_v4(&read("/proc/thread-self/net/route"));
     lifelines.extend(gateways_v6(&read("/proc/thread-self/net/ipv6_route")));
@@ -20,6 +24,10 @@ pub fn gather(ssh_connection: Option<&str>) -> HostFacts {
         own_addresses: own_addresses(),
         lifelines,
         tai_offset_s: tai_offset_s(),
+        sockets: kernel_fields::socket_offsets(),
+        partial_checksums: interfaces
+            .iter()
+            .any(|interface| netdev::leaves_checksums(&interface.name)),
     }
 }
 

@@ -72,7 +72,7 @@ async fn follow(
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut controller = Controller {
-        facts: facts::gather(ssh_connection.as_deref()),
+        facts: facts::gather(ssh_connection.as_deref(), &sources.interfaces()),
         ssh_connection,
         sources,
         watcher: Watcher::new()?,
@@ -202,7 +202,7 @@ impl Controller {
 
     /// Why what is enforced may no longer be what is wanted, if so.
     fn drift(&mut self) -> Option<&'static str> {
-        let facts = facts::gather(self.ssh_connection.as_deref());
+        let facts = facts::gather(self.ssh_connection.as_deref(), &self.sources.interfaces());
         if facts.own_addresses != self.facts.own_addresses
             || facts.lifelines != self.facts.lifelines
         {

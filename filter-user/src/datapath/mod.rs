@@ -25,6 +25,7 @@ mod check;
 mod counters;
 mod error;
 mod install;
+pub mod kernel_fields;
 mod kernel_log;
 mod mapped;
 pub mod netdev;

@@ -35,6 +35,56 @@ pub(super) fn name(ifindex: u32) -> Option<String> {
     String::from_utf8(buffer[..end].to_vec()).ok()
 }
 
+/// Whether an interface may deliver TCP checksums that a device is still to complete: it connects
+/// senders on this machine. What cannot be asked counts as such, since the other error loses traffic.
+pub fn leaves_checksums(name: &str) -> bool {
+    const VIRTUAL: [&str; 8] = [
+        "veth",
+        "virtio_net",
+        "tun",
+        "netkit",
+        "bridge",
+        "bonding",
+        "vhost_net",
+        "xen_netfront",
+    ];
+    driver(name).is_none_or(|driver| VIRTUAL.contains(&driver.as_str()))
+}
+
+/// Name of an interface's driver (`ETHTOOL_GDRVINFO`, linux/ethtool.h).
+fn driver(name: &str) -> Option<String> {
+    const ETHTOOL_GDRVINFO: u32 = 3;
+    const DRVINFO_BYTES: usize = 196;
+    const DRIVER: std::ops::Range<usize> = 4..36;
+    let socket = nix::sys::socket::socket(
+        nix::sys::socket::AddressFamily::Inet,
+        nix::sys::socket::SockType::Datagram,
+        nix::sys::socket::SockFlag::SOCK_CLOEXEC,
+        None,
+    )
+    .ok()?;
+    let mut info = [0u8; DRVINFO_BYTES];
+    info[..4].copy_from_slice(&ETHTOOL_GDRVINFO.to_ne_bytes());
+    // SAFETY: every field is an integer or a pointer, for which zero is valid.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    let room = request.ifr_name.len() - 1;
+    for (to, from) in request.ifr_name[..room].iter_mut().zip(name.bytes()) {
+        *to = from.cast_signed();
+    }
+    request.ifr_ifru.ifru_data = info.as_mut_ptr().cast();
+    // SAFETY: a request with a name that ends in zero and a buffer of the size that the command writes.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL, &raw mut request) };
+    if result != 0 {
+        return None;
+    }
+    let text = &info[DRIVER];
+    let end = text
+        .iter()
+        .position(|&byte| byte == 0)
+        .unwrap_or(text.len());
+    String::from_utf8(text[..end].to_vec()).ok()
+}
+
 /// The XDP program on an interface, whoever attached it.
 pub fn xdp_state(ifindex: u32) -> Result<Option<XdpState>, DatapathError> {
     query_link(ifindex)

@@ -6,7 +6,7 @@ use filter_common::{
     abi::{Config, FlowKey, Line, Rule, Table},
     checksum,
     env::{Env, Rules, Window},
-    flow::{self, Blocked, Comparison, Flow, Reading, Segment},
+    flow::{self, Blocked, Comparison, Flow, Options, Peer, Reading, Segment},
     hello::Progress,
     hit::{self, Hit, Listed, Qualifiers},
     hostname, http, limits,
@@ -67,7 +67,9 @@ pub(super) fn working_area() -> Box<HostWork> {
         extensions: tls::Extensions::default(),
         head: http::Head::default(),
         key: FlowKey::default(),
+        peer: Peer::default(),
         flow: Flow::default(),
+        options: flow::OptionWalk::default(),
         sum: checksum::Sum::default(),
         comparison: Comparison::default(),
     })
@@ -300,6 +302,18 @@ impl Env for HostEnv<'_> {
         checksum::begin(self.work, len, start);
         repeat(checksum::STEPS_MAX, || checksum::step(self.work));
         checksum::finish(self.work)
+    }
+
+    /// The host build judges captures and fixtures: there is no socket behind them.
+    fn look_up_peer(&mut self) {
+        self.work.peer = Peer::default();
+    }
+
+    fn options(&mut self, offset: u32, len: u32) -> Options {
+        if !self.fetch_aside(offset, len) {
+            return Options::default();
+        }
+        flow::read_options(self.work, len)
     }
 
     fn compare(&mut self, at: u32, len: u32) -> bool {

@@ -17,7 +17,9 @@ use super::{
         CONFIG_FILE_BYTES_MAX, EVENTS_PER_WINDOW_MAX, INTERFACE_NAME_BYTES_MAX, INTERFACES_MAX,
     },
     load::directory_of,
-    model::{AttachMode, HostConfig, HostName, InspectPorts, InterfaceConfig},
+    model::{
+        AttachMode, ChecksumMode, HostConfig, HostName, InspectPorts, InterfaceConfig, Outcome,
+    },
     name::NameError,
     ports::parse_ports,
     prefix::{PrefixError, parse_prefix},
@@ -219,7 +221,49 @@ fn take_inspect(mut fields: Fields<'_>, config: &mut HostConfig, findings: &mut 
             *ports = parse_inspect_ports(written, findings);
         }
     }
+    for (key, outcome) in [
+        ("unparsed", &mut config.unparsed),
+        ("no_name", &mut config.no_name),
+    ] {
+        let words = [("pass", Outcome::Pass), ("drop", Outcome::Drop)];
+        if let Some(found) = take_word(&mut fields, key, &words, findings) {
+            *outcome = found;
+        }
+    }
+    let modes = [
+        ("auto", ChecksumMode::Auto),
+        ("strict", ChecksumMode::Strict),
+        ("partial", ChecksumMode::Partial),
+    ];
+    if let Some(mode) = take_word(&mut fields, "checksum", &modes, findings) {
+        config.checksum = mode;
+    }
     fields.finish(findings);
+}
+
+/// The meaning of one of a few words.
+fn take_word<T: Copy>(
+    fields: &mut Fields<'_>,
+    key: &'static str,
+    words: &[(&str, T)],
+    findings: &mut Findings,
+) -> Option<T> {
+    let written: Located<String> = fields.take(key, findings)?;
+    let meaning = words
+        .iter()
+        .find(|(word, _)| *word == written.value)
+        .map(|(_, meaning)| *meaning);
+    if meaning.is_none() {
+        let known: Vec<String> = words.iter().map(|(word, _)| format!("`{word}`")).collect();
+        findings.error(
+            Finding::at(
+                written.span,
+                format!("`{key}` cannot be {}", quoted(&written.value)),
+            )
+            .help(format!("use one of {}", known.join(", "))),
+        );
+    }
+    meaning
 }
 
 /// `"any"`, or ports and ranges; an empty list turns the protocol off.

@@ -103,6 +103,13 @@ pub struct HostConfig {
     pub http: InspectPorts,
     /// Ports inspected for QUIC. Default: 443.
     pub quic: InspectPorts,
+    /// What happens to a hello that cannot be read though a server might: malformed, too long,
+    /// or lost half-way. Default: dropped.
+    pub unparsed: Outcome,
+    /// What happens to a hello without a name. Default: passes.
+    pub no_name: Outcome,
+    /// How TCP checksums of inspected segments are judged. Default: by the interfaces' drivers.
+    pub checksum: ChecksumMode,
     /// Prefixes that no rule may hit. Default: none.
     pub protect_prefixes: Vec<IpNet>,
     /// Names that no rule may hit. Default: none.
@@ -129,6 +136,9 @@ impl Default for HostConfig {
             tls: InspectPorts::List(vec![443]),
             http: InspectPorts::List(vec![80]),
             quic: InspectPorts::List(vec![443]),
+            unparsed: Outcome::Drop,
+            no_name: Outcome::Pass,
+            checksum: ChecksumMode::Auto,
             protect_prefixes: Vec::new(),
             protect_names: Vec::new(),
             protect_domains: Vec::new(),
@@ -137,6 +147,27 @@ impl Default for HostConfig {
             debug: false,
         }
     }
+}
+
+/// What happens to a hello that no rule can decide about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// On to the host.
+    Pass,
+    /// Dropped.
+    Drop,
+}
+
+/// How TCP checksums of inspected segments are judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChecksumMode {
+    /// Partial if one of the interfaces delivers unfinished sums, else strict.
+    Auto,
+    /// The sum must be right.
+    Strict,
+    /// The pseudo-header's sum alone is accepted too: what a sender on the same machine leaves for
+    /// a device to complete.
+    Partial,
 }
 
 /// One interface to attach to.

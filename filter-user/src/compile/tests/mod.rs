@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use rand::{SeedableRng as _, rngs::StdRng};
 
 use super::{CompileError, Compiled, HostFacts, Meta, Role, generation::compile_with};
-use crate::policy::model::{HostConfig, HostName, InspectPorts, Policy, Rule};
+use crate::policy::model::{HostConfig, HostName, Policy, Rule};
 
 /// A summary and its buckets, whichever tables they stand for.
 struct Pair<'a> {
@@ -75,18 +75,9 @@ fn policy(rules: Vec<Rule>) -> Policy {
 
 fn host() -> HostConfig {
     HostConfig {
-        interfaces: Vec::new(),
-        policy: None,
-        serves: None,
-        tls: InspectPorts::List(vec![443]),
-        http: InspectPorts::List(vec![80]),
-        quic: InspectPorts::List(vec![443]),
-        protect_prefixes: Vec::new(),
-        protect_names: Vec::new(),
-        protect_domains: Vec::new(),
         protect_self: false,
         events_per_window: 0,
-        debug: false,
+        ..HostConfig::default()
     }
 }
 
@@ -98,6 +89,7 @@ fn facts() -> HostFacts {
         ],
         lifelines: vec!["198.51.100.254".parse().unwrap()],
         tai_offset_s: 37,
+        ..HostFacts::default()
     }
 }
 

@@ -1,0 +1,293 @@
+//! Whether the host will accept a segment: only such bytes may teach the filter anything.
+//!
+//! Linux refuses segments with a wrong checksum, without ACK, with SYN or RST, with an MD5 or AO
+//! option, with a timestamp older than accepted before, or with an acknowledgement number that it
+//! has not sent (`tcp_rcv_state_process`, `tcp_validate_incoming`, `tcp_ack`); it takes the urgent
+//! byte out of the stream. A decoy that only the filter believes must not stand for the data that
+//! the host reads.
+
+use super::{Segment, flags, peer, stream::host};
+use crate::{
+    abi::feature,
+    env::{Env, Window},
+    reason::Reason,
+    wire::{self, Family},
+    work::{HANDSHAKE_AT, Memory, Variable as _, Work},
+};
+
+/// Bytes of options that a TCP header has at most.
+const OPTIONS_LEN_MAX: u32 = 40;
+
+const OPTION_END: u8 = 0;
+const OPTION_NOP: u8 = 1;
+const OPTION_TIMESTAMPS: u8 = 8;
+const OPTION_MD5: u8 = 19;
+const OPTION_AO: u8 = 29;
+
+/// What the options of a segment say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// Whether there is a timestamp.
+    pub timestamped: bool,
+    /// Whether there is an MD5 (RFC 2385) or AO (RFC 5925) signature.
+    pub signed: bool,
+    /// The timestamp's value.
+    pub timestamp: u32,
+}
+
+impl Options {
+    /// As one scalar, for a function boundary.
+    #[inline(always)]
+    pub const fn pack(self) -> u64 {
+        (self.timestamped as u64) << 32 | (self.signed as u64) << 33 | self.timestamp as u64
+    }
+
+    /// Back from [`Options::pack`].
+    #[inline(always)]
+    pub const fn unpack(packed: u64) -> Self {
+        Self {
+            timestamped: packed >> 32 & 1 != 0,
+            signed: packed >> 33 & 1 != 0,
+            timestamp: packed as u32,
+        }
+    }
+}
+
+/// State of a walk over options.
+#[derive(Default)]
+#[repr(C)]
+pub struct OptionWalk<M: Memory> {
+    at: M::Var,
+    timestamped: M::Var,
+    signed: M::Var,
+    timestamp: M::Var,
+}
+
+/// Reads `len` bytes of options fetched aside, like the kernel's `tcp_parse_options`.
+#[inline(always)]
+pub fn read_options<M: Memory>(work: &Work<M>, len: u32) -> Options {
+    let walk = &work.options;
+    walk.at.set(0);
+    walk.timestamped.set(0);
+    walk.signed.set(0);
+    walk.timestamp.set(0);
+    for _ in 0..OPTIONS_LEN_MAX {
+        if !one_option(work, len) {
+            break;
+        }
+    }
+    Options {
+        timestamped: walk.timestamped.get() != 0,
+        signed: walk.signed.get() != 0,
+        timestamp: walk.timestamp.get(),
+    }
+}
+
+/// Reads the next option; `false` behind the last.
+#[inline(always)]
+fn one_option<M: Memory>(work: &Work<M>, len: u32) -> bool {
+    let walk = &work.options;
+    let offset = walk.at.get();
+    if offset >= len {
+        return false;
+    }
+    let at = HANDSHAKE_AT + offset;
+    let kind = work.byte(at);
+    if kind == OPTION_NOP {
+        walk.at.set(offset + 1);
+        return true;
+    }
+    let option_len = u32::from(work.byte(at + 1));
+    if kind == OPTION_END || option_len < 2 || option_len > len - offset {
+        return false;
+    }
+    if kind == OPTION_TIMESTAMPS && option_len == 10 {
+        walk.timestamped.set(1);
+        walk.timestamp
+            .set(work.be16(at + 2) << 16 | work.be16(at + 4));
+    }
+    if kind == OPTION_MD5 || kind == OPTION_AO {
+        walk.signed.set(1);
+    }
+    walk.at.set(offset + option_len);
+    true
+}
+
+/// Why the host will not accept a segment with payload; [`Reason::NoMatch`] if it will.
+#[inline(always)]
+pub(super) fn refused<E: Env>(env: &mut E, segment: Segment) -> Reason {
+    if segment.flags & flags::ACK == 0 || segment.flags & (flags::SYN | flags::URG) != 0 {
+        return Reason::BadFlags;
+    }
+    let host = host(env);
+    if host.kind == peer::CONNECTION {
+        let unsent = host.snd_nxt.wrapping_sub(segment.ack) as i32;
+        let acked = segment.ack.wrapping_sub(host.snd_una) as i32;
+        // Once something was acknowledged, Linux takes older acknowledgements within the window.
+        if unsent < 0 || acked < 0 && host.fresh() {
+            return Reason::BadSequence;
+        }
+    }
+    let options = options(env, segment);
+    if options.signed {
+        return Reason::BadOptions;
+    }
+    // One tick of tolerance, as TCP_PAWS_WINDOW.
+    if options.timestamped
+        && host.ts_recent != 0
+        && host.ts_recent.wrapping_sub(options.timestamp) as i32 > 1
+    {
+        return Reason::BadOptions;
+    }
+    if !checksums_hold(env, segment) {
+        return Reason::BadChecksum;
+    }
+    Reason::NoMatch
+}
+
+#[inline(always)]
+fn options<E: Env>(env: &mut E, segment: Segment) -> Options {
+    let transport = u32::from(segment.transport);
+    let Some(header) = env.window::<20>(transport) else {
+        return Options::default();
+    };
+    let len = (u32::from(header.u8::<12>() >> 4) * 4).saturating_sub(20);
+    if len == 0 {
+        return Options::default();
+    }
+    env.options(transport + 20, len)
+}
+
+/// Whether the IPv4 header's and the TCP checksum are right (RFC 791, RFC 9293), as far as they
+/// are to be judged. Senders on this machine leave the pseudo-header's sum in the field for a
+/// device to complete, where [`feature::CHECKSUM_PARTIAL`] says so.
+#[inline(always)]
+fn checksums_hold<E: Env>(env: &mut E, segment: Segment) -> bool {
+    let features = env.config().features;
+    if features & feature::CHECKSUMS == 0 {
+        return true;
+    }
+    let (network, transport) = (u32::from(segment.network), u32::from(segment.transport));
+    let (family, pseudo) = pseudo_header(env, segment);
+    if family == Family::V4 && !ipv4_header_holds(env, network) {
+        return false;
+    }
+    if features & feature::CHECKSUM_PARTIAL != 0 {
+        let field = match env.window::<20>(transport) {
+            Some(header) => u32::from(header.be16::<16>()),
+            None => return false,
+        };
+        if field == fold(pseudo) {
+            return true;
+        }
+    }
+    env.sum(transport, segment.end() - transport, pseudo) == 0xffff
+}
+
+#[inline(always)]
+fn ipv4_header_holds<E: Env>(env: &mut E, network: u32) -> bool {
+    let Some(header) = env.window::<20>(network) else {
+        return false;
+    };
+    let len = u32::from(header.u8::<0>() & 0x0f) * 4;
+    env.sum(network, len, 0) == 0xffff
+}
+
+/// The family, and the sum of the 16-bit words of the pseudo-header (RFC 9293, section 3.1;
+/// RFC 8200, section 8.1).
+#[inline(always)]
+fn pseudo_header<E: Env>(env: &mut E, segment: Segment) -> (Family, u32) {
+    let Some(work) = env.work() else {
+        return (Family::V6, 0);
+    };
+    let key = work.key;
+    let (src, dst) = (
+        [u64::from_be(key.src[0]), u64::from_be(key.src[1])],
+        [u64::from_be(key.dst[0]), u64::from_be(key.dst[1])],
+    );
+    let family = if wire::is_mapped(src) && wire::is_mapped(dst) {
+        Family::V4
+    } else {
+        Family::V6
+    };
+    // The mapped form's constant words are taken off again.
+    let mapped_words = match family {
+        Family::V4 => 2 * 0xffff,
+        Family::V6 => 0,
+    };
+    let len = segment.end() - u32::from(segment.transport);
+    let addresses = words(src[0]) + words(src[1]) + words(dst[0]) + words(dst[1]);
+    let sum = addresses - mapped_words + u32::from(wire::TCP) + (len >> 16) + (len & 0xffff);
+    (family, sum)
+}
+
+/// Sum of the four 16-bit words of `x`.
+#[inline(always)]
+const fn words(x: u64) -> u32 {
+    ((x >> 48) + (x >> 32 & 0xffff) + (x >> 16 & 0xffff) + (x & 0xffff)) as u32
+}
+
+#[inline(always)]
+const fn fold(sum: u32) -> u32 {
+    let sum = (sum & 0xffff) + (sum >> 16);
+    (sum & 0xffff) + (sum >> 16)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::vec::Vec;
+
+    use super::*;
+    use crate::testing::work;
+
+    fn read(options: &[u8]) -> Options {
+        let mut work = work(&[]);
+        let at = HANDSHAKE_AT as usize;
+        work.bytes[at..at + options.len()].copy_from_slice(options);
+        read_options(&work, options.len() as u32)
+    }
+
+    #[test]
+    fn timestamps_and_signatures_are_found_anywhere() {
+        let timestamps = [8, 10, 0, 1, 2, 3, 0, 0, 0, 9];
+        let found = Options {
+            timestamped: true,
+            signed: false,
+            timestamp: 0x0001_0203,
+        };
+        assert_eq!(read(&timestamps), found);
+        let padded: Vec<u8> = [&[1, 1, 4, 2][..], &timestamps].concat();
+        assert_eq!(read(&padded), found);
+        assert!(read(&[1, 1, 19, 18, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]).signed);
+        assert!(read(&[29, 4, 0, 0]).signed);
+    }
+
+    #[test]
+    fn broken_options_end_the_walk() {
+        for options in [
+            &[8, 0][..],
+            &[8, 1],
+            &[8, 12, 0, 0],
+            &[0, 19, 18],
+            &[8],
+            &[],
+        ] {
+            assert_eq!(read(options), Options::default(), "{options:?}");
+        }
+        assert_eq!(read(&[1; 40]), Options::default());
+    }
+
+    #[test]
+    fn options_survive_packing() {
+        for (timestamped, signed, timestamp) in
+            [(true, false, 7), (false, true, 0), (true, true, u32::MAX)]
+        {
+            let options = Options {
+                timestamped,
+                signed,
+                timestamp,
+            };
+            assert_eq!(Options::unpack(options.pack()), options);
+        }
+    }
+}
