@@ -32,6 +32,8 @@ pub fn compiled(policy: &str, host: &Host, role: Role) -> Compiled {
         .unwrap_or_else(|e| panic!("the fixture's host is refused: {e}\n{config}"));
     let facts = HostFacts {
         tai_offset_s: tai_offset_s(),
+        // As on a veth, where the end to end tests run.
+        partial_checksums: true,
         ..HostFacts::default()
     };
     let mut compiled = compile(&policy, &host, &facts, role, None)

@@ -5,7 +5,7 @@ mod protection;
 mod tables;
 
 use filter_common::{
-    abi::{Action, Line, SetRef, Table},
+    abi::{Action, Line, SetRef, SocketOffsets, Table},
     tables::{Lines, names, names::NameHash, set_ref, v4, v6},
 };
 use ipnet::IpNet;
@@ -89,7 +89,8 @@ fn facts() -> HostFacts {
         ],
         lifelines: vec!["198.51.100.254".parse().unwrap()],
         tai_offset_s: 37,
-        ..HostFacts::default()
+        sockets: Some(SocketOffsets::default()),
+        partial_checksums: false,
     }
 }
 

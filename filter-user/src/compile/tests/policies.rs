@@ -94,7 +94,7 @@ fn keys_of_every_kind_lead_to_their_rule_and_neighbours_to_none() {
 #[test]
 fn features_are_exactly_what_the_policy_needs() {
     let features = |rule: Rule| compiled(&policy(vec![rule]), &host()).config.features;
-    let served = feature::SERVED_V4 | feature::SERVED_V6;
+    let served = feature::SERVED_V4 | feature::SERVED_V6 | feature::SOCKETS | feature::CHECKSUMS;
     assert_eq!(features(drop_origin("r", "192.0.2.0/24")), feature::V4);
     assert_eq!(features(drop_origin("r", "0.0.0.0/0")), feature::V4);
     assert_eq!(features(drop_origin("r", "::/0")), feature::V6);
