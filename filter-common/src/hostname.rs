@@ -20,17 +20,22 @@ pub const WHOLE: u32 = 1 << 31;
 
 /// Collects the rule sets that list the name at `index` or a domain above it, for
 /// [`try_candidates`]. `collect_suffix` is [`collect_suffix`], behind a function boundary in the
-/// kernel: it takes a fingerprint, the suffix's length and [`WHOLE`] for the whole name.
+/// kernel: it takes a suffix's lanes, its length and [`WHOLE`] for the whole name.
 #[inline(always)]
 pub fn collect<R: Rules, M: Memory>(
     rules: &R,
     work: &mut Work<M>,
     index: u32,
-    collect_suffix: impl Fn(&mut Work<M>, Fingerprint, u32),
+    collect_suffix: impl Fn(&mut Work<M>, [u64; 2], u32),
 ) {
     work.candidate_count.set(0);
     let span = trim(work, work.name(index));
     work.names[index as usize & (NAMES_PER_HELLO_MAX - 1)] = span;
+    // There are many ways to the length; all that follows is verified once, not once for each.
+    let span = Span {
+        len: work.forgotten(u64::from(span.len)) as u32,
+        ..span
+    };
     if span.len == 0 || span.len as usize > NAME_BYTES_MAX {
         work.odd_name.set(1);
         return;
@@ -90,32 +95,51 @@ fn collect_suffixes<R: Rules, M: Memory>(
     rules: &R,
     work: &mut Work<M>,
     span: Span,
-    collect_suffix: impl Fn(&mut Work<M>, Fingerprint, u32),
+    collect_suffix: impl Fn(&mut Work<M>, [u64; 2], u32),
 ) {
-    let mut hash = NameHash::new(&rules.config().names);
+    // A constant key would be followed through the loop bit by bit.
+    let mut hash = NameHash::new(&rules.config().names).map(|lane| work.forgotten(lane));
     for done in 0..NAME_BYTES_MAX as u32 {
         if done >= span.len {
             break;
         }
-        let byte = work
-            .byte(span.at + span.len - 1 - done)
-            .to_ascii_lowercase();
+        let byte = FOLDED[work.byte(span.at + span.len - 1 - done) as usize];
         if byte == b'.' {
-            collect_suffix(work, hash.finish(), done);
-        } else if !is_hostname_byte(byte) {
-            work.odd_name.set(1);
+            collect_suffix(work, hash.lanes(), done);
         }
+        work.odd_name
+            .set(work.odd_name.get() | u32::from(byte & ODD));
         hash.push(byte);
     }
-    collect_suffix(work, hash.finish(), span.len | WHOLE);
+    collect_suffix(work, hash.lanes(), span.len | WHOLE);
 }
 
-#[inline(always)]
+/// Set in [`FOLDED`] for a byte that no host name has.
+const ODD: u8 = 0x80;
+
+/// Bytes as they are hashed: lower case, and odd ones marked by [`ODD`], by which they differ from
+/// all bytes of listed names. A table, since every comparison would be one more way through the loop
+/// for the verifier to follow.
+static FOLDED: [u8; 256] = {
+    let mut folded = [0; 256];
+    let mut byte = 0;
+    while byte < folded.len() {
+        let lower = (byte as u8).to_ascii_lowercase();
+        folded[byte] = if is_hostname_byte(lower) || lower == b'.' {
+            lower
+        } else {
+            lower | ODD
+        };
+        byte += 1;
+    }
+    folded
+};
+
 const fn is_hostname_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_'
 }
 
-/// Notes the rule set listed under a suffix's fingerprint, if there is one. `len_and_whole` is
+/// Notes the rule set listed under a suffix with these [`NameHash::lanes`], if there is one. `len_and_whole` is
 /// the suffix's length in bytes and [`WHOLE`] for the whole name.
 ///
 /// Touches one line of the summary, and of the buckets as [`names::probe`] says.
@@ -123,10 +147,11 @@ const fn is_hostname_byte(byte: u8) -> bool {
 pub fn collect_suffix<R: Rules, M: Memory>(
     rules: &R,
     work: &mut Work<M>,
-    fingerprint: Fingerprint,
+    lanes: [u64; 2],
     len_and_whole: u32,
 ) {
     let params = &rules.config().names;
+    let fingerprint = Fingerprint::of_lanes(lanes);
     if !names::maybe(rules, Table::NameSummary, params, fingerprint) {
         return;
     }

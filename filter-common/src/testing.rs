@@ -48,6 +48,7 @@ pub(crate) fn work(stream: &[u8]) -> Box<Work<TestMemory>> {
         candidates: [0; NAME_CANDIDATES_MAX],
         candidate_lens: [0; NAME_CANDIDATES_MAX],
         candidate_count: TestVariable::default(),
+        forgotten: Default::default(),
         odd_name: TestVariable::default(),
         key: FlowKey::default(),
         flow: Flow::default(),

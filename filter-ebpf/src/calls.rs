@@ -19,7 +19,6 @@ use filter_common::{
     hostname, http,
     limits::{EXTENSIONS_MAX, RECORDS_MAX},
     origins,
-    tables::names::Fingerprint,
     tls::{self, Shape, Step},
     wire,
     work::Work,
@@ -150,10 +149,9 @@ pub(crate) extern "C" fn listed_name(
 /// [`hostname::collect_suffix`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn collect_suffix(index: u64, check: u64, len_and_whole: u64) -> u64 {
+pub(crate) extern "C" fn collect_suffix(lane_0: u64, lane_1: u64, len_and_whole: u64) -> u64 {
     if let Some(work) = work() {
-        let fingerprint = Fingerprint { index, check };
-        hostname::collect_suffix(&Generation, work, fingerprint, len_and_whole as u32);
+        hostname::collect_suffix(&Generation, work, [lane_0, lane_1], len_and_whole as u32);
     }
     0
 }
@@ -167,12 +165,8 @@ pub(crate) extern "C" fn collect_name(index: u64) -> u64 {
             &Generation,
             work,
             index as u32,
-            |_, fingerprint, len_and_whole| {
-                collect_suffix(
-                    fingerprint.index,
-                    fingerprint.check,
-                    u64::from(len_and_whole),
-                );
+            |_, [lane_0, lane_1], len_and_whole| {
+                collect_suffix(lane_0, lane_1, u64::from(len_and_whole));
             },
         );
     }

@@ -62,6 +62,7 @@ pub(super) fn working_area() -> Box<HostWork> {
         candidates: [0; NAME_CANDIDATES_MAX],
         candidate_lens: [0; NAME_CANDIDATES_MAX],
         candidate_count: HostVariable::default(),
+        forgotten: Default::default(),
         odd_name: HostVariable::default(),
         records: tls::Records::default(),
         extensions: tls::Extensions::default(),
@@ -210,8 +211,8 @@ impl HostEnv<'_> {
             rules,
             self.work,
             index,
-            |work, fingerprint, len_and_whole| {
-                hostname::collect_suffix(rules, work, fingerprint, len_and_whole);
+            |work, lanes, len_and_whole| {
+                hostname::collect_suffix(rules, work, lanes, len_and_whole);
             },
         );
         hostname::try_candidates(self.work, |set, kinds, specificity| {
