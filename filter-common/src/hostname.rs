@@ -9,6 +9,7 @@ use crate::{
     hit::{Hit, Listed},
     limits::{NAME_BYTES_MAX, NAME_CANDIDATES_MAX, NAMES_PER_HELLO_MAX},
     tables::names::{self, Fingerprint, NameHash},
+    tls::Step,
     work::{Memory, Span, Variable as _, Work},
 };
 
@@ -18,29 +19,75 @@ const TRIM_MAX: usize = 8;
 /// Marks a candidate that is the whole name; lengths and set indexes have fewer bits.
 pub const WHOLE: u32 = 1 << 31;
 
-/// Collects the rule sets that list the name at `index` or a domain above it, for
-/// [`try_candidates`]. `collect_suffix` is [`collect_suffix`], behind a function boundary in the
-/// kernel: it takes a suffix's lanes, its length and [`WHOLE`] for the whole name.
+/// Bytes of a name that one step hashes: most names are shorter. A loop over all of them, the
+/// verifier would follow many times.
+const STEP_BYTES: u32 = 32;
+
+/// Steps that a whole name takes at most.
+pub const STEPS_MAX: u32 = NAME_BYTES_MAX as u32 / STEP_BYTES + 1;
+
+/// State of the walk over a name.
+#[derive(Default)]
+#[repr(C)]
+pub struct Suffixes<M: Memory> {
+    /// Where the name starts.
+    at: M::Var,
+    /// Its length, without port and trailing dots.
+    len: M::Var,
+    /// Length of the suffix hashed so far.
+    done: M::Var,
+    reserved: M::Var,
+    /// Its hash, see [`NameHash::lanes`].
+    lanes: [u64; 2],
+}
+
+/// Prepares the walk that collects the rule sets that list the name at `index` or a domain above
+/// it, for [`try_candidates`]; `false` if there is no walking it.
 #[inline(always)]
-pub fn collect<R: Rules, M: Memory>(
-    rules: &R,
-    work: &mut Work<M>,
-    index: u32,
-    collect_suffix: impl Fn(&mut Work<M>, [u64; 2], u32),
-) {
+pub fn begin<R: Rules, M: Memory>(rules: &R, work: &mut Work<M>, index: u32) -> bool {
     work.candidate_count.set(0);
     let span = trim(work, work.name(index));
     work.names[index as usize & (NAMES_PER_HELLO_MAX - 1)] = span;
-    // There are many ways to the length; all that follows is verified once, not once for each.
-    let span = Span {
-        len: work.forgotten(u64::from(span.len)) as u32,
-        ..span
-    };
     if span.len == 0 || span.len as usize > NAME_BYTES_MAX {
         work.odd_name.set(1);
-        return;
+        return false;
     }
-    collect_suffixes(rules, work, span, collect_suffix);
+    work.suffixes.at.set(span.at);
+    work.suffixes.len.set(span.len);
+    work.suffixes.done.set(0);
+    work.suffixes.lanes = NameHash::new(&rules.config().names).lanes();
+    true
+}
+
+/// Hashes some bytes, from the end of the name. `collect_suffix` is [`collect_suffix`], behind a
+/// function boundary in the kernel: it takes a suffix's lanes, its length and [`WHOLE`] for the
+/// whole name.
+#[inline(always)]
+pub fn step<R: Rules, M: Memory>(
+    rules: &R,
+    work: &mut Work<M>,
+    collect_suffix: impl Fn(&mut Work<M>, [u64; 2], u32),
+) -> Step {
+    let done = work.suffixes.done.get();
+    let end = work.suffixes.at.get().wrapping_add(work.suffixes.len.get());
+    let mut hash = NameHash::resume(&rules.config().names, work.suffixes.lanes);
+    for turn in 0..STEP_BYTES {
+        let done = done + turn;
+        if done >= work.suffixes.len.get() {
+            collect_suffix(work, hash.lanes(), done | WHOLE);
+            return Step::Done;
+        }
+        let byte = FOLDED[work.byte(end.wrapping_sub(1 + done)) as usize];
+        if byte == b'.' {
+            collect_suffix(work, hash.lanes(), done);
+        }
+        let odd = u32::from(byte & ODD);
+        work.odd_name.set(work.odd_name.get() | odd);
+        hash.push(byte);
+    }
+    work.suffixes.done.set(done + STEP_BYTES);
+    work.suffixes.lanes = hash.lanes();
+    Step::Again
 }
 
 /// Tries the collected rule sets, the longest suffix first: the deciding rule for the name.
@@ -88,30 +135,6 @@ pub fn trim<M: Memory>(work: &Work<M>, span: Span) -> Span {
         len -= 1;
     }
     Span { at, len }
-}
-
-#[inline(always)]
-fn collect_suffixes<R: Rules, M: Memory>(
-    rules: &R,
-    work: &mut Work<M>,
-    span: Span,
-    collect_suffix: impl Fn(&mut Work<M>, [u64; 2], u32),
-) {
-    // A constant key would be followed through the loop bit by bit.
-    let mut hash = NameHash::new(&rules.config().names).map(|lane| work.forgotten(lane));
-    for done in 0..NAME_BYTES_MAX as u32 {
-        if done >= span.len {
-            break;
-        }
-        let byte = FOLDED[work.byte(span.at + span.len - 1 - done) as usize];
-        if byte == b'.' {
-            collect_suffix(work, hash.lanes(), done);
-        }
-        work.odd_name
-            .set(work.odd_name.get() | u32::from(byte & ODD));
-        hash.push(byte);
-    }
-    collect_suffix(work, hash.lanes(), span.len | WHOLE);
 }
 
 /// Set in [`FOLDED`] for a byte that no host name has.

@@ -66,8 +66,6 @@ pub struct Work<M: Memory> {
     pub candidate_lens: [u16; NAME_CANDIDATES_MAX],
     /// How many of `candidates` are used.
     pub candidate_count: M::Var,
-    /// See [`Work::forgotten`].
-    pub forgotten: [M::Var; 2],
     /// Nonzero if a name has bytes that no hostname has.
     pub odd_name: M::Var,
     /// The flow that the packet belongs to.
@@ -78,6 +76,8 @@ pub struct Work<M: Memory> {
     pub sum: crate::checksum::Sum<M>,
     /// State of a comparison.
     pub comparison: crate::flow::Comparison<M>,
+    /// State of the walk over a name.
+    pub suffixes: crate::hostname::Suffixes<M>,
     /// State of the walk over TLS records.
     pub records: crate::tls::Records<M>,
     /// State of the walk over a ClientHello's extensions.
@@ -87,16 +87,6 @@ pub struct Work<M: Memory> {
 }
 
 impl<M: Memory> Work<M> {
-    /// `value`, read back from memory: the verifier forgets what it knows of it, and sees one state
-    /// where it would follow many.
-    #[inline(always)]
-    pub fn forgotten(&self, value: u64) -> u64 {
-        let [low, high] = &self.forgotten;
-        low.set(value as u32);
-        high.set((value >> 32) as u32);
-        u64::from(low.get()) | u64::from(high.get()) << 32
-    }
-
     /// The byte at `at`, which wraps: callers compare positions with lengths themselves.
     #[inline(always)]
     pub fn byte(&self, at: u32) -> u8 {

@@ -87,12 +87,12 @@ impl NameHash {
         }
     }
 
-    /// The same hash with each lane passed through `lane`, which must return what it is given.
+    /// Goes on from [`NameHash::lanes`].
     #[inline(always)]
-    pub fn map(self, mut lane: impl FnMut(u64) -> u64) -> Self {
+    pub const fn resume(params: &NameParams, lanes: [u64; 2]) -> Self {
         Self {
-            lanes: [lane(self.lanes[0]), lane(self.lanes[1])],
-            ..self
+            lanes,
+            ..Self::new(params)
         }
     }
 
