@@ -8,7 +8,7 @@ use crate::{
     hit::{Hit, Listed, Qualifiers},
     reason::Reason,
     tables::Lines,
-    wire::Chain,
+    wire::{Chain, Tags},
     work::{Memory, Work},
 };
 
@@ -122,6 +122,9 @@ pub trait Env: Rules {
 
     /// The working area of the slow path; `None` never happens, but the verifier does not know.
     fn work(&mut self) -> Option<&mut Work<Self::Memory>>;
+
+    /// [`crate::wire::skip_tags`], behind a function boundary in the kernel.
+    fn skip_tags(&self, ethertype: u16) -> Option<Tags>;
 
     /// [`crate::wire::walk_extensions`], behind a function boundary in the kernel.
     fn walk_extensions(&self, protocol: u8, at: u32, end: u32) -> Chain;

@@ -9,6 +9,7 @@ use crate::{
     hit::{Hit, Listed},
     limits::{NAME_BYTES_MAX, NAME_CANDIDATES_MAX, NAMES_PER_HELLO_MAX},
     tables::names::{self, Fingerprint, NameHash},
+    tls::Step,
     work::{Memory, Span, Variable as _, Work},
 };
 
@@ -18,24 +19,75 @@ const TRIM_MAX: usize = 8;
 /// Marks a candidate that is the whole name; lengths and set indexes have fewer bits.
 pub const WHOLE: u32 = 1 << 31;
 
-/// Collects the rule sets that list the name at `index` or a domain above it, for
-/// [`try_candidates`]. `collect_suffix` is [`collect_suffix`], behind a function boundary in the
-/// kernel: it takes a fingerprint, the suffix's length and [`WHOLE`] for the whole name.
+/// Bytes of a name that one step hashes: most names are shorter. A loop over all of them, the
+/// verifier would follow many times.
+const STEP_BYTES: u32 = 32;
+
+/// Steps that a whole name takes at most.
+pub const STEPS_MAX: u32 = NAME_BYTES_MAX as u32 / STEP_BYTES + 1;
+
+/// State of the walk over a name.
+#[derive(Default)]
+#[repr(C)]
+pub struct Suffixes<M: Memory> {
+    /// Where the name starts.
+    at: M::Var,
+    /// Its length, without port and trailing dots.
+    len: M::Var,
+    /// Length of the suffix hashed so far.
+    done: M::Var,
+    reserved: M::Var,
+    /// Its hash, see [`NameHash::lanes`].
+    lanes: [u64; 2],
+}
+
+/// Prepares the walk that collects the rule sets that list the name at `index` or a domain above
+/// it, for [`try_candidates`]; `false` if there is no walking it.
 #[inline(always)]
-pub fn collect<R: Rules, M: Memory>(
-    rules: &R,
-    work: &mut Work<M>,
-    index: u32,
-    collect_suffix: impl Fn(&mut Work<M>, Fingerprint, u32),
-) {
+pub fn begin<R: Rules, M: Memory>(rules: &R, work: &mut Work<M>, index: u32) -> bool {
     work.candidate_count.set(0);
     let span = trim(work, work.name(index));
     work.names[index as usize & (NAMES_PER_HELLO_MAX - 1)] = span;
     if span.len == 0 || span.len as usize > NAME_BYTES_MAX {
         work.odd_name.set(1);
-        return;
+        return false;
     }
-    collect_suffixes(rules, work, span, collect_suffix);
+    work.suffixes.at.set(span.at);
+    work.suffixes.len.set(span.len);
+    work.suffixes.done.set(0);
+    work.suffixes.lanes = NameHash::new(&rules.config().names).lanes();
+    true
+}
+
+/// Hashes some bytes, from the end of the name. `collect_suffix` is [`collect_suffix`], behind a
+/// function boundary in the kernel: it takes a suffix's lanes, its length and [`WHOLE`] for the
+/// whole name.
+#[inline(always)]
+pub fn step<R: Rules, M: Memory>(
+    rules: &R,
+    work: &mut Work<M>,
+    collect_suffix: impl Fn(&mut Work<M>, [u64; 2], u32),
+) -> Step {
+    let done = work.suffixes.done.get();
+    let end = work.suffixes.at.get().wrapping_add(work.suffixes.len.get());
+    let mut hash = NameHash::resume(&rules.config().names, work.suffixes.lanes);
+    for turn in 0..STEP_BYTES {
+        let done = done + turn;
+        if done >= work.suffixes.len.get() {
+            collect_suffix(work, hash.lanes(), done | WHOLE);
+            return Step::Done;
+        }
+        let byte = FOLDED[work.byte(end.wrapping_sub(1 + done)) as usize];
+        if byte == b'.' {
+            collect_suffix(work, hash.lanes(), done);
+        }
+        let odd = u32::from(byte & ODD);
+        work.odd_name.set(work.odd_name.get() | odd);
+        hash.push(byte);
+    }
+    work.suffixes.done.set(done + STEP_BYTES);
+    work.suffixes.lanes = hash.lanes();
+    Step::Again
 }
 
 /// Tries the collected rule sets, the longest suffix first: the deciding rule for the name.
@@ -85,37 +137,32 @@ pub fn trim<M: Memory>(work: &Work<M>, span: Span) -> Span {
     Span { at, len }
 }
 
-#[inline(always)]
-fn collect_suffixes<R: Rules, M: Memory>(
-    rules: &R,
-    work: &mut Work<M>,
-    span: Span,
-    collect_suffix: impl Fn(&mut Work<M>, Fingerprint, u32),
-) {
-    let mut hash = NameHash::new(&rules.config().names);
-    for done in 0..NAME_BYTES_MAX as u32 {
-        if done >= span.len {
-            break;
-        }
-        let byte = work
-            .byte(span.at + span.len - 1 - done)
-            .to_ascii_lowercase();
-        if byte == b'.' {
-            collect_suffix(work, hash.finish(), done);
-        } else if !is_hostname_byte(byte) {
-            work.odd_name.set(1);
-        }
-        hash.push(byte);
-    }
-    collect_suffix(work, hash.finish(), span.len | WHOLE);
-}
+/// Set in [`FOLDED`] for a byte that no host name has.
+const ODD: u8 = 0x80;
 
-#[inline(always)]
+/// Bytes as they are hashed: lower case, and odd ones marked by [`ODD`], by which they differ from
+/// all bytes of listed names. A table, since every comparison would be one more way through the loop
+/// for the verifier to follow.
+static FOLDED: [u8; 256] = {
+    let mut folded = [0; 256];
+    let mut byte = 0;
+    while byte < folded.len() {
+        let lower = (byte as u8).to_ascii_lowercase();
+        folded[byte] = if is_hostname_byte(lower) || lower == b'.' {
+            lower
+        } else {
+            lower | ODD
+        };
+        byte += 1;
+    }
+    folded
+};
+
 const fn is_hostname_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_'
 }
 
-/// Notes the rule set listed under a suffix's fingerprint, if there is one. `len_and_whole` is
+/// Notes the rule set listed under a suffix with these [`NameHash::lanes`], if there is one. `len_and_whole` is
 /// the suffix's length in bytes and [`WHOLE`] for the whole name.
 ///
 /// Touches one line of the summary, and of the buckets as [`names::probe`] says.
@@ -123,10 +170,11 @@ const fn is_hostname_byte(byte: u8) -> bool {
 pub fn collect_suffix<R: Rules, M: Memory>(
     rules: &R,
     work: &mut Work<M>,
-    fingerprint: Fingerprint,
+    lanes: [u64; 2],
     len_and_whole: u32,
 ) {
     let params = &rules.config().names;
+    let fingerprint = Fingerprint::of_lanes(lanes);
     if !names::maybe(rules, Table::NameSummary, params, fingerprint) {
         return;
     }

@@ -12,8 +12,12 @@ use crate::{
     work::{Memory, Variable as _, Work},
 };
 
-/// Bytes that one step looks at.
-pub const STEP_BYTES: u32 = 64;
+/// Bytes of a line's uninteresting rest that one step skips.
+const SKIPPED_BYTES: u32 = 64;
+
+/// Bytes that one step looks at one by one. Each is verified with all that may be done about it,
+/// which is much.
+const STEP_BYTES: u32 = 16;
 
 /// Steps that a whole stream takes at most.
 pub const STEPS_MAX: u32 = STREAM_BYTES_MAX as u32 / STEP_BYTES + 1;
@@ -124,6 +128,9 @@ pub fn finish<M: Memory>(work: &Work<M>) -> Progress {
 /// Looks at the next bytes.
 #[inline(always)]
 pub fn step<M: Memory>(work: &mut Work<M>) -> Step {
+    if work.head.phase.get() == phase::REST_OF_LINE {
+        skip(work);
+    }
     for _ in 0..STEP_BYTES {
         let at = work.head.at.get();
         if at >= work.head.end.get() {
@@ -137,6 +144,20 @@ pub fn step<M: Memory>(work: &mut Work<M>) -> Step {
         }
     }
     Step::Again
+}
+
+/// Goes on to the line feed, if it is near.
+#[inline(always)]
+fn skip<M: Memory>(work: &Work<M>) {
+    let (at, end) = (work.head.at.get(), work.head.end.get());
+    for skipped in 0..SKIPPED_BYTES {
+        let next = at + skipped;
+        if next >= end || work.byte(next) == b'\n' {
+            work.head.at.set(next);
+            return;
+        }
+    }
+    work.head.at.set(at + SKIPPED_BYTES);
 }
 
 #[inline(always)]

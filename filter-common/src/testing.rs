@@ -55,6 +55,7 @@ pub(crate) fn work(stream: &[u8]) -> Box<Work<TestMemory>> {
         options: OptionWalk::default(),
         sum: checksum::Sum::default(),
         comparison: Comparison::default(),
+        suffixes: Default::default(),
         records: tls::Records::default(),
         extensions: tls::Extensions::default(),
         head: http::Head::default(),

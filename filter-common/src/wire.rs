@@ -131,13 +131,9 @@ pub fn parse<E: Env>(env: &E, packet: &mut Packet) -> Result<(), Reason> {
     let link = env.window::<14>(0).ok_or(Reason::Truncated)?;
     let mut ethertype = link.be16::<12>();
     let mut offset = ETHERNET_LEN;
-    for _ in 0..VLAN_TAGS_MAX {
-        if ethertype != ETHERTYPE_VLAN && ethertype != ETHERTYPE_QINQ {
-            break;
-        }
-        let tag = env.window::<4>(offset).ok_or(Reason::Truncated)?;
-        ethertype = tag.be16::<2>();
-        offset += 4;
+    if is_tag(ethertype) {
+        let tags = env.skip_tags(ethertype).ok_or(Reason::Truncated)?;
+        (ethertype, offset) = (tags.ethertype, tags.end);
     }
     match ethertype {
         ETHERTYPE_IPV4 => ipv4(env, offset, packet),
@@ -145,6 +141,57 @@ pub fn parse<E: Env>(env: &E, packet: &mut Packet) -> Result<(), Reason> {
         ETHERTYPE_VLAN | ETHERTYPE_QINQ => Err(Reason::VlanDepth),
         _ => Err(Reason::NotIp),
     }
+}
+
+/// What follows a frame's tags.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tags {
+    /// Type of what follows; that of a tag if there are more than [`VLAN_TAGS_MAX`].
+    pub ethertype: u16,
+    /// Where it starts.
+    pub end: u32,
+}
+
+impl Tags {
+    /// For a function boundary; a frame that ends before its tags do is 0.
+    #[inline(always)]
+    pub const fn pack(tags: Option<Self>) -> u64 {
+        match tags {
+            Some(Self { ethertype, end }) => (ethertype as u64) << 32 | end as u64,
+            None => 0,
+        }
+    }
+
+    /// The inverse of [`Tags::pack`].
+    #[inline(always)]
+    pub const fn unpack(packed: u64) -> Option<Self> {
+        match packed {
+            0 => None,
+            _ => Some(Self {
+                ethertype: (packed >> 32) as u16,
+                end: packed as u32,
+            }),
+        }
+    }
+}
+
+#[inline(always)]
+const fn is_tag(ethertype: u16) -> bool {
+    ethertype == ETHERTYPE_VLAN || ethertype == ETHERTYPE_QINQ
+}
+
+/// Skips 802.1Q and 802.1ad tags, the first of this type; `None` if the frame ends before them.
+#[inline(always)]
+pub fn skip_tags<E: Env>(env: &E, mut ethertype: u16) -> Option<Tags> {
+    let mut end = ETHERNET_LEN;
+    for _ in 0..VLAN_TAGS_MAX {
+        if !is_tag(ethertype) {
+            break;
+        }
+        ethertype = env.window::<4>(end)?.be16::<2>();
+        end += 4;
+    }
+    Some(Tags { ethertype, end })
 }
 
 #[inline(always)]

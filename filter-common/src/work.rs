@@ -80,6 +80,8 @@ pub struct Work<M: Memory> {
     pub sum: crate::checksum::Sum<M>,
     /// State of a comparison.
     pub comparison: crate::flow::Comparison<M>,
+    /// State of the walk over a name.
+    pub suffixes: crate::hostname::Suffixes<M>,
     /// State of the walk over TLS records.
     pub records: crate::tls::Records<M>,
     /// State of the walk over a ClientHello's extensions.

@@ -19,7 +19,6 @@ use filter_common::{
     hostname, http,
     limits::{EXTENSIONS_MAX, RECORDS_MAX},
     origins,
-    tables::names::Fingerprint,
     tls::{self, Shape, Step},
     wire,
     work::Work,
@@ -39,6 +38,15 @@ pub(crate) fn work() -> Option<&'static mut Work<MapMemory>> {
     // SAFETY: this CPU's element, and an XDP program is not preempted by another. Each
     // function uses one reference at a time.
     Some(unsafe { &mut *work })
+}
+
+/// [`wire::skip_tags`]; packed [`wire::Tags`]. Inline, all that follows would be verified once for
+/// each number of tags.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn skip_tags(ctx: *mut xdp_md, ethertype: u64) -> u64 {
+    let kernel = Kernel::new(XdpContext::new(ctx));
+    wire::Tags::pack(wire::skip_tags(&kernel, ethertype as u16))
 }
 
 /// [`wire::walk_extensions`]; a packed [`wire::Chain`]. The context is the one pointer that
@@ -166,31 +174,21 @@ pub(crate) extern "C" fn listed_name(
 /// [`hostname::collect_suffix`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn collect_suffix(index: u64, check: u64, len_and_whole: u64) -> u64 {
+pub(crate) extern "C" fn collect_suffix(lane_0: u64, lane_1: u64, len_and_whole: u64) -> u64 {
     if let Some(work) = work() {
-        let fingerprint = Fingerprint { index, check };
-        hostname::collect_suffix(&Generation, work, fingerprint, len_and_whole as u32);
+        hostname::collect_suffix(&Generation, work, [lane_0, lane_1], len_and_whole as u32);
     }
     0
 }
 
-/// [`hostname::collect`] for the name at `index`.
+/// Collects the rule sets for the name at `index`.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn collect_name(index: u64) -> u64 {
-    if let Some(work) = work() {
-        hostname::collect(
-            &Generation,
-            work,
-            index as u32,
-            |_, fingerprint, len_and_whole| {
-                collect_suffix(
-                    fingerprint.index,
-                    fingerprint.check,
-                    u64::from(len_and_whole),
-                );
-            },
-        );
+    if let Some(work) = work()
+        && hostname::begin(&Generation, work, index as u32)
+    {
+        repeat(hostname::STEPS_MAX, name_turn);
     }
     0
 }
@@ -294,6 +292,17 @@ unsafe extern "C" fn extension_turn(_turn: u64, _context: *mut c_void) -> i64 {
         }
     }
     0
+}
+
+unsafe extern "C" fn name_turn(_turn: u64, _context: *mut c_void) -> i64 {
+    let Some(work) = work() else { return 1 };
+    answer(hostname::step(
+        &Generation,
+        work,
+        |_, [lane_0, lane_1], len_and_whole| {
+            collect_suffix(lane_0, lane_1, u64::from(len_and_whole));
+        },
+    ))
 }
 
 unsafe extern "C" fn compare_turn(_turn: u64, _context: *mut c_void) -> i64 {

@@ -13,7 +13,7 @@ use filter_common::{
     limits::{NAMES_PER_HELLO_MAX, STREAM_BYTES_MAX},
     reason::Reason,
     tables::Lines,
-    wire::Chain,
+    wire::{Chain, Tags},
     work::{HANDSHAKE_AT, Variable as _, Work},
 };
 
@@ -254,6 +254,11 @@ impl Env for Kernel {
     #[inline(always)]
     fn work(&mut self) -> Option<&mut Work<MapMemory>> {
         calls::work()
+    }
+
+    #[inline(always)]
+    fn skip_tags(&self, ethertype: u16) -> Option<Tags> {
+        Tags::unpack(calls::skip_tags(self.ctx.ctx, u64::from(ethertype)))
     }
 
     #[inline(always)]

@@ -56,6 +56,18 @@ pub struct Fingerprint {
     pub check: u64,
 }
 
+impl Fingerprint {
+    /// The fingerprint of a suffix from [`NameHash::lanes`].
+    #[inline(always)]
+    pub const fn of_lanes(lanes: [u64; 2]) -> Self {
+        let index = mix(lanes[0].wrapping_add(lanes[1].rotate_left(32)));
+        Self {
+            index,
+            check: mix(lanes[1] ^ index),
+        }
+    }
+}
+
 /// A name being hashed from its end to its start. Two lanes of 64 bits, each
 /// multiplied by a secret odd number at every byte and folded, so that no
 /// difference survives predictably.
@@ -75,6 +87,15 @@ impl NameHash {
         }
     }
 
+    /// Goes on from [`NameHash::lanes`].
+    #[inline(always)]
+    pub const fn resume(params: &NameParams, lanes: [u64; 2]) -> Self {
+        Self {
+            lanes,
+            ..Self::new(params)
+        }
+    }
+
     /// Takes in the byte before the suffix so far; `byte` is lower case. Touches
     /// no memory.
     #[inline(always)]
@@ -89,11 +110,13 @@ impl NameHash {
     /// several bytes.
     #[inline(always)]
     pub const fn finish(&self) -> Fingerprint {
-        let index = mix(self.lanes[0].wrapping_add(self.lanes[1].rotate_left(32)));
-        Fingerprint {
-            index,
-            check: mix(self.lanes[1] ^ index),
-        }
+        Fingerprint::of_lanes(self.lanes)
+    }
+
+    /// All that [`Fingerprint::of_lanes`] needs, to finish elsewhere.
+    #[inline(always)]
+    pub const fn lanes(&self) -> [u64; 2] {
+        self.lanes
     }
 
     /// The fingerprint of a whole name, lower case, without trailing dot.

@@ -15,7 +15,7 @@ use filter_common::{
     reason::Reason,
     tables::Lines,
     tls::{self, Message, Shape, Step},
-    wire::{self, Chain},
+    wire::{self, Chain, Tags},
     work::{BYTES, HANDSHAKE_AT, Memory, Span, Variable, Work},
 };
 
@@ -63,6 +63,7 @@ pub(super) fn working_area() -> Box<HostWork> {
         candidate_lens: [0; NAME_CANDIDATES_MAX],
         candidate_count: HostVariable::default(),
         odd_name: HostVariable::default(),
+        suffixes: Default::default(),
         records: tls::Records::default(),
         extensions: tls::Extensions::default(),
         head: http::Head::default(),
@@ -208,14 +209,16 @@ impl HostEnv<'_> {
     /// The deciding rule for the name at `index`.
     fn search_name(&mut self, index: u32, qualifiers: Qualifiers) -> Hit {
         let rules = &self.rules;
-        hostname::collect(
-            rules,
-            self.work,
-            index,
-            |work, fingerprint, len_and_whole| {
-                hostname::collect_suffix(rules, work, fingerprint, len_and_whole);
-            },
-        );
+        if hostname::begin(rules, self.work, index) {
+            for _ in 0..hostname::STEPS_MAX {
+                let step = hostname::step(rules, self.work, |work, lanes, len_and_whole| {
+                    hostname::collect_suffix(rules, work, lanes, len_and_whole);
+                });
+                if step == Step::Done {
+                    break;
+                }
+            }
+        }
         hostname::try_candidates(self.work, |set, kinds, specificity| {
             hit::listed(rules, set, kinds, specificity, qualifiers)
         })
@@ -380,6 +383,10 @@ impl Env for HostEnv<'_> {
 
     fn work(&mut self) -> Option<&mut HostWork> {
         Some(self.work)
+    }
+
+    fn skip_tags(&self, ethertype: u16) -> Option<Tags> {
+        wire::skip_tags(self, ethertype)
     }
 
     fn walk_extensions(&self, protocol: u8, at: u32, end: u32) -> Chain {
