@@ -376,6 +376,10 @@ fn read<E: Env>(env: &mut E, segment: Segment, flow: Flow) -> Reading {
         Progress::Incomplete if taken < segment.len => {
             return unparsed(env, flow, Reason::HelloTooLong, protocol);
         }
+        Progress::Incomplete if flow.certain == 0 && only_alerts(env, protocol) => {
+            forget(env);
+            return Reading::nothing(Reason::OtherProtocol, Protocol::None);
+        }
         Progress::Incomplete => Reason::HelloIncomplete,
         Progress::Named => Reason::NoMatch,
         Progress::NoName => Reason::NoName,
@@ -425,6 +429,16 @@ fn read<E: Env>(env: &mut E, segment: Segment, flow: Flow) -> Reading {
         forget(env);
     }
     Reading::nothing(reason, protocol)
+}
+
+/// Whether what was read holds alerts and nothing of a hello: the end of most connections, which
+/// must not take the room of hellos that are under way.
+#[inline(always)]
+fn only_alerts<E: Env>(env: &mut E, protocol: Protocol) -> bool {
+    match env.work() {
+        Some(work) => protocol == Protocol::Tls && tls::only_alerts(work),
+        None => false,
+    }
 }
 
 /// Remembers that this connection is blocked.
