@@ -41,6 +41,12 @@ pub const fn can_start_with(first: u8) -> bool {
     first == RECORD_HANDSHAKE || first == RECORD_ALERT
 }
 
+/// Whether a stream that was read begins with an alert, and has nothing of a hello yet.
+#[inline(always)]
+pub fn only_alerts<M: Memory>(work: &Work<M>) -> bool {
+    work.byte(0) == RECORD_ALERT && work.records.gathered.get() == 0
+}
+
 /// State of the walk over records.
 #[derive(Default)]
 #[repr(C)]

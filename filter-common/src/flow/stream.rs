@@ -434,6 +434,10 @@ fn read<E: Env>(env: &mut E, segment: Segment, flow: Flow, protocol: Protocol) -
         Progress::Incomplete if taken < segment.len => {
             return unparsed(env, flow, Reason::HelloTooLong, protocol);
         }
+        Progress::Incomplete if flow.certain == 0 && only_alerts(env, protocol) => {
+            forget(env);
+            return Reading::nothing(Reason::OtherProtocol, Protocol::None);
+        }
         Progress::Incomplete => Reason::HelloIncomplete,
         Progress::Named => Reason::NoMatch,
         Progress::NoName if env.config().features & feature::NO_NAME_DROP != 0 => {
@@ -486,6 +490,16 @@ fn read<E: Env>(env: &mut E, segment: Segment, flow: Flow, protocol: Protocol) -
         forget(env);
     }
     Reading::nothing(reason, protocol)
+}
+
+/// Whether what was read holds alerts and nothing of a hello: the end of most connections, which
+/// must not take the room of hellos that are under way.
+#[inline(always)]
+fn only_alerts<E: Env>(env: &mut E, protocol: Protocol) -> bool {
+    match env.work() {
+        Some(work) => protocol == Protocol::Tls && tls::only_alerts(work),
+        None => false,
+    }
 }
 
 /// Remembers that this connection is blocked.

@@ -56,7 +56,7 @@ impl Dialogue {
         let hello = is_client_hello(payload);
         match mine {
             Opening::Tls => None,
-            Opening::Http if hello => Some(Unsupported::HttpUpgrade),
+            Opening::Http if hello || is_websocket_hello(payload) => Some(Unsupported::HttpUpgrade),
             Opening::Http => None,
             Opening::Dialogue(
                 proxy
@@ -220,6 +220,34 @@ pub(super) fn is_client_hello(payload: &[u8]) -> bool {
     // Version, random, session id length, one suite, compression.
     record >= 6 && (41..=0x1_0000).contains(&handshake)
 }
+
+/// A WebSocket client's data frame (RFC 6455, section 5.2) with a hello or request in it.
+fn is_websocket_hello(payload: &[u8]) -> bool {
+    const MASK: usize = 4;
+    // No extension bits; continuation, text or binary; masked, as all that clients send.
+    let length_len = match payload {
+        [0x00..=0x02 | 0x80..=0x82, 0x80..=0xfd, ..] => 0,
+        [0x00..=0x02 | 0x80..=0x82, 0xfe, ..] => 2,
+        [0x00..=0x02 | 0x80..=0x82, 0xff, ..] => 8,
+        _ => return false,
+    };
+    let Some((mask, data)) = payload
+        .get(2 + length_len..)
+        .and_then(|rest| rest.split_first_chunk::<MASK>())
+    else {
+        return false;
+    };
+    let start: Vec<u8> = data
+        .iter()
+        .zip(mask.iter().cycle())
+        .map(|(byte, mask)| byte ^ mask)
+        .take(HELLO_START)
+        .collect();
+    is_client_hello(&start) || is_request(&start)
+}
+
+/// Bytes that tell a hello or a request.
+const HELLO_START: usize = 16;
 
 /// An HTTP/1 request line's first word, of those that are in use.
 fn is_request(payload: &[u8]) -> bool {

@@ -12,7 +12,7 @@ use super::{
     offload,
     packet::{self, Dissected, Packet, Tcp, Transport},
     tally::Checked,
-    unsupported::Unsupported,
+    unsupported::{self, Unsupported},
 };
 
 /// What was counted over the whole capture.
@@ -70,6 +70,8 @@ struct Placed {
     segment: bool,
     /// It moves the stream on: payload or SYN.
     advances: bool,
+    /// A UDP datagram with a QUIC long header.
+    quic: bool,
 }
 
 impl<'r> Session<'r> {
@@ -180,6 +182,7 @@ impl<'r> Session<'r> {
             side,
             segment: packet.tcp.is_some() && packet.fragment == packet::Fragment::Whole,
             advances: syn || !packet.payload.is_empty(),
+            quic: packet.transport == Transport::UDP && unsupported::is_quic(packet.payload),
         })
     }
 
@@ -193,6 +196,12 @@ impl<'r> Session<'r> {
         let no_request = flow.is_answer(placed.side) || flow.dialogue.is_tls(placed.side);
         if outcome.protocol == Protocol::Http && no_request && !is_origin(outcome.reason) {
             return Ok(());
+        }
+        if outcome.reason == Reason::QuicUnread {
+            if !placed.quic {
+                return Ok(());
+            }
+            flow.tally.unsupported = flow.tally.unsupported.or(Some(Unsupported::Quic));
         }
         if !outcome.name.is_empty() && flow.transport == Transport::TCP {
             flow.hello_from(placed.side);

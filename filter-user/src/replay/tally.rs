@@ -99,6 +99,9 @@ impl Tally {
         }
         if is_unparsed(outcome.reason) {
             self.unparsed = Some(outcome.reason);
+        } else if outcome.protocol != Protocol::None && self.unparsed.is_some_and(is_partial) {
+            // The rest came.
+            self.unparsed = None;
         }
         self.last_reason = Some(outcome.reason);
     }
@@ -209,7 +212,15 @@ fn is_unparsed(reason: Reason) -> bool {
             | Reason::HeldBack
             | Reason::HelloMalformed
             | Reason::HelloTooLong
+            | Reason::Overlap
+            | Reason::StateLost
+            | Reason::BadChecksum
             | Reason::QuicUnread
             | Reason::Http2
     )
+}
+
+/// Those of them that say so only until the rest of the hello comes.
+fn is_partial(reason: Reason) -> bool {
+    matches!(reason, Reason::HelloIncomplete | Reason::HeldBack)
 }

@@ -195,3 +195,64 @@ fn a_request_behind_a_proxy_handshake_is_hidden_too() {
         Some(Unsupported::ProxyProtocol)
     );
 }
+
+/// A WebSocket client's binary frame.
+fn websocket_frame(data: &[u8]) -> Vec<u8> {
+    const MASK: [u8; 4] = [0x12, 0x34, 0x56, 0x78];
+    let mut frame = vec![0x82, 0xfe];
+    frame.extend_from_slice(&(data.len() as u16).to_be_bytes());
+    frame.extend_from_slice(&MASK);
+    let masked = data.iter().zip(MASK.iter().cycle());
+    frame.extend(masked.map(|(byte, mask)| byte ^ mask));
+    frame
+}
+
+#[test]
+fn a_hello_inside_a_websocket_is_behind_an_upgrade() {
+    let (client, server) = ((1, 40_000), (9, 80));
+    let upgrade = b"GET /tunnel HTTP/1.1\r\nHost: a.example\r\nUpgrade: websocket\r\n\r\n";
+    let reported = |data: &[u8]| {
+        let frame = websocket_frame(data);
+        let frames = vec![
+            captured(tcp(client, server, 1, DATA, upgrade)),
+            captured(tcp(client, server, 1 + upgrade.len() as u32, DATA, &frame)),
+        ];
+        let mut runner = Scripted::new(|_| Ok(pass()));
+        replay(&mut runner, frames).flows[0].tally.unsupported()
+    };
+    let hello = client_hello("hidden.example");
+    assert_eq!(reported(&hello), Some(Unsupported::HttpUpgrade));
+    assert_eq!(
+        reported(b"GET / HTTP/1.1\r\n"),
+        Some(Unsupported::HttpUpgrade)
+    );
+    assert_eq!(reported(b"{\"chat\": \"GET well soon\"}"), None);
+}
+
+#[test]
+fn quic_is_unsupported_and_other_datagrams_that_look_like_it_are_not() {
+    use filter_common::abi::Protocol;
+    use filter_common::reason::Reason;
+
+    let reported = |payload: &[u8]| {
+        let mut runner = crate::host::HostRunner::new(names_only(), 0);
+        let frames = vec![captured(udp((1, 40_000), (9, 443), payload))];
+        let findings = replay(&mut runner, frames);
+        assert_eq!(findings.summary.reasons[Reason::QuicUnread.as_str()], 1);
+        let tally = &findings.flows[0].tally;
+        assert!(!tally.is_unparsed());
+        (
+            tally.unsupported().map(Unsupported::as_str),
+            tally.protocol == Some(Protocol::Quic),
+        )
+    };
+    let v1 = [&[0xc3, 0, 0, 0, 1, 8][..], &[7; 60]].concat();
+    let v2 = [&[0xd3, 0x6b, 0x33, 0x43, 0xcf, 8][..], &[7; 60]].concat();
+    let reserved = [&[0xc3, 0x1a, 0x2a, 0x3a, 0x4a, 8][..], &[7; 60]].concat();
+    for initial in [v1, v2, reserved] {
+        assert_eq!(reported(&initial), (Some("quic_unread"), true));
+    }
+    // A DNS query whose identifier begins with the bits of a long header.
+    let dns = b"\xc3\x12\x01\0\0\x01\0\0\0\0\0\0\x01a\x07example\0\0\x01\0\x01";
+    assert_eq!(reported(dns), (None, false));
+}

@@ -121,3 +121,21 @@ fn acknowledgements_do_not_make_frames_be_fed_again() {
     replay(&mut runner, frames);
     assert_eq!(runner.seen.len(), 12);
 }
+
+#[test]
+fn a_hello_that_is_completed_is_not_unparsed() {
+    let hello = client_hello("");
+    let (first, second) = hello.split_at(20);
+    let mut runner = crate::host::HostRunner::new(names_only(), 0);
+    let one = captured(tcp(CLIENT, SERVER, 1, DATA, first));
+    let other = captured(tcp(CLIENT, SERVER, 21, DATA, second));
+    let unparsed = |findings: crate::replay::Findings| findings.summary.unparsed;
+    assert_eq!(unparsed(replay(&mut runner, vec![one.clone()])), 1);
+    let mut runner = crate::host::HostRunner::new(names_only(), 0);
+    assert_eq!(unparsed(replay(&mut runner, vec![one, other])), 0);
+    // The alert that ends a connection is no hello.
+    let alert = [&[0x15, 3, 3, 0, 26][..], &[0x5a; 26]].concat();
+    let mut runner = crate::host::HostRunner::new(names_only(), 0);
+    let alert = captured(tcp(CLIENT, SERVER, 1, DATA, &alert));
+    assert_eq!(unparsed(replay(&mut runner, vec![alert])), 0);
+}

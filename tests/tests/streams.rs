@@ -1,0 +1,581 @@
+//! Hellos cut into segments in every way: whatever order, overlap and repetition, the name is
+//! found with the byte that completes the hello, and a server never gets that byte of a blocked
+//! one. Through the host build in numbers, through the program in the kernel in a smaller set.
+
+use std::{fs, path::Path};
+
+use filter_common::reason::Reason;
+use filter_tests::{
+    adapter::{InKernel, OnHost, compiled},
+    fixtures::Host,
+    mutate::Random,
+    packet::{Packet, flag, http::Request, tls::ClientHello},
+    runner::Judge,
+};
+use filter_user::{
+    compile::{Compiled, Role},
+    replay::capture::Capture,
+};
+
+const CAPTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/captures");
+const SEED: u64 = 0x0EDF_0000_2026_0201;
+const ISN: u32 = 0xFFFF_FF00;
+const DROP: u32 = 1;
+const PASS: u32 = 2;
+
+const POLICY: &str = r#"
+version = 1
+[[rule]]
+id = "names"
+domains = ["test.example", "blocked.example"]
+action = "drop"
+"#;
+
+/// What a client says first.
+struct Hello {
+    title: String,
+    port: u16,
+    bytes: Vec<u8>,
+    /// Bytes with which a server can act on it.
+    complete: usize,
+}
+
+/// A piece of a stream: where it starts, relative to the stream's start, and its bytes.
+#[derive(Clone, Debug)]
+struct Piece {
+    at: i64,
+    bytes: Vec<u8>,
+}
+
+impl Piece {
+    fn of(hello: &Hello, from: usize, to: usize) -> Self {
+        Self {
+            at: from as i64,
+            bytes: hello.bytes[from..to].to_vec(),
+        }
+    }
+}
+
+/// A connection through a filter, and the server behind it: the first byte that comes in order at
+/// each place is the one it keeps.
+struct Connection<'a> {
+    judge: &'a mut dyn Judge,
+    src: String,
+    dst: String,
+    isn: u32,
+    received: Vec<u8>,
+    beyond: Vec<Piece>,
+    hits: usize,
+}
+
+/// What became of a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Passed(Option<Reason>),
+    Dropped(Option<Reason>),
+}
+
+impl<'a> Connection<'a> {
+    /// Opens one with ports that no other connection of the same judge has.
+    fn open(judge: &'a mut dyn Judge, client: usize, port: u16, isn: u32) -> Self {
+        let mut connection = Self::joined(judge, client, port, isn);
+        connection.syn(isn);
+        connection
+    }
+
+    /// One whose SYN the filter has not seen.
+    fn joined(judge: &'a mut dyn Judge, client: usize, port: u16, isn: u32) -> Self {
+        Self {
+            judge,
+            src: format!(
+                "192.0.{}.{}:{}",
+                client / 50_000,
+                1 + client % 250,
+                10_000 + client % 50_000
+            ),
+            dst: format!("203.0.113.9:{port}"),
+            isn,
+            received: Vec::new(),
+            beyond: Vec::new(),
+            hits: 0,
+        }
+    }
+
+    fn packet(&self, seq: u32) -> Packet {
+        Packet::tcp(&self.src, &self.dst).seq(seq)
+    }
+
+    fn syn(&mut self, isn: u32) {
+        let frame = self.packet(isn).flags(flag::SYN).build();
+        assert_eq!(self.judge.judge(&frame).action, PASS, "a SYN passes");
+    }
+
+    fn send(&mut self, piece: &Piece) -> Fate {
+        let seq = self.isn.wrapping_add(1).wrapping_add(piece.at as u32);
+        let frame = self.packet(seq).payload(piece.bytes.clone()).build();
+        let seen = self.judge.judge(&frame);
+        self.hits += usize::from(seen.rule.is_some());
+        if seen.action == DROP {
+            return Fate::Dropped(seen.reason);
+        }
+        self.beyond.push(piece.clone());
+        self.deliver();
+        Fate::Passed(seen.reason)
+    }
+
+    /// The server takes what is in order.
+    fn deliver(&mut self) {
+        loop {
+            let have = self.received.len() as i64;
+            let next = self.beyond.iter().position(|piece| piece.at <= have);
+            let Some(next) = next else {
+                return;
+            };
+            let piece = self.beyond.remove(next);
+            let known = (have - piece.at) as usize;
+            self.received
+                .extend_from_slice(piece.bytes.get(known..).unwrap_or_default());
+        }
+    }
+
+    /// Sends the pieces in this order; what is dropped is sent again when everything else was, as a
+    /// client does, until nothing more passes.
+    fn send_all(&mut self, pieces: &[Piece]) {
+        let mut waiting = pieces.to_vec();
+        for _ in 0..=pieces.len() {
+            let before = waiting.len();
+            waiting.retain(|piece| matches!(self.send(piece), Fate::Dropped(_)));
+            if waiting.is_empty() || waiting.len() == before {
+                return;
+            }
+        }
+    }
+
+    /// Whether the server has the whole hello.
+    fn got_through(&self, hello: &Hello) -> bool {
+        self.received.starts_with(&hello.bytes[..hello.complete])
+    }
+
+    /// The rule hit, and the server cannot act on what it has.
+    fn assert_blocked(&self, hello: &Hello, what: &dyn Fn() -> String) {
+        assert!(self.hits > 0, "{}: no hit: {}", hello.title, what());
+        assert!(
+            !self.got_through(hello),
+            "{}: it got through: {}",
+            hello.title,
+            what()
+        );
+    }
+}
+
+/// The hellos of our captures, made ones, and request heads; all of them blocked.
+fn hellos() -> Vec<Hello> {
+    let mut hellos = captured();
+    assert!(hellos.len() > 10, "{} captured hellos", hellos.len());
+    let named = ClientHello::named("www.blocked.example");
+    for (title, bytes) in [
+        ("one record", named.record()),
+        ("records of one byte", named.records_of(1)),
+        ("records of 50 bytes", named.records_of(50)),
+        ("two records", named.records_split_at(3)),
+        (
+            "long",
+            ClientHello::new()
+                .padding(5_000)
+                .sni("a.blocked.example")
+                .record(),
+        ),
+    ] {
+        hellos.push(Hello {
+            title: title.to_owned(),
+            port: 443,
+            complete: bytes.len(),
+            bytes,
+        });
+    }
+    for (title, request) in [
+        ("request", Request::to("www.blocked.example")),
+        (
+            "host last",
+            Request::get()
+                .header("Accept: */*")
+                .header("Host: blocked.example"),
+        ),
+        (
+            "absolute",
+            Request::line("GET http://a.blocked.example/x HTTP/1.1").header("X: y"),
+        ),
+        (
+            "connect",
+            Request::line("CONNECT a.blocked.example:443 HTTP/1.1"),
+        ),
+        ("line feeds", Request::to("www.blocked.example").bare_lf()),
+    ] {
+        let bytes = request.bytes();
+        hellos.push(Hello {
+            title: title.to_owned(),
+            port: 80,
+            complete: bytes.len(),
+            bytes,
+        });
+    }
+    hellos
+}
+
+/// Client streams of our captures from their first record to its end.
+fn captured() -> Vec<Hello> {
+    let mut paths: Vec<_> = fs::read_dir(CAPTURES)
+        .unwrap_or_else(|e| panic!("{CAPTURES}: {e}"))
+        .map(|entry| entry.expect("an entry").path())
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "pcap")
+        })
+        .collect();
+    paths.sort();
+    let hellos = paths.iter().filter_map(|path| first_hello(path));
+    hellos.filter(|hello| names_us(&hello.bytes)).collect()
+}
+
+fn names_us(hello: &[u8]) -> bool {
+    let name = b"test.example";
+    hello
+        .windows(name.len())
+        .any(|window| window.eq_ignore_ascii_case(name))
+}
+
+/// The first stream that begins with a handshake record, up to that record's end.
+fn first_hello(path: &Path) -> Option<Hello> {
+    let mut capture = Capture::open(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let mut begun: Option<(Vec<u8>, u32, Vec<u8>)> = None;
+    while let Ok(Some(frame)) = capture.next_frame() {
+        let bytes = frame.framing.to_ethernet(frame.bytes);
+        let Some((ports, seq, payload)) = segment(&bytes) else {
+            continue;
+        };
+        match &mut begun {
+            None if payload.starts_with(&[0x16, 3]) => {
+                begun = Some((ports.to_vec(), seq, payload.to_vec()));
+            }
+            Some((of, start, stream))
+                if of == ports && seq.wrapping_sub(*start) as usize == stream.len() =>
+            {
+                stream.extend_from_slice(payload);
+            }
+            _ => {}
+        }
+        if let Some((_, _, stream)) = &mut begun {
+            let complete = 5 + usize::from(u16::from_be_bytes([stream[3], stream[4]]));
+            if stream.len() >= complete {
+                stream.truncate(complete);
+                return Some(Hello {
+                    title: path.file_name()?.to_string_lossy().into_owned(),
+                    port: 443,
+                    bytes: std::mem::take(stream),
+                    complete,
+                });
+            }
+        }
+    }
+    None
+}
+
+/// Ports, sequence number and payload of a TCP segment.
+fn segment(frame: &[u8]) -> Option<(&[u8], u32, &[u8])> {
+    let tcp = match frame.get(12..15)? {
+        [0x08, 0x00, 0x45] if frame[23] == 6 => {
+            let end = 14 + usize::from(u16::from_be_bytes([frame[16], frame[17]]));
+            frame.get(34..end)?
+        }
+        [0x86, 0xDD, _] if frame[20] == 6 => frame.get(54..)?,
+        _ => return None,
+    };
+    let seq = u32::from_be_bytes([tcp[4], tcp[5], tcp[6], tcp[7]]);
+    let payload = tcp.get(usize::from(tcp[12] >> 4) * 4..)?;
+    (!payload.is_empty()).then_some((&tcp[..4], seq, payload))
+}
+
+fn policy() -> Compiled {
+    compiled(POLICY, &Host::default(), Role::Replay { checksums: false })
+}
+
+/// Pieces between these places, which are sorted.
+fn pieces(hello: &Hello, cuts: &[usize]) -> Vec<Piece> {
+    let ends = cuts.iter().copied().chain([hello.bytes.len()]);
+    let mut from = 0;
+    let mut pieces = Vec::new();
+    for to in ends {
+        if to > from {
+            pieces.push(Piece::of(hello, from, to));
+            from = to;
+        }
+    }
+    pieces
+}
+
+fn random_cuts(hello: &Hello, count: usize, random: &mut Random) -> Vec<usize> {
+    let mut cuts: Vec<_> = (0..count)
+        .map(|_| random.below(hello.bytes.len()))
+        .collect();
+    cuts.sort_unstable();
+    cuts
+}
+
+fn shuffle<T>(items: &mut [T], random: &mut Random) {
+    for last in (1..items.len()).rev() {
+        items.swap(last, random.below(last + 1));
+    }
+}
+
+/// In order: everything before the piece that completes the hello, or shows the name of a request,
+/// passes as incomplete, and that piece and all behind it are dropped.
+///
+/// Every other connection is one whose SYN was not seen.
+fn in_order(judge: &mut dyn Judge, client: usize, hello: &Hello, cuts: &[usize]) {
+    let what = || format!("cut at {cuts:?}");
+    let mut connection = match client % 2 {
+        0 => Connection::open(judge, client, hello.port, ISN),
+        _ => Connection::joined(judge, client, hello.port, ISN),
+    };
+    let pieces = pieces(hello, cuts);
+    let mut hit = false;
+    for piece in &pieces {
+        let end = piece.at as usize + piece.bytes.len();
+        let fate = connection.send(piece);
+        let expected = match (hit, fate) {
+            (true, _) => Fate::Dropped(Some(Reason::BlockedFlow)),
+            (false, Fate::Dropped(_)) => Fate::Dropped(Some(Reason::Hostname)),
+            (false, Fate::Passed(_)) => Fate::Passed(Some(Reason::HelloIncomplete)),
+        };
+        assert_eq!(fate, expected, "{}: {} at {end}", hello.title, what());
+        hit |= matches!(fate, Fate::Dropped(_));
+        assert!(hit || end < hello.complete, "{}: {}", hello.title, what());
+        // A TLS server must get whole hellos; a request's Host may show early.
+        if hello.port == 443 && end < hello.complete {
+            assert!(!hit, "{}: {} hit at {end} already", hello.title, what());
+        }
+    }
+    connection.assert_blocked(hello, &what);
+}
+
+/// Byte by byte, in two at every place, in four at random places.
+fn every_cut(
+    judge: &mut dyn Judge,
+    hellos: &[Hello],
+    stride: usize,
+    random_rounds: usize,
+) -> usize {
+    let mut random = Random::new(SEED);
+    let mut client = 0;
+    for hello in hellos {
+        if hello.bytes.len() / stride < 700 {
+            let bytes: Vec<_> = (1..hello.bytes.len()).collect();
+            in_order(judge, client, hello, &bytes);
+            client += 1;
+        }
+        for cut in (1..hello.bytes.len()).step_by(stride) {
+            in_order(judge, client, hello, &[cut]);
+            client += 1;
+        }
+        for _ in 0..random_rounds {
+            let cuts = random_cuts(hello, 3, &mut random);
+            in_order(judge, client, hello, &cuts);
+            client += 1;
+        }
+    }
+    client
+}
+
+/// Any order; repetitions with other cuts; overlaps that disagree; data from before the start.
+fn any_order(judge: &mut dyn Judge, hellos: &[Hello], rounds: usize) -> usize {
+    let mut random = Random::new(SEED + 2);
+    let mut client = 0;
+    for hello in hellos {
+        for round in 0..rounds {
+            client += 1;
+            let count = 1 + random.below(6);
+            let cuts = random_cuts(hello, count, &mut random);
+            let mut sent = pieces(hello, &cuts);
+            for _ in 0..random.below(4) {
+                sent.push(odd_piece(hello, &mut random));
+            }
+            shuffle(&mut sent, &mut random);
+            // The client goes on sending what was not acknowledged.
+            sent.extend(pieces(hello, &cuts));
+            let isn = random.number() as u32;
+            let mut connection = Connection::open(judge, client, hello.port, isn);
+            connection.send_all(&sent);
+            let whole = connection.got_through(hello);
+            assert!(
+                !whole,
+                "{} round {round}: it got through: {sent:?}",
+                hello.title
+            );
+        }
+    }
+    client
+}
+
+/// A repetition, maybe with other bytes, maybe reaching before the start.
+fn odd_piece(hello: &Hello, random: &mut Random) -> Piece {
+    let len = hello.bytes.len();
+    let from = random.below(len);
+    let to = (from + 1 + random.below(len)).min(len);
+    let mut piece = Piece::of(hello, from, to);
+    match random.below(3) {
+        0 => {}
+        1 => {
+            let at = random.below(piece.bytes.len());
+            piece.bytes[at] ^= 1 << random.below(8);
+        }
+        _ => {
+            let before = 1 + random.below(40);
+            let mut bytes = vec![b'G'; before];
+            bytes.extend_from_slice(&hello.bytes[..to]);
+            piece = Piece {
+                at: -(before as i64),
+                bytes,
+            };
+        }
+    }
+    piece
+}
+
+/// Honest reordering and repetition: the hit comes, whatever the order.
+fn honest(judge: &mut dyn Judge, hellos: &[Hello], rounds: usize) -> usize {
+    let mut random = Random::new(SEED + 4);
+    let mut client = 0;
+    for hello in hellos {
+        for _ in 0..rounds {
+            client += 1;
+            let count = 1 + random.below(8);
+            let mut sent = pieces(hello, &random_cuts(hello, count, &mut random));
+            let from = random.below(hello.bytes.len());
+            sent.push(Piece::of(hello, from, hello.bytes.len()));
+            shuffle(&mut sent, &mut random);
+            let mut connection = Connection::open(judge, client, hello.port, ISN);
+            connection.send_all(&sent);
+            connection.assert_blocked(hello, &|| format!("{sent:?}"));
+        }
+    }
+    client
+}
+
+/// The events of a connection in the middle of a hello.
+fn events(judge: &mut dyn Judge, hellos: &[Hello]) {
+    for (client, hello) in hellos.iter().enumerate() {
+        let half = hello.complete / 4;
+        let (first, rest) = (
+            Piece::of(hello, 0, half),
+            Piece::of(hello, half, hello.bytes.len()),
+        );
+        let title = &hello.title;
+        let nothing = || "events".to_owned();
+        let port = hello.port;
+
+        // Another SYN on the same ports does not make the filter forget the half hello.
+        let mut connection = Connection::open(judge, 8 * client, port, ISN);
+        connection.send(&first);
+        connection.syn(ISN.wrapping_add(half as u32).wrapping_add(77));
+        connection.send(&rest);
+        connection.assert_blocked(hello, &nothing);
+
+        // But a new connection on them is read from its own start.
+        let mut connection = Connection::open(judge, 8 * client + 1, port, ISN);
+        connection.send(&first);
+        connection.syn(7_000);
+        connection.isn = 7_000;
+        connection.received.clear();
+        connection.send_all(&pieces(hello, &[half, half * 2]));
+        connection.assert_blocked(hello, &nothing);
+
+        // An RST beside the stream changes nothing, one in it ends it.
+        let mut connection = Connection::open(judge, 8 * client + 2, port, ISN);
+        connection.send(&first);
+        let beside = connection
+            .packet(ISN.wrapping_add(half as u32 + 9))
+            .flags(flag::RST);
+        assert_eq!(connection.judge.judge(&beside.build()).action, PASS);
+        connection.send(&rest);
+        connection.assert_blocked(hello, &nothing);
+
+        let mut connection = Connection::open(judge, 8 * client + 3, port, ISN);
+        connection.send(&first);
+        let within = connection
+            .packet(ISN.wrapping_add(1 + half as u32))
+            .flags(flag::RST);
+        assert_eq!(connection.judge.judge(&within.build()).action, PASS);
+        connection.syn(99);
+        connection.isn = 99;
+        connection.received.clear();
+        connection.send_all(&pieces(hello, &[half]));
+        connection.assert_blocked(hello, &nothing);
+
+        // What lies beyond a gap waits, what contradicts is dropped, and both judge nothing.
+        let mut connection = Connection::open(judge, 8 * client + 4, port, ISN);
+        connection.send(&first);
+        let beyond = Piece::of(hello, half + 1, hello.bytes.len());
+        assert_eq!(
+            connection.send(&beyond),
+            Fate::Dropped(Some(Reason::HeldBack)),
+            "{title}"
+        );
+        let mut contradiction = Piece::of(hello, 0, half + 1);
+        contradiction.bytes[half - 1] ^= 1;
+        let fate = connection.send(&contradiction);
+        assert_eq!(fate, Fate::Dropped(Some(Reason::Overlap)), "{title}");
+        assert_eq!(connection.hits, 0, "{title}");
+        // The same bytes again, from before the start on, do no harm.
+        let mut again = first.clone();
+        again.at = -3;
+        again.bytes.splice(0..0, *b"xyz");
+        assert!(
+            matches!(connection.send(&again), Fate::Passed(_)),
+            "{title}"
+        );
+        connection.send(&rest);
+        connection.assert_blocked(hello, &nothing);
+    }
+}
+
+#[test]
+fn the_host_build_finds_the_name_at_every_cut() {
+    let mut judge = OnHost::load(&policy());
+    let connections = every_cut(&mut judge, &hellos(), 1, 200);
+    println!("{connections} connections");
+}
+
+#[test]
+fn the_kernel_finds_the_name_at_many_cuts() {
+    let mut judge = InKernel::load(&policy());
+    let connections = every_cut(&mut judge, &hellos(), 23, 5);
+    println!("{connections} connections");
+}
+
+#[test]
+fn no_order_of_segments_gets_a_blocked_name_through_the_host_build() {
+    let mut judge = OnHost::load(&policy());
+    let connections = any_order(&mut judge, &hellos(), 400);
+    println!("{connections} connections");
+}
+
+#[test]
+fn no_order_of_segments_gets_a_blocked_name_through_the_kernel() {
+    let mut judge = InKernel::load(&policy());
+    let connections = any_order(&mut judge, &hellos(), 20);
+    println!("{connections} connections");
+}
+
+#[test]
+fn reordered_and_repeated_segments_still_hit() {
+    let hellos = hellos();
+    honest(&mut OnHost::load(&policy()), &hellos, 200);
+    honest(&mut InKernel::load(&policy()), &hellos, 10);
+}
+
+#[test]
+fn events_in_the_middle_of_a_hello_do_not_hide_the_name() {
+    let hellos = hellos();
+    events(&mut OnHost::load(&policy()), &hellos);
+    events(&mut InKernel::load(&policy()), &hellos);
+}
