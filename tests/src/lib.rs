@@ -6,6 +6,7 @@
 
 pub mod adapter;
 pub mod client;
+pub mod conform;
 pub mod echo;
 pub mod edge;
 pub mod fixtures;

@@ -5,6 +5,7 @@
 //! there, unless they were set by hand.
 
 mod checksum;
+mod extension;
 pub mod http;
 #[cfg(test)]
 mod tests;
@@ -14,6 +15,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::Range;
 
 pub use checksum::Checksum;
+pub use extension::Extension;
 
 /// IP protocol number of TCP.
 pub const TCP: u8 = 6;
@@ -40,21 +42,16 @@ pub mod flag {
     pub const PSH: u8 = 0x08;
     /// The acknowledgement number counts.
     pub const ACK: u8 = 0x10;
+    /// The urgent pointer counts.
+    pub const URG: u8 = 0x20;
+    /// Congestion was met.
+    pub const ECE: u8 = 0x40;
+    /// The sender has reacted to it.
+    pub const CWR: u8 = 0x80;
 }
 
 const DST_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x01];
 const SRC_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x02];
-
-/// An IPv6 extension header.
-#[derive(Clone, Debug)]
-pub enum Extension {
-    /// Hop-by-hop options of this many 8-byte units (at least 1), filled with PadN.
-    HopByHop(usize),
-    /// Destination options of this many 8-byte units (at least 1), filled with PadN.
-    Destination(usize),
-    /// A routing header (type 4, no segments left) of 8 bytes.
-    Routing,
-}
 
 /// What the IP header carries.
 #[derive(Clone, Debug)]
@@ -65,6 +62,8 @@ enum Transport {
         ack: u32,
         options: Vec<u8>,
         data_offset: Option<u8>,
+        reserved: u8,
+        urgent: u16,
     },
     Udp {
         length: Option<u16>,
@@ -84,6 +83,8 @@ pub struct Packet {
     payload: Vec<u8>,
     ipv4_options: Vec<u8>,
     extensions: Vec<Extension>,
+    inner_extensions: Vec<Extension>,
+    identification: u32,
     fragment: Option<Range<usize>>,
     checksum: Checksum,
     ip_checksum: Checksum,
@@ -104,6 +105,8 @@ impl Packet {
             ack: 0x2000_0001,
             options: Vec::new(),
             data_offset: None,
+            reserved: 0,
+            urgent: 0,
         };
         Self::new(src, dst, tcp)
     }
@@ -141,6 +144,8 @@ impl Packet {
             payload: Vec::new(),
             ipv4_options: Vec::new(),
             extensions: Vec::new(),
+            inner_extensions: Vec::new(),
+            identification: 0x1234_5678,
             fragment: None,
             checksum: Checksum::Right,
             ip_checksum: Checksum::Right,
@@ -180,6 +185,46 @@ impl Packet {
     pub fn seq(mut self, number: u32) -> Self {
         if let Transport::Tcp { seq, .. } = &mut self.transport {
             *seq = number;
+        }
+        self
+    }
+
+    /// TCP acknowledgement number. No effect on other protocols.
+    pub fn ack(mut self, number: u32) -> Self {
+        if let Transport::Tcp { ack, .. } = &mut self.transport {
+            *ack = number;
+        }
+        self
+    }
+
+    /// Moves the TCP sequence number, modulo 2^32. No effect on other protocols.
+    pub fn shift_seq(mut self, by: i64) -> Self {
+        if let Transport::Tcp { seq, .. } = &mut self.transport {
+            *seq = seq.wrapping_add(by as u32);
+        }
+        self
+    }
+
+    /// Moves the TCP acknowledgement number, modulo 2^32. No effect on other protocols.
+    pub fn shift_ack(mut self, by: i64) -> Self {
+        if let Transport::Tcp { ack, .. } = &mut self.transport {
+            *ack = ack.wrapping_add(by as u32);
+        }
+        self
+    }
+
+    /// TCP urgent pointer, without the flag. No effect on other protocols.
+    pub fn urgent(mut self, pointer: u16) -> Self {
+        if let Transport::Tcp { urgent, .. } = &mut self.transport {
+            *urgent = pointer;
+        }
+        self
+    }
+
+    /// The four TCP header bits beside the data offset. No effect on other protocols.
+    pub fn reserved(mut self, bits: u8) -> Self {
+        if let Transport::Tcp { reserved, .. } = &mut self.transport {
+            *reserved = bits & 0x0F;
         }
         self
     }
@@ -228,6 +273,18 @@ impl Packet {
         self
     }
 
+    /// As [`Packet::extension`], but behind the fragment header and so part of what is fragmented.
+    pub fn inner_extension(mut self, extension: Extension) -> Self {
+        self.inner_extensions.push(extension);
+        self
+    }
+
+    /// Identification of the datagram, for its fragments; IPv4 uses the lower half.
+    pub fn identification(mut self, number: u32) -> Self {
+        self.identification = number;
+        self
+    }
+
     /// Sends only these bytes of what follows the IP header (transport header included), as a
     /// fragment. The whole range makes an atomic fragment. The start must be a multiple of 8.
     pub fn fragment(mut self, bytes: Range<usize>) -> Self {
@@ -269,19 +326,19 @@ impl Packet {
         self
     }
 
-    /// Length of transport header and payload in bytes, before any fragmenting.
+    /// Length of transport header and payload in bytes, before any fragmenting, with the
+    /// extensions that are fragmented along with them.
     pub fn transport_len(&self) -> usize {
-        self.transport_bytes().len()
+        self.inner().1.len()
     }
 
     /// The frame.
     pub fn build(&self) -> Vec<u8> {
         let ethertype = if self.src.is_ipv4() { 0x0800 } else { 0x86DD };
         let mut frame = ethernet(self.dst_mac, self.src_mac, &self.tags, ethertype);
-        let transport = self.transport_bytes();
         match (self.src.ip(), self.dst.ip()) {
-            (IpAddr::V4(src), IpAddr::V4(dst)) => self.ipv4(&mut frame, src, dst, &transport),
-            (IpAddr::V6(src), IpAddr::V6(dst)) => self.ipv6(&mut frame, src, dst, &transport),
+            (IpAddr::V4(src), IpAddr::V4(dst)) => self.ipv4(&mut frame, src, dst),
+            (IpAddr::V6(src), IpAddr::V6(dst)) => self.ipv6(&mut frame, src, dst),
             (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => {
                 unreachable!("the constructor checks the families")
             }
@@ -307,15 +364,18 @@ impl Packet {
                 ack,
                 options,
                 data_offset,
+                reserved,
+                urgent,
             } => {
                 let words = data_offset.unwrap_or((5 + options.len() / 4) as u8);
                 bytes.extend_from_slice(&self.src.port().to_be_bytes());
                 bytes.extend_from_slice(&self.dst.port().to_be_bytes());
                 bytes.extend_from_slice(&seq.to_be_bytes());
                 bytes.extend_from_slice(&ack.to_be_bytes());
-                bytes.extend_from_slice(&[words << 4, *flags]);
+                bytes.extend_from_slice(&[words << 4 | reserved, *flags]);
                 bytes.extend_from_slice(&0xFFFF_u16.to_be_bytes());
-                bytes.extend_from_slice(&[0; 4]);
+                bytes.extend_from_slice(&[0; 2]);
+                bytes.extend_from_slice(&urgent.to_be_bytes());
                 bytes.extend_from_slice(options);
                 Some(16)
             }
@@ -343,7 +403,16 @@ impl Packet {
         bytes
     }
 
-    fn ipv4(&self, frame: &mut Vec<u8>, src: Ipv4Addr, dst: Ipv4Addr, transport: &[u8]) {
+    /// What is fragmented, and the number of its first header.
+    fn inner(&self) -> (u8, Vec<u8>) {
+        let mut chain: Vec<_> = self.inner_extensions.iter().map(Extension::bytes).collect();
+        let first = extension::link(&mut chain, self.protocol());
+        let headers = chain.into_iter().flat_map(|(_, header)| header);
+        (first, headers.chain(self.transport_bytes()).collect())
+    }
+
+    fn ipv4(&self, frame: &mut Vec<u8>, src: Ipv4Addr, dst: Ipv4Addr) {
+        let transport = self.transport_bytes();
         let header_len = 20 + self.ipv4_options.len();
         let piece = self.fragment.clone().unwrap_or(0..transport.len());
         let more = piece.end < transport.len();
@@ -352,7 +421,7 @@ impl Packet {
         let total = self.ip_length.unwrap_or((header_len + body.len()) as u16);
         let mut header = vec![self.version_ihl.unwrap_or(0x40 | (header_len / 4) as u8), 0];
         header.extend_from_slice(&total.to_be_bytes());
-        header.extend_from_slice(&0x1234_u16.to_be_bytes());
+        header.extend_from_slice(&(self.identification as u16).to_be_bytes());
         header.extend_from_slice(&fragment_word.to_be_bytes());
         header.extend_from_slice(&[64, self.protocol(), 0, 0]);
         header.extend_from_slice(&src.octets());
@@ -364,25 +433,22 @@ impl Packet {
         frame.extend_from_slice(body);
     }
 
-    fn ipv6(&self, frame: &mut Vec<u8>, src: Ipv6Addr, dst: Ipv6Addr, transport: &[u8]) {
-        let mut chain: Vec<(u8, Vec<u8>)> = self.extensions.iter().map(extension).collect();
+    fn ipv6(&self, frame: &mut Vec<u8>, src: Ipv6Addr, dst: Ipv6Addr) {
+        let mut chain: Vec<(u8, Vec<u8>)> = self.extensions.iter().map(Extension::bytes).collect();
+        let (protocol, transport) = self.inner();
         let body = match &self.fragment {
             Some(piece) => {
                 let more = piece.end < transport.len();
                 let word = piece.start as u16 | u16::from(more);
                 let mut header = vec![0, 0];
                 header.extend_from_slice(&word.to_be_bytes());
-                header.extend_from_slice(&0x1234_5678_u32.to_be_bytes());
+                header.extend_from_slice(&self.identification.to_be_bytes());
                 chain.push((44, header));
                 &transport[piece.clone()]
             }
-            None => transport,
+            None => &transport,
         };
-        let mut next = self.protocol();
-        for (number, header) in chain.iter_mut().rev() {
-            header[0] = next;
-            next = *number;
-        }
+        let next = extension::link(&mut chain, protocol);
         let chain_len: usize = chain.iter().map(|(_, header)| header.len()).sum();
         let length = self.ip_length.unwrap_or((chain_len + body.len()) as u16);
         frame.extend_from_slice(&[self.version_ihl.unwrap_or(0x60), 0, 0, 0]);
@@ -414,21 +480,4 @@ fn ethernet(dst: [u8; 6], src: [u8; 6], tags: &[(u16, u16)], ethertype: u16) -> 
     }
     frame.extend_from_slice(&ethertype.to_be_bytes());
     frame
-}
-
-/// Number and bytes of an extension header; the next header is filled in by the caller.
-fn extension(extension: &Extension) -> (u8, Vec<u8>) {
-    let options = |units: usize| {
-        assert!((1..=32).contains(&units), "PadN fills at most 255 bytes");
-        let mut header = vec![0; units * 8];
-        header[1] = (units - 1) as u8;
-        header[2] = 1;
-        header[3] = (units * 8 - 4) as u8;
-        header
-    };
-    match extension {
-        Extension::HopByHop(units) => (0, options(*units)),
-        Extension::Destination(units) => (60, options(*units)),
-        Extension::Routing => (43, vec![0, 0, 4, 0, 0, 0, 0, 0]),
-    }
 }

@@ -82,7 +82,7 @@ fn tags_and_extension_headers_are_skipped_by_a_parser() {
         .vlan(TPID_8021AD, 7)
         .vlan(TPID_8021Q, 8)
         .extension(Extension::HopByHop(1))
-        .extension(Extension::Routing)
+        .extension(Extension::Routing(4))
         .extension(Extension::Destination(3))
         .payload("hello")
         .build();

@@ -1,0 +1,274 @@
+//! The table of [`super::host`] played against a recorder, without the filter and with it.
+
+use std::{
+    net::SocketAddr,
+    ops::Range,
+    thread,
+    time::{Duration, Instant},
+};
+
+use super::{
+    ALLOWED, BLOCKED, NEUTRAL,
+    connection::Connection,
+    each,
+    host::{Place, Text, Trick, tricks},
+    recorder::Recorder,
+    report::Row,
+    station::Station,
+};
+use crate::{edge::Edge, packet::tls::ClientHello};
+
+/// The first bytes of the client's random in a record.
+const CLIENT_RANDOM: Range<usize> = 11..19;
+
+/// Port of the recorder.
+pub const PORT: u16 = 443;
+
+/// Where the hello is cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cut {
+    BeforeName,
+    InName,
+    BehindName,
+}
+
+const CUTS: [Cut; 3] = [Cut::InName, Cut::BeforeName, Cut::BehindName];
+
+/// What is sent: the name that is meant and that of the decoy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Names {
+    real: &'static str,
+    fake: &'static str,
+}
+
+/// A hello with the name in the middle. Those of two names have the same length and differ before
+/// the name, in it and behind it.
+fn hello(name: &str) -> Vec<u8> {
+    let mut hello = ClientHello::new()
+        .padding(40)
+        .sni(name)
+        .alpn(&[name])
+        .record();
+    hello[CLIENT_RANDOM].copy_from_slice(&name.as_bytes()[..8]);
+    hello
+}
+
+fn name_at(hello: &[u8], name: &str) -> usize {
+    hello
+        .windows(name.len())
+        .position(|window| window == name.as_bytes())
+        .expect("the hello has its name")
+}
+
+#[derive(Clone, Copy)]
+struct Attempt<'t> {
+    trick: &'t Trick,
+    names: Names,
+    cut: Cut,
+}
+
+struct Outcome {
+    from: SocketAddr,
+    connected: bool,
+    cut: usize,
+}
+
+/// A recorder on [`PORT`], its addresses and the way there.
+#[derive(Debug)]
+pub struct Stage<'a> {
+    /// The client.
+    pub station: &'a Station,
+    /// The server.
+    pub recorder: &'a Recorder,
+    /// Its IPv4 address.
+    pub v4: &'a str,
+    /// Its IPv6 address.
+    pub v6: &'a str,
+}
+
+impl Stage<'_> {
+    fn play(&self, attempt: &Attempt, persist: bool) -> Outcome {
+        let Attempt { trick, names, cut } = attempt;
+        let (real, fake) = (hello(names.real), hello(names.fake));
+        let name = name_at(&real, names.real);
+        let cut = match cut {
+            Cut::BeforeName => name - 3,
+            Cut::InName => name + 4,
+            Cut::BehindName => name + names.real.len() + 1,
+        };
+        let address = if trick.v6 { self.v6 } else { self.v4 };
+        let remote = SocketAddr::new(address.parse().expect("an address"), PORT);
+        let syn_payload = if trick.syn_payload { &fake[..] } else { &[] };
+        let opened = Connection::open(self.station, remote, syn_payload, !trick.late_confirm);
+        let Some(mut connection) = opened else {
+            return Outcome {
+                from: remote,
+                connected: false,
+                cut,
+            };
+        };
+        for step in trick.steps {
+            for (at, bytes) in trick.pieces(step, &real, &fake, cut) {
+                let place = Place {
+                    at: at.max(0) as usize,
+                    len: bytes.len(),
+                    cut,
+                };
+                let mut packet = connection.segment(0, &bytes).shift_seq(at);
+                if step.text == Text::Real {
+                    packet = (trick.manner)(packet, place);
+                }
+                packet = (step.bend)(packet, place);
+                let frames = match step.text {
+                    Text::Real => (trick.wrap)(packet),
+                    Text::Fake => vec![packet.build()],
+                };
+                connection.send(&frames);
+            }
+        }
+        if persist {
+            let again = |packet, at, len| {
+                let place = Place { at, len, cut };
+                (trick.again)((trick.manner)(packet, place), place)
+            };
+            connection.persist(&trick.stream(&real, cut), again, trick.wrap);
+        }
+        connection.listen(Duration::from_millis(60));
+        Outcome {
+            from: connection.local(),
+            connected: true,
+            cut,
+        }
+    }
+
+    fn play_all(&self, attempts: &[Attempt], persist: bool) -> Vec<(Outcome, Vec<u8>)> {
+        let outcomes = each(attempts, |attempt| self.play(attempt, persist));
+        // What is received at last need not be written down yet.
+        thread::sleep(Duration::from_millis(150));
+        outcomes
+            .into_iter()
+            .map(|outcome| {
+                let received = self.recorder.received(outcome.from);
+                (outcome, received)
+            })
+            .collect()
+    }
+}
+
+/// Whether a server could answer this: all hellos here have the same length.
+fn is_complete(received: &[u8]) -> bool {
+    received.len() >= hello(ALLOWED).len()
+}
+
+/// Whether these bytes begin with a complete hello of this name.
+fn is_hello_of(name: &str, received: &[u8]) -> bool {
+    let hello = hello(name);
+    let at = name_at(&hello, name);
+    received.len() >= hello.len() && received.get(at..at + name.len()) == Some(name.as_bytes())
+}
+
+fn attempts(tricks: &[Trick], names: Names) -> Vec<Attempt<'_>> {
+    tricks
+        .iter()
+        .flat_map(|trick| CUTS.map(|cut| Attempt { trick, names, cut }))
+        .collect()
+}
+
+const ONLY_ALLOWED: Names = Names {
+    real: ALLOWED,
+    fake: NEUTRAL,
+};
+const BLOCKED_BEHIND_DECOY: Names = Names {
+    real: BLOCKED,
+    fake: ALLOWED,
+};
+const BLOCKED_AS_DECOY: Names = Names {
+    real: ALLOWED,
+    fake: BLOCKED,
+};
+
+/// Runs the whole table, without the filter and with it, which `enforce` starts. `check_truth`:
+/// whether what a host accepts is to be what was measured; a router in between changes it.
+///
+/// # Panics
+/// If a connection cannot be opened, or without the filter something else is received than was
+/// measured.
+pub fn run<'n>(stage: &Stage, check_truth: bool, enforce: impl FnOnce() -> Edge<'n>) -> Vec<Row> {
+    let start = Instant::now();
+    let tricks = tricks();
+    let allowed = attempts(&tricks, ONLY_ALLOWED);
+    let truths = truths(stage, &allowed, check_truth);
+    let without = stage.play_all(&allowed, true);
+    println!("without the filter: {:?}", start.elapsed());
+
+    let _edge = enforce();
+    let mut rows: Vec<Row> = tricks
+        .iter()
+        .zip(truths.chunks(CUTS.len()))
+        .map(|(trick, truths)| Row {
+            name: trick.name.to_owned(),
+            truth: truths[0].clone(),
+            obtained: Vec::new(),
+            withheld: Vec::new(),
+        })
+        .collect();
+    // Twice: a busy machine may take longer than the client persists.
+    let mut expected: Vec<usize> = (0..allowed.len())
+        .filter(|index| is_complete(&without[*index].1))
+        .collect();
+    let mut seen = Vec::new();
+    for _ in 0..2 {
+        let attempts: Vec<Attempt> = expected.iter().map(|index| allowed[*index]).collect();
+        seen = stage.play_all(&attempts, true);
+        let served: Vec<bool> = seen.iter().map(|(_, got)| is_complete(got)).collect();
+        keep_unless(&mut expected, &served);
+        keep_unless(&mut seen, &served);
+    }
+    for (index, (outcome, received)) in expected.iter().zip(&seen) {
+        let (cut, len) = (allowed[*index].cut, received.len());
+        let what = if outcome.connected {
+            format!("{cut:?}: {len} bytes")
+        } else {
+            format!("{cut:?}: no connection")
+        };
+        rows[index / CUTS.len()].withheld.push(what);
+    }
+    for names in [BLOCKED_BEHIND_DECOY, BLOCKED_AS_DECOY] {
+        let attempts = attempts(&tricks, names);
+        for (index, (_, received)) in stage.play_all(&attempts, true).iter().enumerate() {
+            if is_hello_of(BLOCKED, received) {
+                let cut = attempts[index].cut;
+                let what = format!("{cut:?} of {}, decoy {}", names.real, names.fake);
+                rows[index / CUTS.len()].obtained.push(what);
+            }
+        }
+    }
+    println!("everything: {:?}", start.elapsed());
+    rows
+}
+
+/// What the application receives of each attempt without the filter and without retransmission.
+fn truths(stage: &Stage, attempts: &[Attempt], check: bool) -> Vec<String> {
+    let (real, fake) = (hello(ALLOWED), hello(NEUTRAL));
+    let mut wrong = Vec::new();
+    let mut truths = Vec::new();
+    for (attempt, (outcome, received)) in attempts.iter().zip(stage.play_all(attempts, false)) {
+        let Trick { name, truth, .. } = attempt.trick;
+        assert!(outcome.connected, "{name}: no connection");
+        let seen = Trick::describe(&real, &fake, outcome.cut, &received);
+        if check && !truth.split(" or ").any(|truth| truth == seen) {
+            wrong.push(format!(
+                "{name} ({:?}): {seen:?}, not {truth:?}",
+                attempt.cut
+            ));
+        }
+        truths.push(seen);
+    }
+    assert!(wrong.is_empty(), "not what was measured: {wrong:#?}");
+    truths
+}
+
+fn keep_unless<T>(items: &mut Vec<T>, dropped: &[bool]) {
+    let mut dropped = dropped.iter();
+    items.retain(|_| !dropped.next().is_some_and(|dropped| *dropped));
+}
