@@ -135,10 +135,10 @@ pub trait Env: Rules {
     /// [`crate::origins::search_v6`], behind a function boundary in the kernel.
     fn search_v6(&self, addr: [u64; 2], qualifiers: Qualifiers) -> Hit;
 
-    /// [`crate::tls::read`] over the first `len` bytes of the stream, behind a function boundary.
+    /// The walks of [`crate::tls`] over the first `len` bytes of the stream, behind a function boundary.
     fn read_tls(&mut self, len: u32) -> crate::hello::Progress;
 
-    /// [`crate::http::read`] over the first `len` bytes of the stream, behind a function boundary.
+    /// The walk of [`crate::http`] over the first `len` bytes of the stream, behind a function boundary.
     /// `certain` if the stream is known to start there: then also what only some servers take for a request.
     fn read_http(&mut self, len: u32, certain: bool) -> crate::hello::Progress;
 

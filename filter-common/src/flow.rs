@@ -142,7 +142,7 @@ pub struct Segment {
     pub ack: u32,
     /// TCP [`flags`].
     pub flags: u8,
-    /// [`port_class`] bits of the destination port.
+    /// [`crate::abi::port_class`] bits of the destination port.
     pub class: u8,
     /// Destination port.
     pub port: u16,

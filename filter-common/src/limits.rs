@@ -34,9 +34,9 @@ pub const NAME_BYTES_MAX: usize = 256;
 /// (request target and Host); more is a trick. A power of two.
 pub const NAMES_PER_HELLO_MAX: usize = 8;
 
-/// TLS records that one hello may be spread over. A large browser hello in one-byte records
-/// takes about 2,000.
-pub const RECORDS_MAX: u32 = 4_096;
+/// TLS records that one hello may be spread over: as many as fit the bytes that are kept, at six
+/// bytes a record and five an empty one, so that no hello ends behind them.
+pub const RECORDS_MAX: u32 = 5_355;
 
 /// Zero-length handshake records and warning alerts before the end of a hello. OpenSSL gives
 /// up after 32 of the former and 5 of the latter.
@@ -82,6 +82,7 @@ pub const EVENT_WINDOW_JIFFIES: u64 = 64;
 
 const _: () = {
     assert!(HELLO_BYTES_MAX < STREAM_BYTES_MAX);
+    assert!(RECORDS_MAX > STREAM_BYTES_MAX as u32 / 6 + EMPTY_RECORDS_MAX);
     assert!(RULES_MAX < u16::MAX as usize);
     assert!(NAMES_PER_HELLO_MAX.is_power_of_two());
     assert!(NAME_CANDIDATES_MAX.is_power_of_two());

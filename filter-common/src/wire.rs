@@ -434,7 +434,7 @@ impl Packet {
     ///
     /// # Errors
     ///
-    /// As for [`Packet::tcp_payload`].
+    /// As for [`Packet::segment`].
     #[inline(always)]
     pub fn udp_payload<E: Env>(&self, env: &E) -> Result<Payload, Reason> {
         if self.transport + UDP_LEN > self.end {

@@ -1,6 +1,8 @@
 //! edgefilter's user space as a library: policy, compiler, data path control,
 //! replay and the commands of the binary.
 
+#![warn(missing_docs)]
+
 pub mod cli;
 pub mod compile;
 pub mod controller;

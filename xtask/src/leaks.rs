@@ -149,7 +149,15 @@ mod tests {
             .spawn()
             .unwrap();
         let variable = format!("{name}={value}");
-        let leaks = processes(&variable).collect::<Vec<_>>();
+        // The kernel may let `spawn` return before it shows the new program's environment.
+        let mut leaks = Vec::new();
+        for _ in 0..100 {
+            leaks = processes(&variable).collect();
+            if !leaks.is_empty() {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
         left.kill().unwrap();
         left.wait().unwrap();
         assert_eq!(leaks, [format!("process {}: sleep 60", left.id())]);

@@ -172,6 +172,16 @@ fn a_hello_of_sixteen_kilobytes_is_read() {
     );
 }
 
+#[test]
+fn a_hello_in_one_byte_records_is_read_as_long_as_its_stream_is_kept() {
+    let empty = message(&[server_name(&["a.example"]), extension(21, &[])]).len();
+    let padding = vec![0; limits::STREAM_BYTES_MAX / 6 - empty];
+    let message = message(&[server_name(&["a.example"]), extension(21, &padding)]);
+    let stream: Vec<u8> = message.iter().flat_map(|byte| record(&[*byte])).collect();
+    assert!((limits::STREAM_BYTES_MAX - 6..=limits::STREAM_BYTES_MAX).contains(&stream.len()));
+    assert_eq!(read_tls(&stream), named(&["a.example"]));
+}
+
 proptest! {
     #[test]
     fn any_bytes_end_in_some_progress(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {

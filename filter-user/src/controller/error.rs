@@ -36,9 +36,6 @@ pub enum CommandError {
     /// The output was closed or a file operation failed.
     #[error("{0}")]
     Io(#[from] std::io::Error),
-    /// Anything else.
-    #[error(transparent)]
-    Other(#[from] anyhow::Error),
 }
 
 impl CommandError {
@@ -50,7 +47,7 @@ impl CommandError {
             Self::Install(error) => error.exit_code(),
             Self::Replay(error) => error.exit_code(),
             Self::Usage(_) => 2,
-            Self::Io(_) | Self::Other(_) => 1,
+            Self::Io(_) => 1,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! `edgefilter replay`: a capture through the real program, one line per flow.
 //!
 //! [`capture`] reads frames, a [`Runner`] judges them (the program in the kernel by test
-//! run, or its host build), [`Session`] files the outcomes by flow, [`report`] prints them.
+//! run, or its host build), [`Session`] files the outcomes by flow, `report` prints them.
 
 pub mod capture;
 mod command;

@@ -67,7 +67,7 @@ pub struct Tally {
     pub tentative: Option<Named>,
     /// Further, different names, in order.
     pub more_names: Vec<Box<[u8]>>,
-    /// Further names beyond [`NAMES_PER_FLOW_MAX`].
+    /// Further names beyond the bound of 64.
     pub names_omitted: u64,
     /// The first protocol recognised.
     pub protocol: Option<Protocol>,
