@@ -214,7 +214,7 @@ fn differences(enforced: &[Enforced], meta: Option<&Meta>, wanted: &Wanted) -> V
     }
     if let Some(error) = &wanted.error {
         let first = error.lines().next().unwrap_or_default();
-        differences.push(format!("the policy as written is not enforced: {first}"));
+        differences.push(format!("not enforced as wanted: {first}"));
     }
     differences
 }
@@ -325,9 +325,12 @@ pub(super) fn detach(env: &mut Env<'_>) -> Result<(), CommandError> {
         .into_iter()
         .map(|link| link.interface)
         .collect();
-    drop(lock);
+    root.remove_run_state(lock)?;
     let warnings = root.controller_pid().map(|pid| {
-        format!("the controller (pid {pid}) is running and attaches again; stop it first to stay detached")
+        format!(
+            "the controller (pid {pid}) goes on running, and leaves what was detached alone until `edgefilter apply` or \
+             its restart"
+        )
     });
     let report = Detached {
         detached,
@@ -408,7 +411,7 @@ mod tests {
             "eth3: runs another generation",
             "eth4: configured",
             "the policy as written is not the one",
-            "not enforced: bad",
+            "not enforced as wanted: bad",
         ]) {
             assert!(sentence.contains(part), "{sentence}");
         }
