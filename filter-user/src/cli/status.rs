@@ -11,7 +11,7 @@ use super::{
     policy::write_warnings,
 };
 use crate::{
-    compile::Meta,
+    compile::{Meta, Term},
     controller::{CommandError, RunState},
     datapath::{Cost, DatapathError, Enforced, EventLosses, Root},
 };
@@ -60,6 +60,8 @@ pub struct Status {
     pub wanted_digest: Option<String>,
     /// Number of rules in place.
     pub rules: usize,
+    /// Rules in place whose time has not come or is over.
+    pub not_in_force: Vec<NotInForce>,
     /// Findings about the policy in place.
     pub warnings: Vec<String>,
     /// The running controller's process id.
@@ -74,6 +76,19 @@ pub struct Status {
     pub cost: Option<Cost>,
     /// What this version does not see.
     pub limits: Vec<&'static str>,
+}
+
+/// A rule that hits nothing at the moment.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct NotInForce {
+    /// Id of the rule.
+    pub rule: String,
+    /// On which side of its time this moment lies.
+    pub term: Term,
+    /// Its `from`.
+    pub from: Option<Timestamp>,
+    /// Its `until`.
+    pub until: Option<Timestamp>,
 }
 
 /// Prints the status; `true` if all is as wanted.
@@ -147,7 +162,8 @@ fn wanted(env: &Env<'_>, root: &Root) -> Wanted {
 fn gather(root: &Root, wanted: Wanted) -> Result<Status, CommandError> {
     let interfaces = root.enforced()?;
     let meta = root.meta()?;
-    let differences = differences(&interfaces, meta.as_ref(), &wanted);
+    let lost = root.lost_redirects()?;
+    let differences = differences(&interfaces, meta.as_ref(), &wanted, &lost);
     let unparsed = match root.reason_counters() {
         Ok(counters) => UNPARSED
             .iter()
@@ -171,6 +187,7 @@ fn gather(root: &Root, wanted: Wanted) -> Result<Status, CommandError> {
         policy_digest: meta.as_ref().map(|meta| meta.policy_digest.clone()),
         wanted_digest: wanted.digest,
         rules: meta.as_ref().map_or(0, |meta| meta.rules.len()),
+        not_in_force: meta.iter().flat_map(not_in_force).collect(),
         cost: meta.as_ref().and_then(|_| root.cost().ok()),
         warnings: meta.map(|meta| meta.warnings).unwrap_or_default(),
         interfaces,
@@ -182,11 +199,33 @@ fn gather(root: &Root, wanted: Wanted) -> Result<Status, CommandError> {
     })
 }
 
+fn not_in_force(meta: &Meta) -> Vec<NotInForce> {
+    let now = Timestamp::now();
+    let rules = meta.rules.iter().map(|rule| NotInForce {
+        rule: rule.id.clone(),
+        term: rule.term(now),
+        from: rule.from,
+        until: rule.until,
+    });
+    rules.filter(|rule| rule.term != Term::InForce).collect()
+}
+
 /// Everything in which wanted and enforced differ, as sentences.
-fn differences(enforced: &[Enforced], meta: Option<&Meta>, wanted: &Wanted) -> Vec<String> {
+fn differences(
+    enforced: &[Enforced],
+    meta: Option<&Meta>,
+    wanted: &Wanted,
+    lost: &[String],
+) -> Vec<String> {
     let mut differences = Vec::new();
+    let error = wanted.error.as_ref().map(|error| {
+        let first = error.lines().next().unwrap_or_default();
+        format!("not enforced as wanted: {first}")
+    });
     let Some(meta) = meta.filter(|_| !enforced.is_empty()) else {
-        return vec!["nothing is enforced".to_owned()];
+        differences.push("nothing is enforced".to_owned());
+        differences.extend(error);
+        return differences;
     };
     for link in enforced {
         if link.defunct {
@@ -212,10 +251,12 @@ fn differences(enforced: &[Enforced], meta: Option<&Meta>, wanted: &Wanted) -> V
     {
         differences.push("the policy as written is not the one in place".to_owned());
     }
-    if let Some(error) = &wanted.error {
-        let first = error.lines().next().unwrap_or_default();
-        differences.push(format!("not enforced as wanted: {first}"));
+    for interface in lost {
+        differences.push(format!(
+            "{interface}: rules redirect to it, but it is gone; what they hit is dropped"
+        ));
     }
+    differences.extend(error);
     differences
 }
 
@@ -280,6 +321,19 @@ fn write_status(out: &mut dyn std::io::Write, status: &Status) -> std::io::Resul
                 .map_or_else(|| "?".to_owned(), |count| count.to_string()),
             cost.load_us / 1000,
             cost.map_bytes / 1024
+        )?;
+    }
+    for rule in &status.not_in_force {
+        let (word, at) = match rule.term {
+            Term::NotYet => ("not yet in force, from", rule.from),
+            Term::NoLonger => ("no longer in force, until", rule.until),
+            Term::InForce => continue,
+        };
+        writeln!(
+            out,
+            "rule       {}: {word} {}",
+            rule.rule,
+            optional(at.map(|at| at.to_string()).as_ref())
         )?;
     }
     writeln!(
@@ -380,7 +434,7 @@ mod tests {
             error: None,
         };
         assert_eq!(
-            differences(&[link("eth0")], Some(&meta()), &wanted),
+            differences(&[link("eth0")], Some(&meta()), &wanted, &[]),
             [""; 0]
         );
     }
@@ -404,7 +458,7 @@ mod tests {
             interfaces: vec!["eth4".into()],
             error: Some("bad\nsecond line".into()),
         };
-        let told = differences(&[defunct, unattached, other], Some(&meta()), &wanted);
+        let told = differences(&[defunct, unattached, other], Some(&meta()), &wanted, &[]);
         for (sentence, part) in told.iter().zip([
             "eth1: its interface vanished",
             "eth2: the program is not attached",
@@ -421,11 +475,11 @@ mod tests {
     #[test]
     fn nothing_enforced_is_a_difference() {
         assert_eq!(
-            differences(&[], None, &Wanted::default()),
+            differences(&[], None, &Wanted::default(), &[]),
             ["nothing is enforced"]
         );
         assert_eq!(
-            differences(&[], Some(&meta()), &Wanted::default()),
+            differences(&[], Some(&meta()), &Wanted::default(), &[]),
             ["nothing is enforced"]
         );
     }

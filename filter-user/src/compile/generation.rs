@@ -18,7 +18,10 @@ use super::{
     sets::{Entry, Listed, SetError, Sets},
     slots,
 };
-use crate::policy::model::{HostConfig, Policy, Rule};
+use crate::policy::{
+    model::{HostConfig, Policy, Rule},
+    rule_digest,
+};
 
 /// Compiles a policy for this host.
 ///
@@ -425,6 +428,7 @@ fn meta_rule(rule: &Rule, (slot, slot_version): (u16, u32)) -> MetaRule {
         slot,
         slot_version,
         id: rule.id.clone(),
+        digest: rule_digest(rule),
         action: rule.action.as_str().to_owned(),
         redirect_interface: rule.redirect_interface.clone(),
         hosts: rule.hosts.len(),

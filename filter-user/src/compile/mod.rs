@@ -108,6 +108,31 @@ pub struct Meta {
     pub warnings: Vec<String>,
 }
 
+/// Where a moment lies in respect of a rule's `from` and `until`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Term {
+    /// Before `from`.
+    NotYet,
+    /// Between.
+    InForce,
+    /// At or after `until`.
+    NoLonger,
+}
+
+impl MetaRule {
+    /// Whether the rule is in force at a moment, as the kernel sees it.
+    pub fn term(&self, now: jiff::Timestamp) -> Term {
+        if self.until.is_some_and(|until| now >= until) {
+            return Term::NoLonger;
+        }
+        match self.from {
+            Some(from) if now < from => Term::NotYet,
+            Some(_) | None => Term::InForce,
+        }
+    }
+}
+
 /// What is remembered of one rule.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct MetaRule {
@@ -117,6 +142,9 @@ pub struct MetaRule {
     pub slot_version: u32,
     /// The rule's id.
     pub id: String,
+    /// Digest of all that the rule says: its lists are not kept here.
+    #[serde(default)]
+    pub digest: String,
     /// Word of the action.
     pub action: String,
     /// Target of a redirect.

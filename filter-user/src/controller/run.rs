@@ -13,8 +13,8 @@ use tokio::{
 };
 
 use super::{
-    Applied, Cause, CommandError, Desired, RunState, Sources, apply, events, facts,
-    notify::notify, watch::Watcher,
+    Applied, Cause, CommandError, Desired, RunState, Sources, apply, events, facts, notify::notify,
+    watch::Watcher,
 };
 use crate::{
     compile::HostFacts,
@@ -133,6 +133,8 @@ async fn follow(
             // Said already, and shown by `status`.
             Err(CommandError::HeldBack { interfaces }) => {
                 tracing::warn!(?interfaces, "detached by hand: nothing is applied");
+                controller.last_error = None;
+                controller.report(problem(&[], &[], &interfaces));
             }
             Err(error) => controller.keep_last_good(&error),
         }
@@ -243,7 +245,9 @@ impl Controller {
         let returned = wanting.iter().any(exists) || lost.iter().any(exists);
         if returned && self.retry_at <= Instant::now() {
             self.retry_at = Instant::now() + RETRY_EVERY;
-            return Some("an interface is not enforced, or no longer the one that rules redirect to");
+            return Some(
+                "an interface is not enforced, or no longer the one that rules redirect to",
+            );
         }
         if !returned {
             self.report(problem(&wanting, &lost, &held_back));
@@ -295,8 +299,16 @@ impl Controller {
 fn problem(missing: &[String], lost: &[String], held_back: &[String]) -> Option<String> {
     let said: Vec<String> = [
         ("no such interface: ", missing, ""),
-        ("rules redirect to interfaces that are gone, and drop instead: ", lost, ""),
-        ("detached by hand: ", held_back, " (`edgefilter apply` or a restart of the controller attaches again)"),
+        (
+            "rules redirect to interfaces that are gone, and drop instead: ",
+            lost,
+            "",
+        ),
+        (
+            "detached by hand: ",
+            held_back,
+            " (`edgefilter apply` or a restart of the controller attaches again)",
+        ),
     ]
     .iter()
     .filter(|(_, interfaces, _)| !interfaces.is_empty())

@@ -4,7 +4,8 @@
 use std::{
     fs, panic,
     path::{Path, PathBuf},
-    thread, time::Duration,
+    thread,
+    time::Duration,
 };
 
 use aya::{
