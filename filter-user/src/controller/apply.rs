@@ -101,7 +101,9 @@ pub fn apply(
             names => format!("none of the configured interfaces exists: {}", names.join(", ")),
         }));
     }
-    let compiled = compile_desired(desired, facts, previous.as_ref())?;
+    let mut compiled = compile_desired(desired, facts, previous.as_ref())?;
+    let deaf = deaf_targets(&compiled.redirect_interfaces);
+    compiled.meta.warnings.extend(deaf);
     let mut warnings = compiled.meta.warnings.clone();
     let meta = compiled.meta.clone();
     let changes = Changes::between(previous.as_ref(), &meta);
@@ -150,6 +152,20 @@ pub fn apply(
         held_back,
         meta: Meta { generation, ..meta },
     })
+}
+
+/// Redirect targets whose driver loses what is redirected to them.
+fn deaf_targets(interfaces: &[String]) -> Vec<String> {
+    let deaf = interfaces.iter().filter(|interface| {
+        netdev::index(interface).is_ok_and(|index| netdev::takes_redirects(index) == Some(false))
+    });
+    deaf.map(|interface| {
+        format!(
+            "`{interface}` takes no frames that native XDP redirects: the kernel loses them and nothing counts them; on \
+             a veth, turn on GRO at its other end (`ethtool -K NAME gro on`)"
+        )
+    })
+    .collect()
 }
 
 /// The configured interfaces.
