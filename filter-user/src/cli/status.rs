@@ -11,7 +11,7 @@ use super::{
     policy::write_warnings,
 };
 use crate::{
-    compile::{Meta, Term},
+    compile::{Meta, Term, config_digest},
     controller::{CommandError, RunState},
     datapath::{Cost, DatapathError, Enforced, EventLosses, Root},
 };
@@ -109,6 +109,7 @@ pub(super) fn status(env: &mut Env<'_>) -> Result<bool, CommandError> {
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Wanted {
     digest: Option<String>,
+    config_digest: Option<String>,
     interfaces: Vec<String>,
     error: Option<String>,
 }
@@ -121,6 +122,7 @@ fn wanted(env: &Env<'_>, root: &Root) -> Wanted {
     {
         return Wanted {
             digest: state.policy_digest,
+            config_digest: state.config_digest,
             interfaces: state.interfaces,
             error: state.last_error,
         };
@@ -134,29 +136,24 @@ fn wanted(env: &Env<'_>, root: &Root) -> Wanted {
             };
         }
     };
-    let interfaces = host
-        .interfaces
-        .iter()
-        .map(|interface| interface.name.clone())
-        .collect();
-    if host.policy.is_none() {
-        return Wanted {
-            interfaces,
-            ..Wanted::default()
-        };
+    // Flags of an earlier command are not known, so that without a file nothing can be compared.
+    let configured = env.sources.config_path().is_some() || !env.sources.serves.is_empty();
+    let mut wanted = Wanted {
+        config_digest: configured.then(|| config_digest(&host)),
+        interfaces: host
+            .interfaces
+            .iter()
+            .map(|interface| interface.name.clone())
+            .collect(),
+        ..Wanted::default()
+    };
+    if host.policy.is_some() {
+        match env.sources.load() {
+            Ok(desired) => wanted.digest = Some(desired.policy.digest),
+            Err(error) => wanted.error = Some(error.to_string()),
+        }
     }
-    match env.sources.load() {
-        Ok(desired) => Wanted {
-            digest: Some(desired.policy.digest),
-            interfaces,
-            error: None,
-        },
-        Err(error) => Wanted {
-            digest: None,
-            interfaces,
-            error: Some(error.to_string()),
-        },
-    }
+    wanted
 }
 
 fn gather(root: &Root, wanted: Wanted) -> Result<Status, CommandError> {
@@ -250,6 +247,13 @@ fn differences(
         .is_some_and(|digest| *digest != meta.policy_digest)
     {
         differences.push("the policy as written is not the one in place".to_owned());
+    }
+    let config_differs = wanted
+        .config_digest
+        .as_ref()
+        .is_some_and(|digest| *digest != meta.config_digest);
+    if config_differs && !meta.config_digest.is_empty() {
+        differences.push("the host configuration as written is not the one in place".to_owned());
     }
     for interface in lost {
         differences.push(format!(
@@ -422,6 +426,7 @@ mod tests {
         Meta {
             generation: 3,
             policy_digest: "aa".to_owned(),
+            config_digest: "cc".to_owned(),
             ..Meta::default()
         }
     }
@@ -430,6 +435,7 @@ mod tests {
     fn nothing_differs_when_the_wanted_policy_runs_on_the_wanted_interfaces() {
         let wanted = Wanted {
             digest: Some("aa".into()),
+            config_digest: Some("cc".into()),
             interfaces: vec!["eth0".into()],
             error: None,
         };
@@ -455,21 +461,24 @@ mod tests {
         };
         let wanted = Wanted {
             digest: Some("bb".into()),
+            config_digest: Some("dd".into()),
             interfaces: vec!["eth4".into()],
             error: Some("bad\nsecond line".into()),
         };
-        let told = differences(&[defunct, unattached, other], Some(&meta()), &wanted, &[]);
+        let told = differences(&[defunct, unattached, other], Some(&meta()), &wanted, &["eth5".to_owned()]);
         for (sentence, part) in told.iter().zip([
             "eth1: its interface vanished",
             "eth2: the program is not attached",
             "eth3: runs another generation",
             "eth4: configured",
             "the policy as written is not the one",
+            "the host configuration as written is not the one",
+            "eth5: rules redirect to it",
             "not enforced as wanted: bad",
         ]) {
             assert!(sentence.contains(part), "{sentence}");
         }
-        assert_eq!(told.len(), 6);
+        assert_eq!(told.len(), 8);
     }
 
     #[test]

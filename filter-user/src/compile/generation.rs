@@ -183,6 +183,7 @@ pub(super) fn compile_with(
         compiled_at: Timestamp::now(),
         policy_digest: policy.digest.clone(),
         host_digest: host::digest(host, facts),
+        config_digest: host::config_digest(host),
         policy_path: host.policy.as_ref().map(|path| path.display().to_string()),
         rules: rules
             .iter()

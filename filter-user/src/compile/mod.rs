@@ -31,7 +31,7 @@ use filter_common::{
 };
 use serde::{Deserialize, Serialize};
 
-pub use self::{error::CompileError, generation::compile};
+pub use self::{error::CompileError, generation::compile, host::config_digest};
 
 /// Facts about this host and moment that a compilation depends on, gathered by the caller
 /// so that compiling is a pure function.
@@ -96,6 +96,9 @@ pub struct Meta {
     pub policy_digest: String,
     /// Digest of everything else the tables depend on (host configuration and facts).
     pub host_digest: String,
+    /// Digest of the host configuration alone; empty if the writer did not note it.
+    #[serde(default)]
+    pub config_digest: String,
     /// The policy file, for people.
     pub policy_path: Option<String>,
     /// The rules, in the order of their ids.

@@ -17,7 +17,7 @@ use super::{
     watch::Watcher,
 };
 use crate::{
-    compile::HostFacts,
+    compile::{HostFacts, config_digest},
     datapath::{ControllerLock, Root, follow_kernel_log, netdev},
 };
 
@@ -280,6 +280,10 @@ impl Controller {
                 .desired
                 .as_ref()
                 .map(|desired| desired.policy.digest.clone()),
+            config_digest: self
+                .desired
+                .as_ref()
+                .map(|desired| config_digest(&desired.host)),
             generation: self.generation,
             interfaces: self
                 .desired
