@@ -7,7 +7,7 @@ use filter_tests::{
         POLICY,
         host_run::{PORT, Stage, run},
         recorder::Recorder,
-        report::{Known, Property, conclude},
+        report::{Known, conclude},
         station::Station,
     },
     edge::Edge,

@@ -14,7 +14,7 @@ use crate::{
     work::Variable as _,
 };
 
-/// What to do with a segment: nothing more, or read it as part of `flow`. A struct and not an
+/// What to do with a segment: nothing more, or read it. A struct and not an
 /// enum with payloads, see [`crate::wire::Packet`].
 #[derive(Clone, Copy)]
 struct Plan {
@@ -22,54 +22,51 @@ struct Plan {
     reading: Reading,
     /// Whether there is something to read.
     reads: bool,
-    /// What to read.
+    /// What to read, as part of the entry in the working area.
     segment: Segment,
-    /// The stream it continues, or starts if nothing is kept.
-    flow: Flow,
 }
 
 impl Plan {
     #[inline(always)]
-    fn done(reading: Reading, segment: Segment) -> Self {
+    const fn done(reading: Reading, segment: Segment) -> Self {
         Self {
             reading,
             reads: false,
             segment,
-            flow: Flow::default(),
         }
     }
 
     #[inline(always)]
-    fn pass(reason: Reason, segment: Segment) -> Self {
+    const fn pass(reason: Reason, segment: Segment) -> Self {
         Self::done(Reading::nothing(reason, Protocol::None), segment)
     }
 
     #[inline(always)]
-    fn drop(reason: Reason, segment: Segment) -> Self {
+    const fn drop(reason: Reason, segment: Segment) -> Self {
         Self::done(Reading::dropped(reason, Protocol::None), segment)
     }
 
     /// A payload that starts a stream, for certain or by its looks.
     #[inline(always)]
-    fn begin(segment: Segment, certain: bool) -> Self {
-        let flow = Flow {
-            state: state::READING,
-            start: segment.seq,
-            next: segment.seq,
-            certain: certain as u32,
-            ..Flow::default()
-        };
-        Self::more(segment, flow)
+    fn begin<E: Env>(env: &mut E, segment: Segment, certain: bool) -> Self {
+        if let Some(work) = env.work() {
+            work.flow = Flow {
+                state: state::READING,
+                start: segment.seq,
+                next: segment.seq,
+                certain: certain as u32,
+                ..Flow::default()
+            };
+        }
+        Self::more(segment)
     }
 
     #[inline(always)]
-    fn more(segment: Segment, flow: Flow) -> Self {
-        let reading = Reading::nothing(Reason::NoMatch, Protocol::None);
+    const fn more(segment: Segment) -> Self {
         Self {
-            reading,
+            reading: Reading::nothing(Reason::NoMatch, Protocol::None),
             reads: true,
             segment,
-            flow,
         }
     }
 }
@@ -82,8 +79,8 @@ pub fn inspect<E: Env>(env: &mut E, segment: Segment) -> Reading {
     if !plan.reads {
         return plan.reading;
     }
-    let certain = plan.flow.certain != 0;
-    let protocol = protocol_of(env, plan.segment, plan.flow);
+    let certain = flow(env).certain != 0;
+    let protocol = protocol_of(env, plan.segment);
     if protocol == Protocol::None {
         if certain {
             forget(env);
@@ -92,7 +89,7 @@ pub fn inspect<E: Env>(env: &mut E, segment: Segment) -> Reading {
     }
     let refused = refused(env, plan.segment);
     if refused == Reason::NoMatch {
-        return read(env, plan.segment, plan.flow, protocol);
+        return read(env, plan.segment, protocol);
     }
     // In mid-stream the host's refusal is enough; flags that it might take are not let through.
     if certain || refused == Reason::BadFlags {
@@ -126,11 +123,14 @@ fn plan<E: Env>(env: &mut E, segment: Segment) -> Plan {
         return at_host(env, segment);
     }
     if !env.flow_load() {
-        return Plan::begin(segment, host(env).kind == peer::LISTENER);
+        return {
+            let listener = host(env).kind == peer::LISTENER;
+            Plan::begin(env, segment, listener)
+        };
     }
     let flow = flow(env);
     if flow.reopened != 0 && segment.seq == flow.reopened_at && segment.seq != flow.next {
-        return Plan::begin(segment, true);
+        return Plan::begin(env, segment, true);
     }
     by_state(env, segment, flow)
 }
@@ -149,21 +149,16 @@ fn at_host<E: Env>(env: &mut E, segment: Segment) -> Plan {
         forget(env);
     }
     if !host(env).fresh() {
-        return Plan::begin(segment, false);
+        return Plan::begin(env, segment, false);
     }
-    at_start(
-        segment,
-        Flow {
-            next: host(env).start,
-            ..Flow::default()
-        },
-    )
+    let start = host(env).start;
+    at_start(env, segment, start)
 }
 
 #[inline(always)]
 fn by_state<E: Env>(env: &mut E, segment: Segment, flow: Flow) -> Plan {
     match flow.state {
-        state::OPENED => at_start(segment, flow),
+        state::OPENED => at_start(env, segment, flow.next),
         state::READING => more(env, segment, flow),
         _ => after_allowed(env, segment, flow),
     }
@@ -280,8 +275,8 @@ fn opened<E: Env>(env: &mut E, segment: Segment) {
 
 /// The first payload behind a SYN.
 #[inline(always)]
-fn at_start(segment: Segment, flow: Flow) -> Plan {
-    let ahead = segment.seq.wrapping_sub(flow.next) as i32;
+fn at_start<E: Env>(env: &mut E, segment: Segment, next: u32) -> Plan {
+    let ahead = segment.seq.wrapping_sub(next) as i32;
     if ahead > 0 {
         return Plan::drop(Reason::HeldBack, segment);
     }
@@ -289,7 +284,7 @@ fn at_start(segment: Segment, flow: Flow) -> Plan {
     if old >= segment.len {
         return Plan::pass(Reason::NoMatch, segment);
     }
-    Plan::begin(segment.without(old), true)
+    Plan::begin(env, segment.without(old), true)
 }
 
 /// More payload of a half-read hello.
@@ -304,7 +299,7 @@ fn more<E: Env>(env: &mut E, segment: Segment, flow: Flow) -> Plan {
     }
     let old = ahead.unsigned_abs();
     if old == 0 {
-        return Plan::more(segment, flow);
+        return Plan::more(segment);
     }
     if !repeats(env, segment, flow, old) {
         return Plan::drop(Reason::Overlap, segment);
@@ -312,7 +307,7 @@ fn more<E: Env>(env: &mut E, segment: Segment, flow: Flow) -> Plan {
     if old >= segment.len {
         return Plan::pass(Reason::HelloIncomplete, segment);
     }
-    Plan::more(segment.without(old), flow)
+    Plan::more(segment.without(old))
 }
 
 /// More of a half-read hello whose bytes were evicted: it cannot be judged.
@@ -354,11 +349,14 @@ fn after_allowed<E: Env>(env: &mut E, segment: Segment, flow: Flow) -> Plan {
     let answered = (segment.ack.wrapping_sub(flow.ack) as i32) > 0;
     if answered || ahead >= 0 {
         forget(env);
-        return Plan::begin(without_dummy(env, segment), false);
+        return {
+            let segment = without_dummy(env, segment);
+            Plan::begin(env, segment, false)
+        };
     }
     if segment.seq == flow.start {
         // The hello again, before the server has answered: what it says now counts.
-        return Plan::begin(segment, flow.certain != 0);
+        return Plan::begin(env, segment, flow.certain != 0);
     }
     let known = flow.kept != 0
         && env.hello_load(flow.kept)
@@ -388,8 +386,8 @@ fn without_dummy<E: Env>(env: &E, segment: Segment) -> Segment {
 
 /// What the stream's first byte says, of what the port is inspected for.
 #[inline(always)]
-fn protocol_of<E: Env>(env: &mut E, segment: Segment, flow: Flow) -> Protocol {
-    let first = if flow.kept != 0 {
+fn protocol_of<E: Env>(env: &mut E, segment: Segment) -> Protocol {
+    let first = if flow(env).kept != 0 {
         env.work().map_or(0, |work| work.byte(0))
     } else if let Some(window) = env.window::<1>(segment.offset) {
         window.u8::<0>()
@@ -410,7 +408,8 @@ fn protocol_of<E: Env>(env: &mut E, segment: Segment, flow: Flow) -> Protocol {
 
 /// Appends in-order payload to what is kept, reads, and decides if it can.
 #[inline(always)]
-fn read<E: Env>(env: &mut E, segment: Segment, flow: Flow, protocol: Protocol) -> Reading {
+fn read<E: Env>(env: &mut E, segment: Segment, protocol: Protocol) -> Reading {
+    let flow = flow(env);
     let room = (STREAM_BYTES_MAX as u32).saturating_sub(flow.kept);
     let taken = segment.len.min(room);
     if taken == 0 {

@@ -31,7 +31,10 @@ use crate::{
 
 /// The binary: reads the command line, runs the command, reports errors on standard error.
 pub fn main() -> ExitCode {
-    let Cli { global, command } = Cli::parse();
+    let Cli { global, command } = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
     log_to_stderr();
     let mut out = io::stdout();
     let mut env = Env {
@@ -63,6 +66,23 @@ pub fn main() -> ExitCode {
             ExitCode::from(error.exit_code())
         }
     }
+}
+
+/// Says what is wrong with a command line, in JSON as well if it asks for that; or the help asked for.
+fn usage(error: &clap::Error) -> ExitCode {
+    // A closed output changes nothing.
+    let _ = error.print();
+    let code = u8::try_from(error.exit_code()).unwrap_or(2);
+    if error.use_stderr() && std::env::args_os().any(|argument| argument == "--json") {
+        let failure = Failure {
+            error: error.to_string(),
+            exit_code: code,
+            report: None,
+        };
+        let _ = serde_json::to_writer_pretty(io::stdout(), &failure);
+        println!();
+    }
+    code.into()
 }
 
 /// Runs one command; the exit code of a command that did its work.

@@ -3,17 +3,21 @@
 use std::net::IpAddr;
 
 use filter_common::reason::Reason;
+use jiff::Timestamp;
 use serde::Serialize;
 
 use super::env::{Env, table};
 use crate::{
-    compile::{HostFacts, MetaRule},
+    compile::{HostFacts, MetaRule, Term},
     controller::{
         CommandError, compile_desired,
         lookup::{self, Listing, Role, Tables, narrowing},
     },
     datapath::{Cost, EventLosses},
-    policy::model::{HostConfig, HostName},
+    policy::{
+        model::{HostConfig, HostName},
+        parse_prefix,
+    },
 };
 
 /// Prints the rules in place.
@@ -21,12 +25,14 @@ pub(super) fn rules(env: &mut Env<'_>) -> Result<(), CommandError> {
     let meta = env.root()?.generation()?.meta;
     env.print(&meta.rules, |out, rules| {
         let mut rows = vec![heading(&[
-            "RULE", "ACTION", "HOSTS", "DOMAINS", "ORIGINS", "ONLY", "UNTIL", "REASON",
+            "RULE", "ACTION", "IN FORCE", "HOSTS", "DOMAINS", "ORIGINS", "ONLY", "UNTIL", "REASON",
         ])];
+        let now = Timestamp::now();
         rows.extend(rules.iter().map(|rule| {
             vec![
                 rule.id.clone(),
                 action(rule),
+                in_force(rule, now).to_owned(),
                 rule.hosts.to_string(),
                 rule.domains.to_string(),
                 rule.origins.to_string(),
@@ -45,6 +51,14 @@ fn action(rule: &MetaRule) -> String {
     match &rule.redirect_interface {
         Some(interface) => format!("{} to {interface}", rule.action),
         None => rule.action.clone(),
+    }
+}
+
+fn in_force(rule: &MetaRule, now: Timestamp) -> &'static str {
+    match rule.term(now) {
+        Term::NotYet => "not yet",
+        Term::InForce => "yes",
+        Term::NoLonger => "no longer",
     }
 }
 
@@ -159,6 +173,8 @@ pub struct Explained {
     pub decides: Option<String>,
     /// The packets that it decides for, if not all.
     pub only: Option<String>,
+    /// Id of the rule that decides for packets outside all such narrowing.
+    pub otherwise: Option<String>,
     /// Word of its action; `pass` if nothing decides.
     pub verdict: String,
     /// Whether no rule may hit it: a `protect` entry, an address of this host or a lifeline of it.
@@ -197,6 +213,12 @@ pub(super) fn explain(env: &mut Env<'_>, what: &str) -> Result<(), CommandError>
                     "{what}: {} by rule {rule}, only {only} ({whose})",
                     explained.verdict
                 )?;
+                match &explained.otherwise {
+                    Some(rule) => {
+                        writeln!(out, "packets that match none of these: by rule {rule}")?
+                    }
+                    None => writeln!(out, "packets that match none of these: pass")?,
+                }
             }
             (None, _) => writeln!(out, "{what}: pass ({whose})")?,
         }
@@ -243,6 +265,11 @@ enum Subject {
 
 impl Subject {
     fn parse(text: &str) -> Result<Self, CommandError> {
+        if parse_prefix(text).is_ok() && text.contains('/') {
+            return Err(CommandError::Usage(format!(
+                "`{text}` is a prefix, whose addresses may be hit by different rules: ask about one address in it"
+            )));
+        }
         if let Ok(address) = text.parse::<IpAddr>() {
             return Ok(Self::Address(address.to_canonical()));
         }
@@ -268,6 +295,7 @@ fn look_up(tables: &impl Tables, what: &Subject, live: bool) -> Explained {
         what,
         live,
         decides: decides.and_then(|listing| listing.rule.clone()),
+        otherwise: lookup::otherwise(&listings).and_then(|listing| listing.rule.clone()),
         only: decides
             .filter(|listing| !listing.only.is_empty())
             .map(|listing| listing.only.clone()),

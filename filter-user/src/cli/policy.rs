@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::env::Env;
 use crate::{
     controller::{
-        Applied, CommandError, Desired, Missing, RunState, Surroundings, apply, compile_desired,
+        Applied, Cause, CommandError, Desired, RunState, Surroundings, apply, compile_desired,
         run as run_controller,
     },
     datapath::Root,
@@ -75,7 +75,7 @@ pub(super) fn apply_once(env: &mut Env<'_>, file: Option<PathBuf>) -> Result<(),
     let desired = env.sources.load()?;
     let root = env.root()?;
     let lock = root.lock()?;
-    let mut applied = apply(&root, &lock, &desired, &env.facts(), Missing::Refuse)?;
+    let mut applied = apply(&root, &lock, &desired, &env.facts(), Cause::Command)?;
     drop(lock);
     applied
         .warnings

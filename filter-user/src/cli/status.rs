@@ -11,7 +11,7 @@ use super::{
     policy::write_warnings,
 };
 use crate::{
-    compile::Meta,
+    compile::{Meta, Term, config_digest},
     controller::{CommandError, RunState},
     datapath::{Cost, DatapathError, Enforced, EventLosses, Root},
 };
@@ -61,6 +61,8 @@ pub struct Status {
     pub wanted_digest: Option<String>,
     /// Number of rules in place.
     pub rules: usize,
+    /// Rules in place whose time has not come or is over.
+    pub not_in_force: Vec<NotInForce>,
     /// Findings about the policy in place.
     pub warnings: Vec<String>,
     /// The running controller's process id.
@@ -75,6 +77,19 @@ pub struct Status {
     pub cost: Option<Cost>,
     /// What this version does not see.
     pub limits: Vec<&'static str>,
+}
+
+/// A rule that hits nothing at the moment.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct NotInForce {
+    /// Id of the rule.
+    pub rule: String,
+    /// On which side of its time this moment lies.
+    pub term: Term,
+    /// Its `from`.
+    pub from: Option<Timestamp>,
+    /// Its `until`.
+    pub until: Option<Timestamp>,
 }
 
 /// Prints the status; `true` if all is as wanted.
@@ -95,6 +110,7 @@ pub(super) fn status(env: &mut Env<'_>) -> Result<bool, CommandError> {
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Wanted {
     digest: Option<String>,
+    config_digest: Option<String>,
     interfaces: Vec<String>,
     error: Option<String>,
 }
@@ -107,6 +123,7 @@ fn wanted(env: &Env<'_>, root: &Root) -> Wanted {
     {
         return Wanted {
             digest: state.policy_digest,
+            config_digest: state.config_digest,
             interfaces: state.interfaces,
             error: state.last_error,
         };
@@ -120,35 +137,31 @@ fn wanted(env: &Env<'_>, root: &Root) -> Wanted {
             };
         }
     };
-    let interfaces = host
-        .interfaces
-        .iter()
-        .map(|interface| interface.name.clone())
-        .collect();
-    if host.policy.is_none() {
-        return Wanted {
-            interfaces,
-            ..Wanted::default()
-        };
+    // Flags of an earlier command are not known, so that without a file nothing can be compared.
+    let configured = env.sources.config_path().is_some() || !env.sources.serves.is_empty();
+    let mut wanted = Wanted {
+        config_digest: configured.then(|| config_digest(&host)),
+        interfaces: host
+            .interfaces
+            .iter()
+            .map(|interface| interface.name.clone())
+            .collect(),
+        ..Wanted::default()
+    };
+    if host.policy.is_some() {
+        match env.sources.load() {
+            Ok(desired) => wanted.digest = Some(desired.policy.digest),
+            Err(error) => wanted.error = Some(error.to_string()),
+        }
     }
-    match env.sources.load() {
-        Ok(desired) => Wanted {
-            digest: Some(desired.policy.digest),
-            interfaces,
-            error: None,
-        },
-        Err(error) => Wanted {
-            digest: None,
-            interfaces,
-            error: Some(error.to_string()),
-        },
-    }
+    wanted
 }
 
 fn gather(root: &Root, wanted: Wanted) -> Result<Status, CommandError> {
     let interfaces = root.enforced()?;
     let meta = root.meta()?;
-    let differences = differences(&interfaces, meta.as_ref(), &wanted);
+    let lost = root.lost_redirects()?;
+    let differences = differences(&interfaces, meta.as_ref(), &wanted, &lost);
     let unparsed = match root.reason_counters() {
         Ok(counters) => UNPARSED
             .iter()
@@ -172,6 +185,7 @@ fn gather(root: &Root, wanted: Wanted) -> Result<Status, CommandError> {
         policy_digest: meta.as_ref().map(|meta| meta.policy_digest.clone()),
         wanted_digest: wanted.digest,
         rules: meta.as_ref().map_or(0, |meta| meta.rules.len()),
+        not_in_force: meta.iter().flat_map(not_in_force).collect(),
         cost: meta.as_ref().and_then(|_| root.cost().ok()),
         warnings: meta.map(|meta| meta.warnings).unwrap_or_default(),
         interfaces,
@@ -183,11 +197,33 @@ fn gather(root: &Root, wanted: Wanted) -> Result<Status, CommandError> {
     })
 }
 
+fn not_in_force(meta: &Meta) -> Vec<NotInForce> {
+    let now = Timestamp::now();
+    let rules = meta.rules.iter().map(|rule| NotInForce {
+        rule: rule.id.clone(),
+        term: rule.term(now),
+        from: rule.from,
+        until: rule.until,
+    });
+    rules.filter(|rule| rule.term != Term::InForce).collect()
+}
+
 /// Everything in which wanted and enforced differ, as sentences.
-fn differences(enforced: &[Enforced], meta: Option<&Meta>, wanted: &Wanted) -> Vec<String> {
+fn differences(
+    enforced: &[Enforced],
+    meta: Option<&Meta>,
+    wanted: &Wanted,
+    lost: &[String],
+) -> Vec<String> {
     let mut differences = Vec::new();
+    let error = wanted.error.as_ref().map(|error| {
+        let first = error.lines().next().unwrap_or_default();
+        format!("not enforced as wanted: {first}")
+    });
     let Some(meta) = meta.filter(|_| !enforced.is_empty()) else {
-        return vec!["nothing is enforced".to_owned()];
+        differences.push("nothing is enforced".to_owned());
+        differences.extend(error);
+        return differences;
     };
     for link in enforced {
         if link.defunct {
@@ -213,10 +249,19 @@ fn differences(enforced: &[Enforced], meta: Option<&Meta>, wanted: &Wanted) -> V
     {
         differences.push("the policy as written is not the one in place".to_owned());
     }
-    if let Some(error) = &wanted.error {
-        let first = error.lines().next().unwrap_or_default();
-        differences.push(format!("the policy as written is not enforced: {first}"));
+    let config_differs = wanted
+        .config_digest
+        .as_ref()
+        .is_some_and(|digest| *digest != meta.config_digest);
+    if config_differs && !meta.config_digest.is_empty() {
+        differences.push("the host configuration as written is not the one in place".to_owned());
     }
+    for interface in lost {
+        differences.push(format!(
+            "{interface}: rules redirect to it, but it is gone; what they hit is dropped"
+        ));
+    }
+    differences.extend(error);
     differences
 }
 
@@ -283,6 +328,19 @@ fn write_status(out: &mut dyn std::io::Write, status: &Status) -> std::io::Resul
             cost.map_bytes / 1024
         )?;
     }
+    for rule in &status.not_in_force {
+        let (word, at) = match rule.term {
+            Term::NotYet => ("not yet in force, from", rule.from),
+            Term::NoLonger => ("no longer in force, until", rule.until),
+            Term::InForce => continue,
+        };
+        writeln!(
+            out,
+            "rule       {}: {word} {}",
+            rule.rule,
+            optional(at.map(|at| at.to_string()).as_ref())
+        )?;
+    }
     writeln!(
         out,
         "events     {} suppressed by the rate limit, {} lost",
@@ -326,9 +384,12 @@ pub(super) fn detach(env: &mut Env<'_>) -> Result<(), CommandError> {
         .into_iter()
         .map(|link| link.interface)
         .collect();
-    drop(lock);
+    root.remove_run_state(lock)?;
     let warnings = root.controller_pid().map(|pid| {
-        format!("the controller (pid {pid}) is running and attaches again; stop it first to stay detached")
+        format!(
+            "the controller (pid {pid}) goes on running, and leaves what was detached alone until `edgefilter apply` or \
+             its restart"
+        )
     });
     let report = Detached {
         detached,
@@ -366,6 +427,7 @@ mod tests {
         Meta {
             generation: 3,
             policy_digest: "aa".to_owned(),
+            config_digest: "cc".to_owned(),
             ..Meta::default()
         }
     }
@@ -374,11 +436,12 @@ mod tests {
     fn nothing_differs_when_the_wanted_policy_runs_on_the_wanted_interfaces() {
         let wanted = Wanted {
             digest: Some("aa".into()),
+            config_digest: Some("cc".into()),
             interfaces: vec!["eth0".into()],
             error: None,
         };
         assert_eq!(
-            differences(&[link("eth0")], Some(&meta()), &wanted),
+            differences(&[link("eth0")], Some(&meta()), &wanted, &[]),
             [""; 0]
         );
     }
@@ -399,31 +462,39 @@ mod tests {
         };
         let wanted = Wanted {
             digest: Some("bb".into()),
+            config_digest: Some("dd".into()),
             interfaces: vec!["eth4".into()],
             error: Some("bad\nsecond line".into()),
         };
-        let told = differences(&[defunct, unattached, other], Some(&meta()), &wanted);
+        let told = differences(
+            &[defunct, unattached, other],
+            Some(&meta()),
+            &wanted,
+            &["eth5".to_owned()],
+        );
         for (sentence, part) in told.iter().zip([
             "eth1: its interface vanished",
             "eth2: the program is not attached",
             "eth3: runs another generation",
             "eth4: configured",
             "the policy as written is not the one",
-            "not enforced: bad",
+            "the host configuration as written is not the one",
+            "eth5: rules redirect to it",
+            "not enforced as wanted: bad",
         ]) {
             assert!(sentence.contains(part), "{sentence}");
         }
-        assert_eq!(told.len(), 6);
+        assert_eq!(told.len(), 8);
     }
 
     #[test]
     fn nothing_enforced_is_a_difference() {
         assert_eq!(
-            differences(&[], None, &Wanted::default()),
+            differences(&[], None, &Wanted::default(), &[]),
             ["nothing is enforced"]
         );
         assert_eq!(
-            differences(&[], Some(&meta()), &Wanted::default()),
+            differences(&[], Some(&meta()), &Wanted::default(), &[]),
             ["nothing is enforced"]
         );
     }

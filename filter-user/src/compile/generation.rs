@@ -18,7 +18,10 @@ use super::{
     sets::{Entry, Listed, SetError, Sets},
     slots,
 };
-use crate::policy::model::{HostConfig, Outcome, Policy, Rule};
+use crate::policy::{
+    model::{HostConfig, Outcome, Policy, Rule},
+    rule_digest,
+};
 
 /// Compiles a policy for this host.
 ///
@@ -201,6 +204,7 @@ pub(super) fn compile_with(
         compiled_at: Timestamp::now(),
         policy_digest: policy.digest.clone(),
         host_digest: host::digest(host, facts),
+        config_digest: host::config_digest(host),
         policy_path: host.policy.as_ref().map(|path| path.display().to_string()),
         rules: rules
             .iter()
@@ -446,6 +450,7 @@ fn meta_rule(rule: &Rule, (slot, slot_version): (u16, u32)) -> MetaRule {
         slot,
         slot_version,
         id: rule.id.clone(),
+        digest: rule_digest(rule),
         action: rule.action.as_str().to_owned(),
         redirect_interface: rule.redirect_interface.clone(),
         hosts: rule.hosts.len(),

@@ -105,6 +105,18 @@ pub(super) fn digest(host: &HostConfig, facts: &HostFacts) -> String {
     })
 }
 
+/// As [`digest`], of the configuration alone: tells whether it was edited since, whoever asks and
+/// whatever addresses the host has by now. Interfaces and the policy's path are not part of it.
+pub fn config_digest(host: &HostConfig) -> String {
+    let flags = [host.serves.is_none(), host.protect_self].map(u8::from);
+    format!(
+        "{}-{}{}",
+        digest(host, &HostFacts::default()),
+        flags[0],
+        flags[1]
+    )
+}
+
 fn sorted(items: impl Iterator<Item = String>) -> Vec<String> {
     let mut items: Vec<String> = items.collect();
     items.sort_unstable();

@@ -31,7 +31,7 @@ use filter_common::{
 };
 use serde::{Deserialize, Serialize};
 
-pub use self::{error::CompileError, generation::compile};
+pub use self::{error::CompileError, generation::compile, host::config_digest};
 
 /// Facts about this host and moment that a compilation depends on, gathered by the caller
 /// so that compiling is a pure function.
@@ -100,6 +100,9 @@ pub struct Meta {
     pub policy_digest: String,
     /// Digest of everything else the tables depend on (host configuration and facts).
     pub host_digest: String,
+    /// Digest of the host configuration alone; empty if the writer did not note it.
+    #[serde(default)]
+    pub config_digest: String,
     /// The policy file, for people.
     pub policy_path: Option<String>,
     /// The rules, in the order of their ids.
@@ -112,6 +115,31 @@ pub struct Meta {
     pub warnings: Vec<String>,
 }
 
+/// Where a moment lies in respect of a rule's `from` and `until`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Term {
+    /// Before `from`.
+    NotYet,
+    /// Between.
+    InForce,
+    /// At or after `until`.
+    NoLonger,
+}
+
+impl MetaRule {
+    /// Whether the rule is in force at a moment, as the kernel sees it.
+    pub fn term(&self, now: jiff::Timestamp) -> Term {
+        if self.until.is_some_and(|until| now >= until) {
+            return Term::NoLonger;
+        }
+        match self.from {
+            Some(from) if now < from => Term::NotYet,
+            Some(_) | None => Term::InForce,
+        }
+    }
+}
+
 /// What is remembered of one rule.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct MetaRule {
@@ -121,6 +149,9 @@ pub struct MetaRule {
     pub slot_version: u32,
     /// The rule's id.
     pub id: String,
+    /// Digest of all that the rule says: its lists are not kept here.
+    #[serde(default)]
+    pub digest: String,
     /// Word of the action.
     pub action: String,
     /// Target of a redirect.

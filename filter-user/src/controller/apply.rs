@@ -34,18 +34,21 @@ pub struct Applied {
     pub load_ms: u128,
     /// Configured interfaces that do not exist right now.
     pub missing_interfaces: Vec<String>,
+    /// Configured interfaces that somebody detached, and that were left alone.
+    pub held_back: Vec<String>,
     /// What is stored with the generation.
     #[serde(skip)]
     pub meta: Meta,
 }
 
-/// What to do about configured interfaces that do not exist.
+/// On whose account a policy is applied: what to do about configured interfaces that do not exist or
+/// were detached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Missing {
-    /// An error.
-    Refuse,
-    /// Enforce on the others and report them.
-    Report,
+pub enum Cause {
+    /// A person's: all of them are to be enforced, and what does not exist is an error.
+    Command,
+    /// A running controller's: enforce on the others and report them.
+    Following,
 }
 
 /// Compiles for this host, following the slots of the generation in place.
@@ -77,11 +80,20 @@ pub fn apply(
     lock: &Lock,
     desired: &Desired,
     facts: &HostFacts,
-    missing: Missing,
+    cause: Cause,
 ) -> Result<Applied, CommandError> {
     let previous = root.meta()?;
-    let (interfaces, missing_interfaces) = present(&desired.host.interfaces, missing)?;
+    let Present {
+        interfaces,
+        missing: missing_interfaces,
+        held_back,
+    } = present(root, &desired.host.interfaces, cause)?;
     if interfaces.is_empty() && root.enforced()?.is_empty() {
+        if !held_back.is_empty() {
+            return Err(CommandError::HeldBack {
+                interfaces: held_back,
+            });
+        }
         return Err(CommandError::Usage(match missing_interfaces.as_slice() {
             [] => "no interface is named: give `--interface NAME`, or `interfaces = [\"NAME\"]` in the \
                    configuration"
@@ -89,7 +101,9 @@ pub fn apply(
             names => format!("none of the configured interfaces exists: {}", names.join(", ")),
         }));
     }
-    let compiled = compile_desired(desired, facts, previous.as_ref())?;
+    let mut compiled = compile_desired(desired, facts, previous.as_ref())?;
+    let deaf = deaf_targets(&compiled.redirect_interfaces);
+    compiled.meta.warnings.extend(deaf);
     let mut warnings = compiled.meta.warnings.clone();
     let meta = compiled.meta.clone();
     let changes = Changes::between(previous.as_ref(), &meta);
@@ -97,6 +111,7 @@ pub fn apply(
     if let Some(previous) = previous
         && in_place(root, &previous, &meta, &interfaces)?
     {
+        release(root, lock, &interfaces)?;
         return Ok(Applied {
             unchanged: true,
             generation: previous.generation,
@@ -108,17 +123,20 @@ pub fn apply(
             warnings,
             load_ms: 0,
             missing_interfaces,
+            held_back,
             meta: previous,
         });
     }
     let probes = probes(&compiled, &desired.policy);
+    let wanted = interfaces;
     let Installed {
         generation,
         interfaces,
         warnings: more,
         load_time,
         ..
-    } = root.install(lock, compiled, &interfaces, &probes)?;
+    } = root.install(lock, compiled, &wanted, &probes)?;
+    release(root, lock, &wanted)?;
     warnings.extend(more);
     Ok(Applied {
         unchanged: false,
@@ -131,24 +149,62 @@ pub fn apply(
         warnings,
         load_ms: load_time.as_millis(),
         missing_interfaces,
+        held_back,
         meta: Meta { generation, ..meta },
     })
 }
 
+/// Redirect targets whose driver loses what is redirected to them.
+fn deaf_targets(interfaces: &[String]) -> Vec<String> {
+    let deaf = interfaces.iter().filter(|interface| {
+        netdev::index(interface).is_ok_and(|index| netdev::takes_redirects(index) == Some(false))
+    });
+    deaf.map(|interface| {
+        format!(
+            "`{interface}` takes no frames that native XDP redirects: the kernel loses them and nothing counts them; on \
+             a veth, turn on GRO at its other end (`ethtool -K NAME gro on`)"
+        )
+    })
+    .collect()
+}
+
+/// The configured interfaces.
+#[derive(Default)]
+struct Present {
+    /// To be enforced.
+    interfaces: Vec<InterfaceConfig>,
+    /// Do not exist.
+    missing: Vec<String>,
+    /// Detached by somebody.
+    held_back: Vec<String>,
+}
+
 fn present(
+    root: &Root,
     interfaces: &[InterfaceConfig],
-    missing: Missing,
-) -> Result<(Vec<InterfaceConfig>, Vec<String>), CommandError> {
-    let mut there = Vec::new();
-    let mut gone = Vec::new();
+    cause: Cause,
+) -> Result<Present, CommandError> {
+    let detached = root.held_back();
+    let mut present = Present::default();
     for interface in interfaces {
+        if cause == Cause::Following && detached.contains(&interface.name) {
+            present.held_back.push(interface.name.clone());
+            continue;
+        }
         match netdev::index(&interface.name) {
-            Ok(_) => there.push(interface.clone()),
-            Err(error) if missing == Missing::Refuse => return Err(error.into()),
-            Err(_) => gone.push(interface.name.clone()),
+            Ok(_) => present.interfaces.push(interface.clone()),
+            Err(error) if cause == Cause::Command => return Err(error.into()),
+            Err(_) => present.missing.push(interface.name.clone()),
         }
     }
-    Ok((there, gone))
+    Ok(present)
+}
+
+fn release(root: &Root, lock: &Lock, interfaces: &[InterfaceConfig]) -> Result<(), CommandError> {
+    for interface in interfaces {
+        root.release(lock, &interface.name)?;
+    }
+    Ok(())
 }
 
 /// Whether the same policy, host and program run on every wanted interface.
@@ -164,7 +220,7 @@ fn in_place(
         && root
             .generation()
             .is_ok_and(|live| live.object_digest == object_digest());
-    if !same {
+    if !same || !root.lost_redirects()?.is_empty() {
         return Ok(false);
     }
     let enforced = root.enforced()?;

@@ -33,6 +33,15 @@ pub enum CommandError {
     /// The command line lacks something.
     #[error("{0}")]
     Usage(String),
+    /// Somebody detached all that is configured.
+    #[error(
+        "detached by hand: {}; `edgefilter apply` or a restart of the controller attaches again",
+        interfaces.join(", ")
+    )]
+    HeldBack {
+        /// The interfaces.
+        interfaces: Vec<String>,
+    },
     /// The output was closed or a file operation failed.
     #[error("{0}")]
     Io(#[from] std::io::Error),
@@ -47,6 +56,7 @@ impl CommandError {
             Self::Install(error) => error.exit_code(),
             Self::Replay(error) => error.exit_code(),
             Self::Usage(_) => 2,
+            Self::HeldBack { .. } => 8,
             Self::Io(_) => 1,
         }
     }

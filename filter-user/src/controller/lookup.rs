@@ -154,6 +154,13 @@ pub fn deciding(listings: &[Listing]) -> Option<&Listing> {
         .find(|listing| matches!(listing.role, Role::Decides | Role::DecidesIfMatching))
 }
 
+/// The listing that decides for packets that match no ports and protocol of narrowed ones.
+pub fn otherwise(listings: &[Listing]) -> Option<&Listing> {
+    listings
+        .iter()
+        .find(|listing| matches!(listing.role, Role::Decides | Role::Protects))
+}
+
 /// CLOCK_TAI in nanoseconds, as the kernel program reads it.
 pub fn now_tai_ns() -> u64 {
     let mut time = libc::timespec {

@@ -13,7 +13,7 @@ mod run;
 mod run_state;
 mod watch;
 
-pub use apply::{Applied, Missing, apply, compile_desired};
+pub use apply::{Applied, Cause, apply, compile_desired};
 pub use desired::{Desired, Sources};
 pub use error::CommandError;
 pub use facts::gather as gather_facts;

@@ -13,11 +13,11 @@ use tokio::{
 };
 
 use super::{
-    Applied, CommandError, Desired, Missing, RunState, Sources, apply, events, facts,
-    notify::notify, watch::Watcher,
+    Applied, Cause, CommandError, Desired, RunState, Sources, apply, events, facts, notify::notify,
+    watch::Watcher,
 };
 use crate::{
-    compile::HostFacts,
+    compile::{HostFacts, config_digest},
     datapath::{ControllerLock, Root, follow_kernel_log, netdev},
 };
 
@@ -86,7 +86,7 @@ async fn follow(
     };
 
     let listener = events::listen(&events::socket_path(&controller.root))?;
-    match controller.reload(Missing::Refuse) {
+    match controller.reload(Cause::Command) {
         Ok(applied) => ready(&applied),
         // What is in place goes on; the operator mends the file while it does.
         Err(error) if controller.generation.is_some() && error.exit_code() == 3 => {
@@ -118,7 +118,7 @@ async fn follow(
         };
         let Some(cause) = cause else { continue };
         tracing::info!(cause, "applying");
-        match controller.reload(Missing::Report) {
+        match controller.reload(Cause::Following) {
             Ok(applied) if applied.unchanged => {
                 tracing::info!(generation = applied.generation, "nothing changed")
             }
@@ -130,6 +130,12 @@ async fn follow(
                 changed = ?applied.changed,
                 "enforcing"
             ),
+            // Said already, and shown by `status`.
+            Err(CommandError::HeldBack { interfaces }) => {
+                tracing::warn!(?interfaces, "detached by hand: nothing is applied");
+                controller.last_error = None;
+                controller.report(problem(&[], &[], &interfaces));
+            }
             Err(error) => controller.keep_last_good(&error),
         }
     }
@@ -147,7 +153,7 @@ struct Controller {
     desired: Option<Desired>,
     generation: Option<u64>,
     last_error: Option<String>,
-    /// The drift that was reported last, so that it is reported once.
+    /// In what the host, not the policy, keeps what is wanted from being enforced; reported once.
     problem: Option<String>,
     /// Whether the kernel program's debug messages are read.
     debugging: bool,
@@ -157,7 +163,7 @@ struct Controller {
 
 impl Controller {
     /// Reads everything anew and puts it in place.
-    fn reload(&mut self, missing: Missing) -> Result<Applied, CommandError> {
+    fn reload(&mut self, cause: Cause) -> Result<Applied, CommandError> {
         self.watcher.follow(self.files());
         let desired = self.sources.load().inspect_err(|error| {
             if let CommandError::Policy(refused) = error {
@@ -170,7 +176,7 @@ impl Controller {
             .root
             .lock()
             .map_err(CommandError::from)
-            .and_then(|lock| apply(&self.root, &lock, desired, &self.facts, missing))?;
+            .and_then(|lock| apply(&self.root, &lock, desired, &self.facts, cause))?;
         for warning in applied.warnings.iter().filter(|_| !applied.unchanged) {
             tracing::warn!("{warning}");
         }
@@ -179,10 +185,8 @@ impl Controller {
             self.debugging = true;
         }
         self.generation = Some(applied.generation);
-        self.last_error = match applied.missing_interfaces.as_slice() {
-            [] => None,
-            gone => Some(format!("no such interface: {}", gone.join(", "))),
-        };
+        self.last_error = None;
+        self.problem = problem(&applied.missing_interfaces, &[], &applied.held_back);
         self.write_state();
         Ok(applied)
     }
@@ -217,45 +221,50 @@ impl Controller {
         let enforced = match self.root.enforced() {
             Ok(enforced) => enforced,
             Err(error) => {
-                self.report(error.to_string());
+                self.report(Some(error.to_string()));
                 return None;
             }
         };
-        let wanting: Vec<String> = desired
-            .host
-            .interfaces
-            .iter()
-            .filter(|interface| {
-                !enforced.iter().any(|link| {
-                    link.interface == interface.name && !link.defunct && link.mode.is_some()
-                })
+        let wanting = desired.host.interfaces.iter().filter(|interface| {
+            !enforced.iter().any(|link| {
+                link.interface == interface.name && !link.defunct && link.mode.is_some()
             })
+        });
+        let detached = self.root.held_back();
+        let (held_back, wanting): (Vec<String>, Vec<String>) = wanting
             .map(|interface| interface.name.clone())
-            .collect();
-        if wanting.is_empty() {
-            self.problem = None;
-            return None;
-        }
-        let returned = wanting.iter().any(|name| netdev::index(name).is_ok());
+            .partition(|name| detached.contains(name));
+        let lost = match self.root.lost_redirects() {
+            Ok(lost) => lost,
+            Err(error) => {
+                self.report(Some(error.to_string()));
+                return None;
+            }
+        };
+        let exists = |name: &String| netdev::index(name).is_ok();
+        let returned = wanting.iter().any(exists) || lost.iter().any(exists);
         if returned && self.retry_at <= Instant::now() {
             self.retry_at = Instant::now() + RETRY_EVERY;
-            return Some("an interface is not enforced");
+            return Some(
+                "an interface is not enforced, or no longer the one that rules redirect to",
+            );
         }
-        if returned {
-            return None;
+        if !returned {
+            self.report(problem(&wanting, &lost, &held_back));
         }
-        self.report(format!("no such interface: {}", wanting.join(", ")));
         None
     }
 
-    /// Says a lasting problem once, and shows it in `status`.
-    fn report(&mut self, problem: String) {
-        if self.problem.as_ref() == Some(&problem) {
+    /// Says a lasting problem once, and shows it in `status` while it lasts.
+    fn report(&mut self, problem: Option<String>) {
+        if self.problem == problem {
             return;
         }
-        tracing::error!("{problem}");
-        self.last_error = Some(problem.clone());
-        self.problem = Some(problem);
+        match &problem {
+            Some(problem) => tracing::error!("{problem}"),
+            None => tracing::info!("enforced as wanted again"),
+        }
+        self.problem = problem;
         self.write_state();
     }
 
@@ -271,6 +280,10 @@ impl Controller {
                 .desired
                 .as_ref()
                 .map(|desired| desired.policy.digest.clone()),
+            config_digest: self
+                .desired
+                .as_ref()
+                .map(|desired| config_digest(&desired.host)),
             generation: self.generation,
             interfaces: self
                 .desired
@@ -278,10 +291,32 @@ impl Controller {
                 .flat_map(|desired| &desired.host.interfaces)
                 .map(|interface| interface.name.clone())
                 .collect(),
-            last_error: self.last_error.clone(),
+            last_error: self.last_error.clone().or_else(|| self.problem.clone()),
         };
         if let Err(error) = state.write(self.root.run_dir()) {
             tracing::error!(%error, "the state for `edgefilter status` is not written");
         }
     }
+}
+
+/// What keeps configured interfaces from being enforced, in words; `None` if nothing does.
+fn problem(missing: &[String], lost: &[String], held_back: &[String]) -> Option<String> {
+    let said: Vec<String> = [
+        ("no such interface: ", missing, ""),
+        (
+            "rules redirect to interfaces that are gone, and drop instead: ",
+            lost,
+            "",
+        ),
+        (
+            "detached by hand: ",
+            held_back,
+            " (`edgefilter apply` or a restart of the controller attaches again)",
+        ),
+    ]
+    .iter()
+    .filter(|(_, interfaces, _)| !interfaces.is_empty())
+    .map(|(what, interfaces, more)| format!("{what}{}{more}", interfaces.join(", ")))
+    .collect();
+    (!said.is_empty()).then(|| said.join("; "))
 }

@@ -21,6 +21,9 @@ pub struct RunState {
     pub policy_path: Option<String>,
     /// Digest of the policy as last read without error.
     pub policy_digest: Option<String>,
+    /// Digest of the host configuration, likewise.
+    #[serde(default)]
+    pub config_digest: Option<String>,
     /// The generation it put in place or took over last.
     pub generation: Option<u64>,
     /// Interfaces that are to be enforced.
@@ -64,6 +67,7 @@ mod tests {
             at: Timestamp::UNIX_EPOCH,
             policy_path: Some("/etc/edgefilter/policy.toml".into()),
             policy_digest: None,
+            config_digest: Some("aa-11".into()),
             generation: Some(3),
             interfaces: vec!["eth0".into()],
             last_error: Some("bad".into()),

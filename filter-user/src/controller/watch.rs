@@ -2,17 +2,19 @@
 //! a list file changes, and when a file is added to `policy.d`.
 //!
 //! Directories are watched, not files: a replaced file is a new inode, and a watch on the old one
-//! would hear nothing more.
+//! would hear nothing more. Symbolic links on the way are watched as well: Kubernetes changes a
+//! mounted file by pointing a link to another directory.
 
 use std::{
     collections::{BTreeSet, HashMap},
     ffi::{OsStr, OsString},
-    path::{Path, PathBuf},
+    fs,
+    path::{Component, Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     thread,
 };
 
-use inotify::{Inotify, WatchDescriptor, WatchMask, Watches};
+use inotify::{EventMask, Inotify, WatchDescriptor, WatchMask, Watches};
 use tokio::sync::mpsc;
 
 /// What a directory's watch reports.
@@ -21,6 +23,9 @@ const MASK: WatchMask = WatchMask::CLOSE_WRITE
     .union(WatchMask::MOVED_FROM)
     .union(WatchMask::CREATE)
     .union(WatchMask::DELETE);
+
+/// As many symbolic links as the kernel follows in one path.
+const LINKS_MAX: usize = 40;
 
 /// Watches the files of a policy.
 pub(super) struct Watcher {
@@ -66,15 +71,21 @@ impl Watcher {
             .spawn(move || {
                 let mut buffer = [0; 4096];
                 while let Ok(events) = inotify.read_events_blocking(&mut buffer) {
-                    let interests = shared.lock().unwrap_or_else(PoisonError::into_inner);
-                    let relevant = events.into_iter().any(|event| match event.name {
-                        Some(name) => {
-                            let interest = interests.get(&event.wd);
-                            interest.is_some_and(|interest| interest.matches(name))
+                    let mut interests = shared.lock().unwrap_or_else(PoisonError::into_inner);
+                    let mut relevant = false;
+                    for event in events {
+                        relevant |= match event.name {
+                            Some(name) => {
+                                let interest = interests.get(&event.wd);
+                                interest.is_some_and(|interest| interest.matches(name))
+                            }
+                            // The directory itself, or too many events to be told apart.
+                            None => true,
+                        };
+                        if event.mask.contains(EventMask::IGNORED) {
+                            interests.remove(&event.wd);
                         }
-                        // The directory itself, or too many events to be told apart.
-                        None => true,
-                    });
+                    }
                     drop(interests);
                     if relevant
                         && matches!(
@@ -99,16 +110,11 @@ impl Watcher {
             if path.is_dir() {
                 self.watch(&path, |interest| interest.toml = true);
             }
-            let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-                continue;
-            };
-            let parent = match parent.as_os_str().is_empty() {
-                true => Path::new("."),
-                false => parent,
-            };
-            self.watch(parent, |interest| {
-                interest.names.insert(name.to_owned());
-            });
+            for (directory, name) in entries_on_the_way(&path) {
+                self.watch(&directory, |interest| {
+                    interest.names.insert(name);
+                });
+            }
         }
     }
 
@@ -141,6 +147,50 @@ impl Watcher {
     }
 }
 
+/// Directory and name of every entry whose replacement makes `path` lead to something else: the
+/// symbolic links on the way, and what they end in.
+fn entries_on_the_way(path: &Path) -> Vec<(PathBuf, OsString)> {
+    let mut found = Vec::new();
+    let mut links_left = LINKS_MAX;
+    let mut at = PathBuf::new();
+    let mut rest = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    loop {
+        let mut components = rest.components();
+        let Some(component) = components.next() else {
+            return found;
+        };
+        let after = components.as_path().to_owned();
+        let Component::Normal(name) = component else {
+            match component {
+                Component::ParentDir => _ = at.pop(),
+                Component::RootDir => at = PathBuf::from("/"),
+                Component::Normal(_) | Component::Prefix(_) | Component::CurDir => {}
+            }
+            rest = after;
+            continue;
+        };
+        let entry = at.join(name);
+        let link = fs::read_link(&entry).ok().filter(|_| links_left > 0);
+        if link.is_some() || after.as_os_str().is_empty() {
+            found.push((at.clone(), name.to_owned()));
+        }
+        rest = match link {
+            Some(target) => {
+                links_left -= 1;
+                // Joining an empty path would add a slash.
+                match after.as_os_str().is_empty() {
+                    true => target,
+                    false => target.join(after),
+                }
+            }
+            None => {
+                at = entry;
+                after
+            }
+        };
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::{fs, time::Duration};
@@ -152,6 +202,38 @@ mod tests {
         tokio::time::sleep(Duration::from_millis(50)).await;
         watcher.drain();
         noticed.is_ok()
+    }
+
+    #[tokio::test]
+    async fn a_link_that_points_elsewhere_is_a_change_as_in_a_kubernetes_mount() {
+        use std::os::unix::fs::symlink;
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        for round in ["..1", "..2", "..3"] {
+            fs::create_dir(at(round)).unwrap();
+            fs::write(at(round).join("policy.toml"), round).unwrap();
+        }
+        symlink("..1", at("..data")).unwrap();
+        symlink("..data/policy.toml", at("policy.toml")).unwrap();
+        let mut watcher = Watcher::new().unwrap();
+        for round in ["..2", "..3"] {
+            watcher.follow([at("policy.toml")]);
+            assert!(!changed(&mut watcher).await);
+            symlink(round, at("..data_tmp")).unwrap();
+            fs::rename(at("..data_tmp"), at("..data")).unwrap();
+            assert!(changed(&mut watcher).await, "{round}");
+        }
+        watcher.follow([at("policy.toml")]);
+        fs::write(at("..3/policy.toml"), "written behind the links").unwrap();
+        assert!(changed(&mut watcher).await);
+    }
+
+    #[test]
+    fn links_that_run_in_a_circle_end() {
+        let directory = tempfile::tempdir().unwrap();
+        let circle = directory.path().join("circle");
+        std::os::unix::fs::symlink("circle", &circle).unwrap();
+        assert_eq!(entries_on_the_way(&circle).len(), LINKS_MAX + 1);
     }
 
     #[tokio::test]

@@ -162,8 +162,8 @@ impl Root {
 /// What to put back when a later step fails.
 #[derive(Default)]
 pub(super) struct Undo {
-    /// Directories of pins.
-    pub(super) directories: Vec<PathBuf>,
+    /// Pins and directories of pins that were not there before.
+    pub(super) pins: Vec<PathBuf>,
     /// Interface, link, program it ran before.
     updated: Vec<(String, OwnedFd, OwnedFd)>,
     /// Pins of links that were not there before.
@@ -185,8 +185,8 @@ impl Undo {
         }
         // While a link runs the new program its pins must stay, or nobody could tell what is enforced.
         if !kept_new {
-            for directory in self.directories {
-                problems.extend(remove(&directory).err().map(|error| error.to_string()));
+            for pin in self.pins {
+                problems.extend(remove(&pin).err().map(|error| error.to_string()));
             }
         }
         problems.extend(root.remove_if_unused().err().map(|error| error.to_string()));

@@ -1,7 +1,12 @@
 //! Putting a generation in place: build beside, check, swap, retire. Every step that
 //! fails leaves what was enforced before in place.
 
-use std::{fs, panic, path::Path, thread, time::Duration};
+use std::{
+    fs, panic,
+    path::{Path, PathBuf},
+    thread,
+    time::Duration,
+};
 
 use aya::{
     maps::{MapData, PerCpuArray, PerCpuValues},
@@ -113,11 +118,16 @@ impl Root {
             .map(|s| s.meta);
         self.prepare_shared()
             .map_err(at("create the pin directories"))?;
+        let reads_names = object::reads_names(&compiled);
+        if reads_names {
+            let made_now = self.stream_pins().filter(|pin| !pin.exists());
+            undo.pins.extend(made_now);
+        }
         let (mut loaded, reused_tables) = self
             .load_generation(&compiled, previous_dir.as_deref())
             .map_err(at("make the tables"))?;
         let new_dir = self.new_generation_dir(number);
-        undo.directories.push(new_dir.clone());
+        undo.pins.push(new_dir.clone());
         pin_maps(&loaded, &new_dir).map_err(at("pin the generation"))?;
         // Both have the kernel verify the program, which is nearly all the time of a change.
         let (verified, checked) = thread::scope(|scope| {
@@ -147,7 +157,7 @@ impl Root {
                 source,
             })
             .map_err(at("pin the generation"))?;
-        undo.directories.push(final_dir.clone());
+        undo.pins.push(final_dir.clone());
 
         let program = sys::object_get(&final_dir.join(PROGRAM))
             .map_err(|source| DatapathError::Io {
@@ -166,7 +176,13 @@ impl Root {
         }
 
         // From here on the new generation enforces; leftovers are swept by the next change.
-        if let Err(error) = self.retire_all_but(number) {
+        let retired = self
+            .retire_all_but(number)
+            .and_then(|()| match reads_names {
+                true => Ok(()),
+                false => self.stream_pins().try_for_each(|pin| remove(&pin)),
+            });
+        if let Err(error) = retired {
             warnings.push(format!(
                 "the previous generation could not be removed: {error}"
             ));
@@ -218,6 +234,12 @@ impl Root {
         Ok(())
     }
 
+    /// Pins of the maps that only generations that read names use.
+    fn stream_pins(&self) -> impl Iterator<Item = PathBuf> {
+        let directory = self.shared_dir();
+        object::STREAMS.iter().map(move |name| directory.join(name))
+    }
+
     fn prepare_shared(&self) -> Result<(), DatapathError> {
         create_dirs(&self.shared_dir())?;
         create_dirs(&self.links_dir())?;
@@ -229,7 +251,7 @@ impl Root {
         compiled: &Compiled,
         previous: Option<&Path>,
     ) -> Result<(Loaded, Vec<&'static str>), DatapathError> {
-        let mut pins = Pins::shared(&self.shared_dir());
+        let mut pins = Pins::shared(&self.shared_dir(), compiled);
         let mut reused = Vec::new();
         if let Some(previous) = previous {
             for (table, lines) in Table::ALL.iter().zip(&compiled.tables) {

@@ -9,7 +9,7 @@
 //!     new-<N>/  the same, under construction
 //!     links/    one link per interface ("." in a name is written %2e)
 //! /run/edgefilter/netns-<inode>/
-//!     lock, controller.lock, links/<interface> (when and how it was attached)
+//!     lock, controller.lock, links/<interface> (when and how it was attached), detached/<interface>
 //! ```
 //!
 //! # Guarantees

@@ -106,12 +106,64 @@ const XDP_PROGRAM_ID: u16 = 4;
 
 /// `RTM_GETLINK` for one interface; the message with both headers.
 fn query_link(ifindex: u32) -> io::Result<Vec<u8>> {
+    let mut header = [0u8; LINK_HEADER];
+    header[4..8].copy_from_slice(&ifindex.to_ne_bytes());
+    ask(libc::NETLINK_ROUTE, libc::RTM_GETLINK, &header)
+}
+
+/// Whether the driver sends frames that XDP redirects to this interface; without that the kernel
+/// loses them. `None` if it cannot be told (before Linux 6.3).
+pub fn takes_redirects(ifindex: u32) -> Option<bool> {
+    let family = attributes_of(&generic(
+        libc::GENL_ID_CTRL as u16,
+        libc::CTRL_CMD_GETFAMILY as u8,
+        libc::CTRL_ATTR_FAMILY_NAME as u16,
+        b"netdev\0\0",
+    )?);
+    let id = attribute(&family, libc::CTRL_ATTR_FAMILY_ID as u16)?;
+    let id = u16::from_ne_bytes(id.first_chunk().copied()?);
+    let device = attributes_of(&generic(
+        id,
+        NETDEV_CMD_DEV_GET,
+        NETDEV_IFINDEX,
+        &ifindex.to_ne_bytes(),
+    )?);
+    let features = attribute(&device, NETDEV_XDP_FEATURES)?;
+    let features = u64::from_ne_bytes(features.first_chunk().copied()?);
+    Some(features & NETDEV_XDP_NDO_XMIT != 0)
+}
+
+/// Attributes of the generic netlink family `netdev`, linux/netdev.h.
+const NETDEV_CMD_DEV_GET: u8 = 1;
+const NETDEV_IFINDEX: u16 = 1;
+const NETDEV_XDP_FEATURES: u16 = 3;
+const NETDEV_XDP_NDO_XMIT: u64 = 1 << 2;
+const GENERIC_HEADER: usize = 4;
+
+/// One question of generic netlink with one attribute, whose length must be a multiple of four.
+fn generic(family: u16, command: u8, kind: u16, value: &[u8]) -> Option<Vec<u8>> {
+    let mut payload = vec![command, 1, 0, 0];
+    payload.extend_from_slice(&(value.len() as u16 + 4).to_ne_bytes());
+    payload.extend_from_slice(&kind.to_ne_bytes());
+    payload.extend_from_slice(value);
+    ask(libc::NETLINK_GENERIC, family, &payload).ok()
+}
+
+fn attributes_of(generic_reply: &[u8]) -> Vec<u8> {
+    generic_reply
+        .get(NETLINK_HEADER + GENERIC_HEADER..)
+        .unwrap_or_default()
+        .to_vec()
+}
+
+/// Sends one netlink request; the first message of the answer.
+fn ask(protocol: libc::c_int, kind: u16, payload: &[u8]) -> io::Result<Vec<u8>> {
     // SAFETY: plain system call, no pointers.
     let fd = unsafe {
         libc::socket(
             libc::AF_NETLINK,
             libc::SOCK_RAW | libc::SOCK_CLOEXEC,
-            libc::NETLINK_ROUTE,
+            protocol,
         )
     };
     if fd < 0 {
@@ -120,12 +172,12 @@ fn query_link(ifindex: u32) -> io::Result<Vec<u8>> {
     // SAFETY: a new descriptor that nobody else owns.
     let socket = unsafe { OwnedFd::from_raw_fd(fd) };
 
-    let mut request = [0u8; NETLINK_HEADER + LINK_HEADER];
+    let mut request = vec![0u8; NETLINK_HEADER];
+    request.extend_from_slice(payload);
     let length = request.len() as u32;
     request[0..4].copy_from_slice(&length.to_ne_bytes());
-    request[4..6].copy_from_slice(&libc::RTM_GETLINK.to_ne_bytes());
+    request[4..6].copy_from_slice(&kind.to_ne_bytes());
     request[6..8].copy_from_slice(&(libc::NLM_F_REQUEST as u16).to_ne_bytes());
-    request[NETLINK_HEADER + 4..NETLINK_HEADER + 8].copy_from_slice(&ifindex.to_ne_bytes());
     // SAFETY: the buffer is valid for its length.
     let sent = unsafe {
         libc::send(

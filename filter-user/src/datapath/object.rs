@@ -11,7 +11,7 @@ use aya::{
     programs::{ProgramError, Xdp},
 };
 use filter_common::{
-    abi::Table,
+    abi::{Table, feature},
     limits::{REDIRECT_TARGETS_MAX, RULES_MAX},
 };
 use sha2::{Digest as _, Sha256};
@@ -22,7 +22,7 @@ use super::{
     netdev,
     pod::Raw,
 };
-use crate::compile::Compiled;
+use crate::compile::{Compiled, Meta};
 
 /// The object file of the kernel program.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("EDGEFILTER_OBJECT"));
@@ -31,16 +31,10 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("EDGEFILTER_OBJECT"));
 const PROGRAM: &str = "edgefilter";
 
 /// Maps that outlive a generation: pinned once, used by every program after.
-pub(super) const SHARED: [&str; 8] = [
-    "RULE_COUNTERS",
-    "REASONS",
-    "EVENTS",
-    "EVENT_STATE",
-    "FLOWS",
-    "HELLOS",
-    "LONG_HELLOS",
-    "BLOCKED",
-];
+pub(super) const SHARED: [&str; 4] = ["RULE_COUNTERS", "REASONS", "EVENTS", "EVENT_STATE"];
+
+/// As [`SHARED`], and only where names are read: they are by far the largest maps.
+pub(super) const STREAMS: [&str; 4] = ["FLOWS", "HELLOS", "LONG_HELLOS", "BLOCKED"];
 
 /// Names of the maps of one generation beside its tables.
 pub(super) const RULES: &str = "RULES";
@@ -62,11 +56,13 @@ pub(super) struct Pins {
 }
 
 impl Pins {
-    /// The shared maps in their directory.
-    pub(super) fn shared(directory: &Path) -> Self {
+    /// The shared maps in their directory, as far as this generation needs them.
+    pub(super) fn shared(directory: &Path, compiled: &Compiled) -> Self {
+        let streams: &[&str] = if reads_names(compiled) { &STREAMS } else { &[] };
         Self {
             by_name: SHARED
                 .iter()
+                .chain(streams)
                 .map(|&name| (name, directory.join(name)))
                 .collect(),
         }
@@ -75,6 +71,11 @@ impl Pins {
     fn has(&self, name: &str) -> bool {
         self.by_name.iter().any(|(pinned, _)| *pinned == name)
     }
+}
+
+/// Whether this generation follows streams, so that [`STREAMS`] must have their full size.
+pub(super) fn reads_names(compiled: &Compiled) -> bool {
+    compiled.config.features & (feature::NAMES | feature::READ_NAMES) != 0
 }
 
 /// A program with its maps in the kernel and filled, not attached.
@@ -137,6 +138,12 @@ pub(super) fn prepare(compiled: &Compiled, pins: &Pins) -> Result<Loaded, Datapa
     }
     loader.map_max_entries(RULES, compiled.rules.len() as u32);
     loader.map_max_entries(WORK, processors()? as u32);
+    if !reads_names(compiled) {
+        // The program refers to them, and never gets there.
+        for name in STREAMS {
+            loader.map_max_entries(name, 1);
+        }
+    }
     for (name, path) in &pins.by_name {
         loader.map_pin_path(name, path.as_path());
     }
@@ -251,6 +258,33 @@ fn set_redirects(ebpf: &mut Ebpf, interfaces: &[String]) -> Result<(), DatapathE
             })?;
     }
     Ok(())
+}
+
+/// Targets of a pinned redirect map that lead nowhere. Its keys count the interfaces in the order in
+/// which the rules name them first.
+pub(super) fn lost_redirects(path: &Path, meta: &Meta) -> Result<Vec<String>, DatapathError> {
+    let map_error = |source| DatapathError::Map {
+        map: REDIRECT.to_owned(),
+        source,
+    };
+    let mut interfaces: Vec<&String> = Vec::new();
+    for interface in meta.rules.iter().flat_map(|rule| &rule.redirect_interface) {
+        if !interfaces.contains(&interface) {
+            interfaces.push(interface);
+        }
+    }
+    if interfaces.is_empty() {
+        return Ok(Vec::new());
+    }
+    let data = MapData::from_pin(path).map_err(map_error)?;
+    let devices: DevMap<MapData> = Map::from_map_data(data)
+        .and_then(TryInto::try_into)
+        .map_err(map_error)?;
+    let lost = (0u32..).zip(interfaces).filter(|(key, interface)| {
+        let there = devices.get(*key, 0).ok().map(|device| device.if_index);
+        there.is_none() || there != netdev::index(interface).ok()
+    });
+    Ok(lost.map(|(_, interface)| interface.clone()).collect())
 }
 
 fn load_error(error: ProgramError) -> DatapathError {

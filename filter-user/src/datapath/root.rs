@@ -106,7 +106,9 @@ impl Root {
         let begin = Instant::now();
         loop {
             match file.try_lock() {
-                Ok(()) => break,
+                Ok(()) if is_at(&file, &path) => break,
+                // `detach` removed it meanwhile.
+                Ok(()) => file = self.open_lock(&path)?,
                 Err(TryLockError::WouldBlock) if begin.elapsed() < LOCK_WAIT_MAX => {
                     thread::sleep(LOCK_RETRY);
                 }
@@ -142,7 +144,9 @@ impl Root {
         let path = self.run.join("controller.lock");
         let mut file = self.open_lock(&path)?;
         match file.try_lock() {
-            Ok(()) => {}
+            Ok(()) if is_at(&file, &path) => {}
+            // `detach` removed it meanwhile.
+            Ok(()) => return self.controller_lock(),
             Err(TryLockError::WouldBlock) => {
                 return Err(DatapathError::ControllerRunning {
                     pid: holder(&mut file),
@@ -170,6 +174,22 @@ impl Root {
         match file.try_lock_shared() {
             Err(TryLockError::WouldBlock) => holder(&mut file).parse().ok(),
             Ok(()) | Err(TryLockError::Error(_)) => None,
+        }
+    }
+
+    /// Removes the run state, unless something is enforced or a controller is running.
+    ///
+    /// # Errors
+    ///
+    /// Of the file system.
+    pub fn remove_run_state(&self, _lock: Lock) -> Result<(), DatapathError> {
+        if self.pins.exists() {
+            return Ok(());
+        }
+        match self.controller_lock() {
+            Ok(_nobody_begins_meanwhile) => remove(&self.run),
+            Err(DatapathError::ControllerRunning { .. }) => Ok(()),
+            Err(error) => Err(error),
         }
     }
 
@@ -316,6 +336,14 @@ pub(super) fn remove(path: &Path) -> Result<(), DatapathError> {
             source,
         }),
         _ => Ok(()),
+    }
+}
+
+/// Whether the path still leads to this file.
+fn is_at(file: &File, path: &Path) -> bool {
+    match (file.metadata(), fs::metadata(path)) {
+        (Ok(open), Ok(found)) => open.ino() == found.ino(),
+        (Err(_), _) | (_, Err(_)) => false,
     }
 }
 

@@ -226,7 +226,7 @@ impl Root {
     ///
     /// # Errors
     ///
-    /// [`DatapathError::NoInterface`] if the interface has no link.
+    /// [`DatapathError::NoInterface`] if there is neither a link nor an interface of that name.
     pub fn detach(
         &self,
         _lock: &Lock,
@@ -238,11 +238,12 @@ impl Root {
             .filter(|link| interface.is_none_or(|interface| interface == link.name))
             .collect();
         if let (Some(name), true) = (interface, chosen.is_empty()) {
-            return Err(DatapathError::NoInterface {
-                name: name.to_owned(),
-            });
+            netdev::index(name)?;
+            return Ok(Vec::new());
         }
         for link in &chosen {
+            // First the note, so that a running controller does not attach again.
+            self.hold_back(&link.name)?;
             remove(&link.path)?;
             remove(&self.attachment_path(&link.name))?;
         }
@@ -251,6 +252,50 @@ impl Root {
             remove(self.pins())?;
         }
         Ok(names)
+    }
+
+    /// Interfaces that were detached, and not attached since: a running controller leaves them alone.
+    pub fn held_back(&self) -> Vec<String> {
+        let pins = entries(&self.held_back_dir()).unwrap_or_default();
+        pins.iter().map(|pin| interface_name(pin)).collect()
+    }
+
+    /// Forgets that an interface was detached.
+    ///
+    /// # Errors
+    ///
+    /// Of the file system.
+    pub fn release(&self, _lock: &Lock, interface: &str) -> Result<(), DatapathError> {
+        remove(&self.held_back_dir().join(pin_name(interface)))
+    }
+
+    /// Interfaces that rules redirect to and that are gone, or were made anew: the kernel drops what is
+    /// redirected there until a generation is put in place while they exist.
+    ///
+    /// # Errors
+    ///
+    /// The pins could not be read.
+    pub fn lost_redirects(&self) -> Result<Vec<String>, DatapathError> {
+        let lost = self.read_current(|directory| {
+            let meta = Stored::read(directory)?.meta;
+            object::lost_redirects(&directory.join(object::REDIRECT), &meta)
+        })?;
+        Ok(lost.unwrap_or_default())
+    }
+
+    fn hold_back(&self, interface: &str) -> Result<(), DatapathError> {
+        let directory = self.held_back_dir();
+        create_dirs(&directory)?;
+        let path = directory.join(pin_name(interface));
+        fs::write(&path, "").map_err(|source| DatapathError::Io {
+            action: "write",
+            path,
+            source,
+        })
+    }
+
+    fn held_back_dir(&self) -> PathBuf {
+        self.run_dir().join("detached")
     }
 
     /// All pinned links, sorted by interface name.

@@ -20,6 +20,11 @@ pub(super) fn digest(rules: &[Rule]) -> String {
     canonical.finish()
 }
 
+/// As [`digest`], of one rule: tells whether its contents changed.
+pub fn rule_digest(rule: &Rule) -> String {
+    digest(std::slice::from_ref(rule))
+}
+
 /// Bytes gathered before they are hashed: the hash function is slow on millions of short pieces.
 const GATHERED_BYTES: usize = 1 << 16;
 
