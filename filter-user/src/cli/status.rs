@@ -465,7 +465,12 @@ mod tests {
             interfaces: vec!["eth4".into()],
             error: Some("bad\nsecond line".into()),
         };
-        let told = differences(&[defunct, unattached, other], Some(&meta()), &wanted, &["eth5".to_owned()]);
+        let told = differences(
+            &[defunct, unattached, other],
+            Some(&meta()),
+            &wanted,
+            &["eth5".to_owned()],
+        );
         for (sentence, part) in told.iter().zip([
             "eth1: its interface vanished",
             "eth2: the program is not attached",
