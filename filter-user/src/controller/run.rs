@@ -289,7 +289,7 @@ impl Controller {
                 .desired
                 .iter()
                 .flat_map(|desired| &desired.host.interfaces)
-                .map(|interface| interface.name.clone())
+                .map(Into::into)
                 .collect(),
             last_error: self.last_error.clone().or_else(|| self.problem.clone()),
         };
