@@ -410,8 +410,13 @@ fn detaching_one_interface_keeps_the_other_and_the_last_removes_every_pin() {
         let lock = root.lock().unwrap();
         assert_eq!(root.detach(&lock, Some("link0.5")).unwrap(), ["link0.5"]);
         assert_eq!(root.enforced().unwrap().len(), 1);
+        assert_eq!(
+            root.detach(&lock, Some("link0.5")).unwrap(),
+            [""; 0],
+            "it is detached already"
+        );
         assert!(matches!(
-            root.detach(&lock, Some("link0.5")),
+            root.detach(&lock, Some("absent0")),
             Err(DatapathError::NoInterface { .. })
         ));
         assert_eq!(root.detach(&lock, None).unwrap(), ["edge0"]);

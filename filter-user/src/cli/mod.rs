@@ -1,6 +1,7 @@
 //! The commands of the binary: nouns read, verbs change what happens to traffic.
 
 mod args;
+mod detach;
 mod env;
 mod events;
 mod nouns;
@@ -17,10 +18,11 @@ use serde::Serialize;
 
 pub use self::{
     args::{Cli, Command, DEFAULT_CONFIG, Global},
+    detach::Detached,
     env::Env,
     nouns::{CountersReport, Explained, ReasonCount, RuleCount},
     policy::Checked,
-    status::{Detached, Status},
+    status::Status,
 };
 use crate::{
     controller::{CommandError, Sources},
@@ -107,7 +109,7 @@ pub fn run(env: &mut Env<'_>, command: Command) -> Result<ExitCode, CommandError
         Command::Explain { what } => nouns::explain(env, &what)?,
         Command::Counters => nouns::counters(env)?,
         Command::Events { count, timeout } => events::events(env, count, timeout)?,
-        Command::Detach => status::detach(env)?,
+        Command::Detach => detach::detach(env)?,
         Command::Replay(args) => return Ok(replay::main(&args)?),
     }
     Ok(ExitCode::SUCCESS)

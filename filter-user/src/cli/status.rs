@@ -1,4 +1,4 @@
-//! `status` and `detach`.
+//! `status`.
 
 use std::{thread, time::Duration};
 
@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     compile::{Meta, Term, config_digest},
-    controller::{CommandError, RunState},
+    controller::{CommandError, RunState, WantedInterface},
     datapath::{Cost, DatapathError, Enforced, EventLosses, Root},
 };
 
@@ -111,7 +111,7 @@ pub(super) fn status(env: &mut Env<'_>) -> Result<bool, CommandError> {
 struct Wanted {
     digest: Option<String>,
     config_digest: Option<String>,
-    interfaces: Vec<String>,
+    interfaces: Vec<WantedInterface>,
     error: Option<String>,
 }
 
@@ -141,11 +141,7 @@ fn wanted(env: &Env<'_>, root: &Root) -> Wanted {
     let configured = env.sources.config_path().is_some() || !env.sources.serves.is_empty();
     let mut wanted = Wanted {
         config_digest: configured.then(|| config_digest(&host)),
-        interfaces: host
-            .interfaces
-            .iter()
-            .map(|interface| interface.name.clone())
-            .collect(),
+        interfaces: host.interfaces.iter().map(Into::into).collect(),
         ..Wanted::default()
     };
     if host.policy.is_some() {
@@ -237,9 +233,18 @@ fn differences(
             differences.push(format!("{}: runs another generation", link.interface));
         }
     }
-    for name in &wanted.interfaces {
-        if !enforced.iter().any(|link| link.interface == *name) {
+    for WantedInterface { name, mode } in &wanted.interfaces {
+        let Some(link) = enforced.iter().find(|link| link.interface == *name) else {
             differences.push(format!("{name}: configured, but not enforced"));
+            continue;
+        };
+        if let (Some(wanted), Some(obtained)) = (mode, link.mode)
+            && *wanted != obtained
+        {
+            differences.push(format!(
+                "{name}: runs in {obtained} mode, {wanted} is configured; `edgefilter detach --interface {name}` and \
+                 `edgefilter apply` change it"
+            ));
         }
     }
     if wanted
@@ -355,56 +360,6 @@ fn write_status(out: &mut dyn std::io::Write, status: &Status) -> std::io::Resul
     write_warnings(out, &status.warnings)
 }
 
-/// What `detach` did.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Detached {
-    /// Interfaces that are no longer filtered.
-    pub detached: Vec<String>,
-    /// Interfaces that still are.
-    pub remaining: Vec<String>,
-    /// What the operator should know.
-    pub warnings: Vec<String>,
-}
-
-/// Stops enforcing.
-pub(super) fn detach(env: &mut Env<'_>) -> Result<(), CommandError> {
-    let root = env.root()?;
-    let lock = root.lock()?;
-    let mut detached = Vec::new();
-    match env.sources.interfaces.as_slice() {
-        [] => detached = root.detach(&lock, None)?,
-        chosen => {
-            for interface in chosen {
-                detached.extend(root.detach(&lock, Some(&interface.name))?);
-            }
-        }
-    }
-    let remaining = root
-        .enforced()?
-        .into_iter()
-        .map(|link| link.interface)
-        .collect();
-    root.remove_run_state(lock)?;
-    let warnings = root.controller_pid().map(|pid| {
-        format!(
-            "the controller (pid {pid}) goes on running, and leaves what was detached alone until `edgefilter apply` or \
-             its restart"
-        )
-    });
-    let report = Detached {
-        detached,
-        remaining,
-        warnings: warnings.into_iter().collect(),
-    };
-    env.print(&report, |out, report| {
-        match report.detached.as_slice() {
-            [] => writeln!(out, "nothing was attached")?,
-            names => writeln!(out, "no longer filtering on {}", names.join(", "))?,
-        }
-        write_warnings(out, &report.warnings)
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -423,6 +378,13 @@ mod tests {
         }
     }
 
+    fn interface(name: &str, mode: Option<Mode>) -> WantedInterface {
+        WantedInterface {
+            name: name.to_owned(),
+            mode,
+        }
+    }
+
     fn meta() -> Meta {
         Meta {
             generation: 3,
@@ -437,7 +399,7 @@ mod tests {
         let wanted = Wanted {
             digest: Some("aa".into()),
             config_digest: Some("cc".into()),
-            interfaces: vec!["eth0".into()],
+            interfaces: vec![interface("eth0", Some(Mode::Native))],
             error: None,
         };
         assert_eq!(
@@ -463,7 +425,10 @@ mod tests {
         let wanted = Wanted {
             digest: Some("bb".into()),
             config_digest: Some("dd".into()),
-            interfaces: vec!["eth4".into()],
+            interfaces: vec![
+                interface("eth4", None),
+                interface("eth3", Some(Mode::Generic)),
+            ],
             error: Some("bad\nsecond line".into()),
         };
         let told = differences(
@@ -477,6 +442,7 @@ mod tests {
             "eth2: the program is not attached",
             "eth3: runs another generation",
             "eth4: configured",
+            "eth3: runs in native mode, generic is configured",
             "the policy as written is not the one",
             "the host configuration as written is not the one",
             "eth5: rules redirect to it",
@@ -484,7 +450,7 @@ mod tests {
         ]) {
             assert!(sentence.contains(part), "{sentence}");
         }
-        assert_eq!(told.len(), 8);
+        assert_eq!(told.len(), 9);
     }
 
     #[test]

@@ -88,7 +88,7 @@ pub fn apply(
         missing: missing_interfaces,
         held_back,
     } = present(root, &desired.host.interfaces, cause)?;
-    if interfaces.is_empty() && root.enforced()?.is_empty() {
+    if interfaces.is_empty() && root.enforced()?.iter().all(|link| link.defunct) {
         if !held_back.is_empty() {
             return Err(CommandError::HeldBack {
                 interfaces: held_back,

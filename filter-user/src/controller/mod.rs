@@ -18,4 +18,4 @@ pub use desired::{Desired, Sources};
 pub use error::CommandError;
 pub use facts::gather as gather_facts;
 pub use run::{Surroundings, run};
-pub use run_state::RunState;
+pub use run_state::{RunState, WantedInterface};

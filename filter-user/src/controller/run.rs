@@ -86,6 +86,12 @@ async fn follow(
     };
 
     let listener = events::listen(&events::socket_path(&controller.root))?;
+    // Whoever starts a controller wants all that is configured, also if the policy must be mended first.
+    let changing = controller.root.lock()?;
+    for interface in controller.root.held_back() {
+        controller.root.release(&changing, &interface)?;
+    }
+    drop(changing);
     match controller.reload(Cause::Command) {
         Ok(applied) => ready(&applied),
         // What is in place goes on; the operator mends the file while it does.
@@ -289,7 +295,7 @@ impl Controller {
                 .desired
                 .iter()
                 .flat_map(|desired| &desired.host.interfaces)
-                .map(|interface| interface.name.clone())
+                .map(Into::into)
                 .collect(),
             last_error: self.last_error.clone().or_else(|| self.problem.clone()),
         };

@@ -8,6 +8,11 @@ use std::{
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::{
+    datapath::Mode,
+    policy::model::{AttachMode, InterfaceConfig},
+};
+
 const FILE: &str = "controller.json";
 
 /// The document, rewritten after every attempt to apply.
@@ -27,9 +32,31 @@ pub struct RunState {
     /// The generation it put in place or took over last.
     pub generation: Option<u64>,
     /// Interfaces that are to be enforced.
-    pub interfaces: Vec<String>,
+    pub interfaces: Vec<WantedInterface>,
     /// Why the policy as written is not enforced; `None` when it is.
     pub last_error: Option<String>,
+}
+
+/// An interface that is to be enforced.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WantedInterface {
+    /// Its name.
+    pub name: String,
+    /// The mode that the configuration insists on, if it does.
+    pub mode: Option<Mode>,
+}
+
+impl From<&InterfaceConfig> for WantedInterface {
+    fn from(config: &InterfaceConfig) -> Self {
+        Self {
+            name: config.name.clone(),
+            mode: match config.mode {
+                AttachMode::Auto => None,
+                AttachMode::Native => Some(Mode::Native),
+                AttachMode::Generic => Some(Mode::Generic),
+            },
+        }
+    }
 }
 
 impl RunState {
@@ -69,7 +96,10 @@ mod tests {
             policy_digest: None,
             config_digest: Some("aa-11".into()),
             generation: Some(3),
-            interfaces: vec!["eth0".into()],
+            interfaces: vec![WantedInterface {
+                name: "eth0".into(),
+                mode: Some(Mode::Native),
+            }],
             last_error: Some("bad".into()),
         };
         state.write(directory.path()).unwrap();
