@@ -113,7 +113,18 @@ impl<'a> Connection<'a> {
     fn send(&mut self, piece: &Piece) -> Fate {
         let seq = self.isn.wrapping_add(1).wrapping_add(piece.at as u32);
         let frame = self.packet(seq).payload(piece.bytes.clone()).build();
-        let seen = self.judge.judge(&frame);
+        self.sent(piece, &frame)
+    }
+
+    /// A SYN that carries the first piece (TCP Fast Open).
+    fn send_with_syn(&mut self, piece: &Piece) -> Fate {
+        let syn = self.packet(self.isn).flags(flag::SYN);
+        let frame = syn.payload(piece.bytes.clone()).build();
+        self.sent(piece, &frame)
+    }
+
+    fn sent(&mut self, piece: &Piece, frame: &[u8]) -> Fate {
+        let seen = self.judge.judge(frame);
         self.hits += usize::from(seen.rule.is_some());
         if seen.action == DROP {
             return Fate::Dropped(seen.reason);
@@ -509,6 +520,33 @@ fn events(judge: &mut dyn Judge, hellos: &[Hello]) {
         connection.isn = 99;
         connection.received.clear();
         connection.send_all(&pieces(hello, &[half]));
+        connection.assert_blocked(hello, &nothing);
+
+        // A hello in the SYN itself is read, whole or in part.
+        let mut connection = Connection::joined(judge, 8 * client + 5, port, ISN);
+        assert!(
+            matches!(
+                connection.send_with_syn(&Piece::of(hello, 0, hello.bytes.len())),
+                Fate::Dropped(_)
+            ),
+            "{title}"
+        );
+        let mut connection = Connection::joined(judge, 8 * client + 6, port, ISN);
+        let fate = connection.send_with_syn(&first);
+        assert_eq!(fate, Fate::Passed(Some(Reason::HelloIncomplete)), "{title}");
+        connection.send(&rest);
+        connection.assert_blocked(hello, &nothing);
+        // But it does not take the place of one that is being read.
+        let mut connection = Connection::open(judge, 8 * client + 7, port, ISN);
+        connection.send(&first);
+        connection.isn = ISN.wrapping_add(half as u32 - 1);
+        let fate = connection.send_with_syn(&Piece {
+            at: 0,
+            bytes: b"x".to_vec(),
+        });
+        assert_eq!(fate, Fate::Dropped(Some(Reason::HeldBack)), "{title}");
+        connection.isn = ISN;
+        connection.send(&rest);
         connection.assert_blocked(hello, &nothing);
 
         // What lies beyond a gap waits, what contradicts is dropped, and both judge nothing.

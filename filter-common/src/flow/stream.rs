@@ -88,7 +88,7 @@ pub fn inspect<E: Env>(env: &mut E, segment: Segment) -> Reading {
 fn plan<E: Env>(env: &mut E, segment: Segment) -> Plan {
     if segment.flags & (flags::SYN | flags::ACK) == flags::SYN {
         opened(env, segment);
-        return Plan::pass(Reason::NoMatch, segment);
+        return with_syn(env, segment);
     }
     if segment.flags & flags::RST != 0 {
         if env.flow_load() && flow(env).next == segment.seq {
@@ -211,6 +211,23 @@ fn opened<E: Env>(env: &mut E, segment: Segment) {
             ..Flow::default()
         },
     );
+}
+
+/// Payload in the SYN itself (TCP Fast Open, RFC 7413): the start of the stream, unless a stream
+/// on these ports is still being read. Then the client has to send it again without the SYN.
+#[inline(always)]
+fn with_syn<E: Env>(env: &mut E, segment: Segment) -> Plan {
+    if segment.len == 0 {
+        return Plan::pass(Reason::NoMatch, segment);
+    }
+    if flow(env).state != state::OPENED {
+        return Plan::drop(Reason::HeldBack, segment);
+    }
+    let payload = Segment {
+        seq: segment.seq.wrapping_add(1),
+        ..segment
+    };
+    Plan::begin(payload, true)
 }
 
 /// The first payload behind a SYN.
