@@ -213,8 +213,8 @@ fn opened<E: Env>(env: &mut E, segment: Segment) {
     );
 }
 
-/// Payload in the SYN itself (TCP Fast Open, RFC 7413): the start of the stream, unless a stream
-/// on these ports is still being read. Then the client has to send it again without the SYN.
+/// Payload in the SYN itself (TCP Fast Open, RFC 7413): the stream's start, unless another on these
+/// ports is still being read: then the client has to send it again without the SYN.
 #[inline(always)]
 fn with_syn<E: Env>(env: &mut E, segment: Segment) -> Plan {
     if segment.len == 0 {
@@ -223,11 +223,8 @@ fn with_syn<E: Env>(env: &mut E, segment: Segment) -> Plan {
     if flow(env).state != state::OPENED {
         return Plan::drop(Reason::HeldBack, segment);
     }
-    let payload = Segment {
-        seq: segment.seq.wrapping_add(1),
-        ..segment
-    };
-    Plan::begin(payload, true)
+    let seq = segment.seq.wrapping_add(1);
+    Plan::begin(Segment { seq, ..segment }, true)
 }
 
 /// The first payload behind a SYN.
@@ -393,7 +390,12 @@ fn read<E: Env>(env: &mut E, segment: Segment, flow: Flow) -> Reading {
         Progress::Incomplete if taken < segment.len => {
             return unparsed(env, flow, Reason::HelloTooLong, protocol);
         }
-        Progress::Incomplete if flow.certain == 0 && only_alerts(env, protocol) => {
+        // The end of most connections, which must not take the room of hellos that are under way.
+        Progress::Incomplete
+            if flow.certain == 0
+                && protocol == Protocol::Tls
+                && env.work().is_some_and(|work| tls::only_alerts(work)) =>
+        {
             forget(env);
             return Reading::nothing(Reason::OtherProtocol, Protocol::None);
         }
@@ -446,16 +448,6 @@ fn read<E: Env>(env: &mut E, segment: Segment, flow: Flow) -> Reading {
         forget(env);
     }
     Reading::nothing(reason, protocol)
-}
-
-/// Whether what was read holds alerts and nothing of a hello: the end of most connections, which
-/// must not take the room of hellos that are under way.
-#[inline(always)]
-fn only_alerts<E: Env>(env: &mut E, protocol: Protocol) -> bool {
-    match env.work() {
-        Some(work) => protocol == Protocol::Tls && tls::only_alerts(work),
-        None => false,
-    }
 }
 
 /// Remembers that this connection is blocked.
