@@ -120,6 +120,10 @@ pub mod feature {
     pub const CHECKSUM_PARTIAL: u32 = 1 << 16;
     /// A hello without a name is dropped.
     pub const NO_NAME_DROP: u32 = 1 << 17;
+    /// The host takes payload in a SYN (TCP Fast Open).
+    pub const FAST_OPEN: u32 = 1 << 18;
+    /// First fragments towards inspected ports pass.
+    pub const FRAGMENTS_PASS: u32 = 1 << 19;
 }
 
 /// Load-time constants of a generation, in the program's `.rodata`.

@@ -56,13 +56,13 @@ pub struct Flow {
     pub certain: u32,
 }
 
-/// A blocked connection: void when the slot's version is another or the rule not in force.
+/// A blocked connection: void in another generation, and when the rule is not in force.
 /// Kept apart from [`Flow`], so that evicting those cannot reopen it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Blocked {
-    /// Version of the slot.
-    pub slot_version: u32,
+    /// Low half of the number of the generation that decided.
+    pub generation: u32,
     /// Slot of the rule.
     pub slot: u16,
     /// Length of the name that hit, for comparing rules.

@@ -68,6 +68,10 @@ pub const LONG_HELLOS_MAX: u32 = 256;
 /// again when the client repeats it.
 pub const BLOCKED_FLOWS_MAX: u32 = 65_536;
 
+/// How far a segment's numbers may be from the host's for it to be judged in mid-stream: what may be
+/// on its way in one batch. A forger who knows neither hits both with a chance of 1 in 2^28.
+pub const SEQUENCE_DISTANCE_MAX: u32 = 131_072;
+
 /// Longest ClientHello handshake message that is parsed.
 pub const HELLO_BYTES_MAX: usize = 16_384 + 4;
 

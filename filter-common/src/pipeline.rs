@@ -123,6 +123,9 @@ fn names_may_beat<E: Env>(env: &E, origin: Hit) -> bool {
 #[inline(always)]
 fn read_payload<E: Env>(env: &mut E, packet: &Packet, ports: Ports) -> Reading {
     let nothing = Reading::nothing(packet.oddity, Protocol::None);
+    if packet.oddity == Reason::ExtensionDepth {
+        return too_deep(env, packet);
+    }
     if packet.oddity != Reason::NoMatch {
         return nothing;
     }
@@ -161,6 +164,9 @@ fn serves<E: Env>(env: &E, packet: &Packet) -> bool {
 #[inline(always)]
 fn read_segment<E: Env>(env: &mut E, packet: &Packet, ports: Ports, class: u8) -> Reading {
     let nothing = Reading::nothing(Reason::NoMatch, Protocol::None);
+    if matches!(packet.fragment, Fragment::First) {
+        return first_fragment(env, packet);
+    }
     let segment = match packet.segment(env, ports.dst, class) {
         Ok(segment) => segment,
         Err(reason) => return Reading::nothing(reason, Protocol::None),
@@ -171,15 +177,39 @@ fn read_segment<E: Env>(env: &mut E, packet: &Packet, ports: Ports, class: u8) -
     if !serves(env, packet) {
         return nothing;
     }
-    if matches!(packet.fragment, Fragment::First) {
-        return Reading::nothing(Reason::FirstFragment, Protocol::None);
-    }
     let Some(work) = env.work() else {
         return nothing;
     };
     work.begin();
     work.key = flow::key(packet.src, packet.dst, ports.src, ports.dst);
     env.inspect(segment)
+}
+
+/// More extension headers than are looked behind: the host might still find a hello there.
+#[inline(always)]
+fn too_deep<E: Env>(env: &E, packet: &Packet) -> Reading {
+    let features = env.config().features;
+    let passes = features & feature::NAMES == 0
+        || features & feature::UNPARSED_PASS != 0
+        || !serves(env, packet);
+    Reading {
+        drops: !passes,
+        ..Reading::nothing(packet.oddity, Protocol::None)
+    }
+}
+
+/// The beginning of a datagram towards an inspected port: reassembled, it could bring any name.
+/// Without it the later fragments are worth nothing.
+#[inline(always)]
+fn first_fragment<E: Env>(env: &E, packet: &Packet) -> Reading {
+    let passes = Reading::nothing(Reason::FirstFragment, Protocol::None);
+    if env.config().features & feature::FRAGMENTS_PASS != 0 || !serves(env, packet) {
+        return passes;
+    }
+    Reading {
+        drops: true,
+        ..passes
+    }
 }
 
 /// QUIC long headers (RFC 9000, section 17.2) are counted, their names are not read.

@@ -162,7 +162,7 @@ fn options<E: Env>(env: &mut E, segment: Segment) -> Options {
 /// are to be judged. Senders on this machine leave the pseudo-header's sum in the field for a
 /// device to complete, where [`feature::CHECKSUM_PARTIAL`] says so.
 #[inline(always)]
-fn checksums_hold<E: Env>(env: &mut E, segment: Segment) -> bool {
+pub(super) fn checksums_hold<E: Env>(env: &mut E, segment: Segment) -> bool {
     let features = env.config().features;
     if features & feature::CHECKSUMS == 0 {
         return true;

@@ -1,13 +1,17 @@
 //! What a segment means for its stream.
 
-use super::{Blocked, Flow, Peer, Reading, Segment, accept::refused, flags, peer, state};
+use super::{
+    Blocked, Flow, Peer, Reading, Segment,
+    accept::{checksums_hold, refused},
+    flags, peer, state,
+};
 use crate::{
     abi::{Protocol, feature, port_class},
     env::{Env, Window},
     hello::Progress,
     hit::{Hit, Qualifiers},
     http,
-    limits::STREAM_BYTES_MAX,
+    limits::{SEQUENCE_DISTANCE_MAX, STREAM_BYTES_MAX},
     reason::Reason,
     tls,
     wire::TCP,
@@ -101,16 +105,10 @@ pub fn inspect<E: Env>(env: &mut E, segment: Segment) -> Reading {
 #[inline(always)]
 fn plan<E: Env>(env: &mut E, segment: Segment) -> Plan {
     if segment.flags & (flags::SYN | flags::ACK) == flags::SYN {
-        // A host keeps its own state, and a flood of SYNs is to find nothing to fill.
-        if host(env).kind == peer::NONE {
-            opened(env, segment);
-        }
-        return Plan::pass(Reason::NoMatch, segment);
+        return with_syn(env, segment);
     }
     if segment.flags & flags::RST != 0 {
-        if host(env).kind == peer::NONE && env.flow_load() && flow(env).next == segment.seq {
-            forget(env);
-        }
+        ended(env, segment);
         return Plan::pass(Reason::NoMatch, segment);
     }
     if segment.len == 0 {
@@ -149,10 +147,20 @@ fn at_host<E: Env>(env: &mut E, segment: Segment) -> Plan {
         forget(env);
     }
     if !host(env).fresh() {
+        // Nobody who does not know the connection's numbers can have it judged.
+        if !near(segment.seq, host(env).rcv_nxt) || !near(segment.ack, host(env).snd_una) {
+            return Plan::pass(Reason::BadSequence, segment);
+        }
         return Plan::begin(env, segment, false);
     }
     let start = host(env).start;
     at_start(env, segment, start)
+}
+
+/// Whether two numbers are within what may be on its way.
+#[inline(always)]
+const fn near(a: u32, b: u32) -> bool {
+    (a.wrapping_sub(b) as i32).unsigned_abs() <= SEQUENCE_DISTANCE_MAX
 }
 
 #[inline(always)]
@@ -171,12 +179,11 @@ fn still_blocked<E: Env>(env: &mut E, segment: Segment) -> Option<Reading> {
     let reopened = if host(env).kind == peer::CONNECTION {
         blocked.start != host(env).start
     } else {
-        blocked.reopened != 0 && segment.seq == blocked.reopened_at && segment.seq != blocked.seq
+        let other = segment.seq == blocked.reopened_at && segment.seq != blocked.seq;
+        blocked.reopened != 0 && other || !near(segment.seq, blocked.start)
     };
-    let current = match env.rule(blocked.slot) {
-        Some(rule) => rule.slot_version == blocked.slot_version,
-        None => false,
-    };
+    // Another generation may no longer list the name, which is not kept: the hello is read again.
+    let current = blocked.generation == env.config().generation as u32;
     if current && !reopened {
         let hit = env.apply(blocked.slot, blocked.specificity, qualifiers(segment));
         if !hit.is_none() {
@@ -235,6 +242,19 @@ fn forget<E: Env>(env: &mut E) {
     env.hello_delete();
 }
 
+/// An RST: it ends the stream if its number is exact, as receivers demand (RFC 9293, section 3.10.7.4),
+/// and its checksum right. A host keeps its own state.
+#[inline(always)]
+fn ended<E: Env>(env: &mut E, segment: Segment) {
+    if host(env).kind == peer::NONE
+        && env.flow_load()
+        && flow(env).next == segment.seq
+        && checksums_hold(env, segment)
+    {
+        forget(env);
+    }
+}
+
 /// A SYN: the stream's start, unless a stream on these ports is still being read, which then
 /// judges first.
 #[inline(always)]
@@ -271,6 +291,33 @@ fn opened<E: Env>(env: &mut E, segment: Segment) {
             ..Flow::default()
         },
     );
+}
+
+/// A SYN, perhaps with payload (TCP Fast Open, RFC 7413), which then starts the stream.
+#[inline(always)]
+fn with_syn<E: Env>(env: &mut E, segment: Segment) -> Plan {
+    if host(env).kind != peer::NONE {
+        // A host keeps its own state, and a flood of SYNs is to find nothing to fill. Payload
+        // counts only where Fast Open is on; the client then sends it again behind the handshake.
+        let taken = env.config().features & feature::FAST_OPEN != 0;
+        if taken && segment.len != 0 {
+            return Plan::drop(Reason::HeldBack, segment);
+        }
+        return Plan::pass(Reason::NoMatch, segment);
+    }
+    opened(env, segment);
+    if segment.len == 0 {
+        return Plan::pass(Reason::NoMatch, segment);
+    }
+    if flow(env).state != state::OPENED {
+        return Plan::drop(Reason::HeldBack, segment);
+    }
+    let payload = Segment {
+        seq: segment.seq.wrapping_add(1),
+        flags: flags::ACK,
+        ..segment
+    };
+    Plan::begin(env, payload, true)
 }
 
 /// The first payload behind a SYN.
@@ -433,7 +480,12 @@ fn read<E: Env>(env: &mut E, segment: Segment, protocol: Protocol) -> Reading {
         Progress::Incomplete if taken < segment.len => {
             return unparsed(env, flow, Reason::HelloTooLong, protocol);
         }
-        Progress::Incomplete if flow.certain == 0 && only_alerts(env, protocol) => {
+        // The end of most connections, which must not take the room of hellos that are under way.
+        Progress::Incomplete
+            if flow.certain == 0
+                && protocol == Protocol::Tls
+                && env.work().is_some_and(|work| tls::only_alerts(work)) =>
+        {
             forget(env);
             return Reading::nothing(Reason::OtherProtocol, Protocol::None);
         }
@@ -448,7 +500,7 @@ fn read<E: Env>(env: &mut E, segment: Segment, protocol: Protocol) -> Reading {
     // Also of an incomplete head: a name that is there already will not go away.
     let hit = env.search_names(qualifiers(segment));
     if !hit.is_none() {
-        forget(env);
+        // What is kept of the stream stays, for the time when the rule is gone.
         block(env, segment, flow, hit, protocol);
         return Reading {
             hit,
@@ -491,25 +543,15 @@ fn read<E: Env>(env: &mut E, segment: Segment, protocol: Protocol) -> Reading {
     Reading::nothing(reason, protocol)
 }
 
-/// Whether what was read holds alerts and nothing of a hello: the end of most connections, which
-/// must not take the room of hellos that are under way.
-#[inline(always)]
-fn only_alerts<E: Env>(env: &mut E, protocol: Protocol) -> bool {
-    match env.work() {
-        Some(work) => protocol == Protocol::Tls && tls::only_alerts(work),
-        None => false,
-    }
-}
-
 /// Remembers that this connection is blocked.
 #[inline(always)]
 fn block<E: Env>(env: &mut E, segment: Segment, flow: Flow, hit: Hit, protocol: Protocol) {
-    let slot_version = match env.rule(hit.slot()) {
-        Some(rule) => rule.slot_version,
-        None => return,
-    };
+    if flow.certain == 0 {
+        // Each segment is judged by itself, so that a forged one blocks nothing but itself.
+        return;
+    }
     env.blocked_store(Blocked {
-        slot_version,
+        generation: env.config().generation as u32,
         slot: hit.slot(),
         specificity: hit.specificity(),
         start: flow.start,

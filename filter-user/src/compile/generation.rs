@@ -174,6 +174,8 @@ pub(super) fn compile_with(
         ),
         (feature::SOCKETS, sockets.is_some()),
         (feature::UNPARSED_PASS, host.unparsed == Outcome::Pass),
+        (feature::FRAGMENTS_PASS, host.fragments == Outcome::Pass),
+        (feature::FAST_OPEN, sockets.is_some() && facts.fast_open),
         (feature::NO_NAME_DROP, host.no_name == Outcome::Drop),
     ];
     let config = Config {

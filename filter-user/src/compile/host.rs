@@ -87,6 +87,8 @@ pub(super) fn digest(host: &HostConfig, facts: &HostFacts) -> String {
         ("checksums", vec![checksums(host, facts).to_string()]),
         ("unparsed", vec![format!("{:?}", host.unparsed)]),
         ("no name", vec![format!("{:?}", host.no_name)]),
+        ("fragments", vec![format!("{:?}", host.fragments)]),
+        ("fast open", vec![facts.fast_open.to_string()]),
         ("events", vec![host.events_per_window.to_string()]),
         ("debug", vec![host.debug.to_string()]),
     ] {

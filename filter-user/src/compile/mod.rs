@@ -45,6 +45,8 @@ pub struct HostFacts {
     pub tai_offset_s: i64,
     /// Where this kernel keeps what it knows of connections; `None` if that could not be found out.
     pub sockets: Option<SocketOffsets>,
+    /// Whether the host takes payload in a SYN (TCP Fast Open).
+    pub fast_open: bool,
     /// Whether an interface delivers TCP checksums that a device is still to complete.
     pub partial_checksums: bool,
 }

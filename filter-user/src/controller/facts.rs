@@ -25,6 +25,7 @@ pub fn gather(ssh_connection: Option<&str>, interfaces: &[InterfaceConfig]) -> H
         lifelines,
         tai_offset_s: tai_offset_s(),
         sockets: kernel_fields::socket_offsets(),
+        fast_open: fast_open(&read("/proc/sys/net/ipv4/tcp_fastopen")),
         partial_checksums: interfaces
             .iter()
             .any(|interface| netdev::leaves_checksums(&interface.name)),
@@ -61,6 +62,16 @@ pub(super) fn tai_offset_s() -> i64 {
     // SAFETY: `modes` is zero, so the call only reads, into a valid structure.
     let result = unsafe { libc::adjtimex(&raw mut state) };
     if result < 0 { 0 } else { i64::from(state.tai) }
+}
+
+/// Whether the bit of `tcp_fastopen` is set that lets servers take payload in a SYN. What cannot be
+/// read counts as set: a client sends the payload again, the other error lets a name through.
+fn fast_open(setting: &str) -> bool {
+    const SERVER: u32 = 2;
+    setting
+        .trim()
+        .parse()
+        .map_or(true, |bits: u32| bits & SERVER != 0)
 }
 
 /// Gateways of `/proc/net/route`: hexadecimal words in host byte order of a network-order address.

@@ -224,6 +224,7 @@ fn take_inspect(mut fields: Fields<'_>, config: &mut HostConfig, findings: &mut 
     for (key, outcome) in [
         ("unparsed", &mut config.unparsed),
         ("no_name", &mut config.no_name),
+        ("fragments", &mut config.fragments),
     ] {
         let words = [("pass", Outcome::Pass), ("drop", Outcome::Drop)];
         if let Some(found) = take_word(&mut fields, key, &words, findings) {

@@ -108,6 +108,8 @@ pub struct HostConfig {
     pub unparsed: Outcome,
     /// What happens to a hello without a name. Default: passes.
     pub no_name: Outcome,
+    /// What happens to the first fragment of a datagram towards an inspected port. Default: dropped.
+    pub fragments: Outcome,
     /// How TCP checksums of inspected segments are judged. Default: by the interfaces' drivers.
     pub checksum: ChecksumMode,
     /// Prefixes that no rule may hit. Default: none.
@@ -138,6 +140,7 @@ impl Default for HostConfig {
             quic: InspectPorts::List(vec![443]),
             unparsed: Outcome::Drop,
             no_name: Outcome::Pass,
+            fragments: Outcome::Drop,
             checksum: ChecksumMode::Auto,
             protect_prefixes: Vec::new(),
             protect_names: Vec::new(),

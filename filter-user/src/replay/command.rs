@@ -31,6 +31,8 @@ use crate::{
 #[derive(Clone, Debug, clap::Args)]
 pub struct ReplayArgs {
     /// Policy to try; without one, here or in the configuration, names are listed and everything passes
+    ///
+    /// A rule's `from` and `until` are compared with the present moment, not with the capture's.
     #[arg(long, value_name = "FILE")]
     pub policy: Option<PathBuf>,
 
@@ -217,7 +219,7 @@ fn execute(
         }
     };
     let (findings, end) = read(&mut capture, runner, args.checksums == Checksums::Verify)?;
-    if findings.summary.frames > 0 || matches!(end, End::Complete) {
+    if findings.summary.frames > 0 || !matches!(end, End::Broken(_)) {
         match print(args.json, &findings, compiled) {
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
                 return Err(ReplayError::Output(error));

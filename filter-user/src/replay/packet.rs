@@ -12,7 +12,7 @@ const ETHER_TYPE_OFFSET: usize = 12;
 /// 802.1Q and 802.1ad tags passed over; more are book-kept as "no IP".
 const VLAN_TAGS_MAX: usize = 8;
 
-const VLAN_TYPES: [u16; 3] = [0x8100, 0x88a8, 0x9100];
+const VLAN_TYPES: [u16; 2] = [0x8100, 0x88a8];
 const IP_TYPES: [u16; 2] = [0x0800, 0x86dd];
 
 /// One end of a flow.

@@ -197,12 +197,13 @@ impl<'r> Session<'r> {
         if outcome.protocol == Protocol::Http && no_request && !is_origin(outcome.reason) {
             return Ok(());
         }
-        if outcome.reason == Reason::QuicUnread {
-            if !placed.quic {
-                return Ok(());
-            }
-            flow.tally.unsupported = flow.tally.unsupported.or(Some(Unsupported::Quic));
+        if outcome.reason == Reason::QuicUnread && !placed.quic {
+            return Ok(());
         }
+        flow.tally.unsupported = flow
+            .tally
+            .unsupported
+            .or(unsupported::by_reason(outcome.reason));
         if !outcome.name.is_empty() && flow.transport == Transport::TCP {
             flow.hello_from(placed.side);
         }

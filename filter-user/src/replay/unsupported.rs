@@ -2,6 +2,8 @@
 //! so instead of leaving the flow out: tunnels, frames cut short, and hellos behind
 //! a plaintext dialogue.
 
+use filter_common::reason::Reason;
+
 /// Why a flow's hello, if it has one, is not read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unsupported {
@@ -9,6 +11,8 @@ pub enum Unsupported {
     Truncated,
     /// A frame longer than the kernel takes in a test run.
     FrameTooLong,
+    /// More VLAN tags than are looked behind, or with a type of before the standard.
+    Vlan,
     /// MPLS labels.
     Mpls,
     /// PPPoE session.
@@ -49,6 +53,10 @@ pub enum Unsupported {
     Dtls,
     /// QUIC: its names are encrypted and not read yet.
     Quic,
+    /// HTTP/2 without TLS.
+    Http2,
+    /// A TCP segment in IP fragments, which are not put together.
+    Fragmented,
     /// TLS after STARTTLS in SMTP.
     SmtpStarttls,
     /// TLS after AUTH TLS in FTP.
@@ -87,6 +95,7 @@ impl Unsupported {
         match self {
             Self::Truncated => "truncated",
             Self::FrameTooLong => "frame_too_long",
+            Self::Vlan => "vlan",
             Self::Mpls => "mpls",
             Self::Pppoe => "pppoe",
             Self::Pbb => "pbb",
@@ -107,6 +116,8 @@ impl Unsupported {
             Self::Wireguard => "wireguard",
             Self::Dtls => "dtls",
             Self::Quic => "quic_unread",
+            Self::Http2 => "http2",
+            Self::Fragmented => "fragmented",
             Self::SmtpStarttls => "smtp_starttls",
             Self::FtpAuthTls => "ftp_auth_tls",
             Self::ImapStarttls => "imap_starttls",
@@ -130,6 +141,7 @@ impl Unsupported {
 pub(super) fn by_ether_type(ether_type: u16) -> Option<Unsupported> {
     match ether_type {
         0x8847 | 0x8848 => Some(Unsupported::Mpls),
+        0x9100 | 0x9200 | 0x9300 => Some(Unsupported::Vlan),
         0x8864 => Some(Unsupported::Pppoe),
         0x88e5 => Some(Unsupported::Macsec),
         0x88e7 => Some(Unsupported::Pbb),
@@ -216,6 +228,17 @@ fn by_port(port: u16, payload: &[u8]) -> Option<Unsupported> {
 /// Record type handshake, version 0xfe?? (DTLS), handshake type ClientHello.
 fn is_dtls_client_hello(payload: &[u8]) -> bool {
     matches!(payload, [0x16, 0xfe, 0xff | 0xfd | 0xfc, ..]) && payload.get(13) == Some(&1)
+}
+
+/// By the reason that the program gives.
+pub(super) fn by_reason(reason: Reason) -> Option<Unsupported> {
+    match reason {
+        Reason::QuicUnread => Some(Unsupported::Quic),
+        Reason::Http2 => Some(Unsupported::Http2),
+        Reason::FirstFragment => Some(Unsupported::Fragmented),
+        Reason::VlanDepth => Some(Unsupported::Vlan),
+        _ => None,
+    }
 }
 
 /// A QUIC long header (RFC 8999, section 5.1) of a version that is or was in use. The program goes

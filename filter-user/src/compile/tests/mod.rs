@@ -91,6 +91,7 @@ fn facts() -> HostFacts {
         tai_offset_s: 37,
         sockets: Some(SocketOffsets::default()),
         partial_checksums: false,
+        fast_open: false,
     }
 }
 

@@ -256,3 +256,29 @@ fn quic_is_unsupported_and_other_datagrams_that_look_like_it_are_not() {
     let dns = b"\xc3\x12\x01\0\0\x01\0\0\0\0\0\0\x01a\x07example\0\0\x01\0\x01";
     assert_eq!(reported(dns), (None, false));
 }
+
+#[test]
+fn what_the_program_says_that_it_does_not_read_is_unsupported() {
+    let (client, server) = ((1, 40_000), (9, 80));
+    let reported = |frame: Vec<u8>| {
+        let mut runner = crate::host::HostRunner::new(names_only(), 0);
+        let findings = replay(&mut runner, vec![captured(frame)]);
+        findings.flows[0]
+            .tally
+            .unsupported()
+            .map(Unsupported::as_str)
+    };
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    assert_eq!(
+        reported(tcp(client, server, 1, DATA, preface)),
+        Some("http2")
+    );
+    let hello = tcp(client, server, 1, DATA, &client_hello("hidden.example"));
+    let mut fragment = hello.clone();
+    fragment[20] = 0x20;
+    assert_eq!(reported(fragment), Some("fragmented"));
+    let tags = [0x81, 0, 0, 1].repeat(5);
+    let tagged = [&hello[..12], &tags, &hello[12..]].concat();
+    assert_eq!(reported(tagged), Some("vlan"));
+    assert_eq!(reported(hello), None);
+}

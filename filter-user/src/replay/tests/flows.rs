@@ -320,6 +320,7 @@ fn tunnels_are_unsupported_with_their_name() {
         (protocol(47), "gre"),
         (protocol(50), "esp"),
         (ether_type([0x88, 0x47]), "mpls"),
+        (ether_type([0x91, 0x00]), "vlan"),
         (ether_type([0x88, 0x64]), "pppoe"),
         (
             udp((1, 40_000), (2, 4789), &[8, 0, 0, 0, 0, 0, 1, 0, 1, 2]),

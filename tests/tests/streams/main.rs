@@ -2,25 +2,23 @@
 //! found with the byte that completes the hello, and a server never gets that byte of a blocked
 //! one. Through the host build in numbers, through the program in the kernel in a smaller set.
 
-use std::{fs, path::Path};
+mod connection;
+mod hellos;
 
+use connection::{Connection, Fate};
 use filter_common::reason::Reason;
 use filter_tests::{
     adapter::{InKernel, OnHost, compiled},
     fixtures::Host,
     mutate::Random,
-    packet::{Packet, flag, http::Request, tls::ClientHello},
+    packet::flag,
     runner::Judge,
 };
-use filter_user::{
-    compile::{Compiled, Role},
-    replay::capture::Capture,
-};
+use filter_user::compile::{Compiled, Role};
+use hellos::{Hello, Piece, hellos};
 
-const CAPTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/captures");
 const SEED: u64 = 0x0EDF_0000_2026_0201;
 const ISN: u32 = 0xFFFF_FF00;
-const DROP: u32 = 1;
 const PASS: u32 = 2;
 
 const POLICY: &str = r#"
@@ -30,270 +28,6 @@ id = "names"
 domains = ["test.example", "blocked.example"]
 action = "drop"
 "#;
-
-/// What a client says first.
-struct Hello {
-    title: String,
-    port: u16,
-    bytes: Vec<u8>,
-    /// Bytes with which a server can act on it.
-    complete: usize,
-}
-
-/// A piece of a stream: where it starts, relative to the stream's start, and its bytes.
-#[derive(Clone, Debug)]
-struct Piece {
-    at: i64,
-    bytes: Vec<u8>,
-}
-
-impl Piece {
-    fn of(hello: &Hello, from: usize, to: usize) -> Self {
-        Self {
-            at: from as i64,
-            bytes: hello.bytes[from..to].to_vec(),
-        }
-    }
-}
-
-/// A connection through a filter, and the server behind it: the first byte that comes in order at
-/// each place is the one it keeps.
-struct Connection<'a> {
-    judge: &'a mut dyn Judge,
-    src: String,
-    dst: String,
-    isn: u32,
-    received: Vec<u8>,
-    beyond: Vec<Piece>,
-    hits: usize,
-}
-
-/// What became of a segment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fate {
-    Passed(Option<Reason>),
-    Dropped(Option<Reason>),
-}
-
-impl<'a> Connection<'a> {
-    /// Opens one with ports that no other connection of the same judge has.
-    fn open(judge: &'a mut dyn Judge, client: usize, port: u16, isn: u32) -> Self {
-        let mut connection = Self::joined(judge, client, port, isn);
-        connection.syn(isn);
-        connection
-    }
-
-    /// One whose SYN the filter has not seen.
-    fn joined(judge: &'a mut dyn Judge, client: usize, port: u16, isn: u32) -> Self {
-        Self {
-            judge,
-            src: format!(
-                "192.0.{}.{}:{}",
-                client / 50_000,
-                1 + client % 250,
-                10_000 + client % 50_000
-            ),
-            dst: format!("203.0.113.9:{port}"),
-            isn,
-            received: Vec::new(),
-            beyond: Vec::new(),
-            hits: 0,
-        }
-    }
-
-    fn packet(&self, seq: u32) -> Packet {
-        Packet::tcp(&self.src, &self.dst).seq(seq)
-    }
-
-    fn syn(&mut self, isn: u32) {
-        let frame = self.packet(isn).flags(flag::SYN).build();
-        assert_eq!(self.judge.judge(&frame).action, PASS, "a SYN passes");
-    }
-
-    fn send(&mut self, piece: &Piece) -> Fate {
-        let seq = self.isn.wrapping_add(1).wrapping_add(piece.at as u32);
-        let frame = self.packet(seq).payload(piece.bytes.clone()).build();
-        let seen = self.judge.judge(&frame);
-        self.hits += usize::from(seen.rule.is_some());
-        if seen.action == DROP {
-            return Fate::Dropped(seen.reason);
-        }
-        self.beyond.push(piece.clone());
-        self.deliver();
-        Fate::Passed(seen.reason)
-    }
-
-    /// The server takes what is in order.
-    fn deliver(&mut self) {
-        loop {
-            let have = self.received.len() as i64;
-            let next = self.beyond.iter().position(|piece| piece.at <= have);
-            let Some(next) = next else {
-                return;
-            };
-            let piece = self.beyond.remove(next);
-            let known = (have - piece.at) as usize;
-            self.received
-                .extend_from_slice(piece.bytes.get(known..).unwrap_or_default());
-        }
-    }
-
-    /// Sends the pieces in this order; what is dropped is sent again when everything else was, as a
-    /// client does, until nothing more passes.
-    fn send_all(&mut self, pieces: &[Piece]) {
-        let mut waiting = pieces.to_vec();
-        for _ in 0..=pieces.len() {
-            let before = waiting.len();
-            waiting.retain(|piece| matches!(self.send(piece), Fate::Dropped(_)));
-            if waiting.is_empty() || waiting.len() == before {
-                return;
-            }
-        }
-    }
-
-    /// Whether the server has the whole hello.
-    fn got_through(&self, hello: &Hello) -> bool {
-        self.received.starts_with(&hello.bytes[..hello.complete])
-    }
-
-    /// The rule hit, and the server cannot act on what it has.
-    fn assert_blocked(&self, hello: &Hello, what: &dyn Fn() -> String) {
-        assert!(self.hits > 0, "{}: no hit: {}", hello.title, what());
-        assert!(
-            !self.got_through(hello),
-            "{}: it got through: {}",
-            hello.title,
-            what()
-        );
-    }
-}
-
-/// The hellos of our captures, made ones, and request heads; all of them blocked.
-fn hellos() -> Vec<Hello> {
-    let mut hellos = captured();
-    assert!(hellos.len() > 10, "{} captured hellos", hellos.len());
-    let named = ClientHello::named("www.blocked.example");
-    for (title, bytes) in [
-        ("one record", named.record()),
-        ("records of one byte", named.records_of(1)),
-        ("records of 50 bytes", named.records_of(50)),
-        ("two records", named.records_split_at(3)),
-        (
-            "long",
-            ClientHello::new()
-                .padding(5_000)
-                .sni("a.blocked.example")
-                .record(),
-        ),
-    ] {
-        hellos.push(Hello {
-            title: title.to_owned(),
-            port: 443,
-            complete: bytes.len(),
-            bytes,
-        });
-    }
-    for (title, request) in [
-        ("request", Request::to("www.blocked.example")),
-        (
-            "host last",
-            Request::get()
-                .header("Accept: */*")
-                .header("Host: blocked.example"),
-        ),
-        (
-            "absolute",
-            Request::line("GET http://a.blocked.example/x HTTP/1.1").header("X: y"),
-        ),
-        (
-            "connect",
-            Request::line("CONNECT a.blocked.example:443 HTTP/1.1"),
-        ),
-        ("line feeds", Request::to("www.blocked.example").bare_lf()),
-    ] {
-        let bytes = request.bytes();
-        hellos.push(Hello {
-            title: title.to_owned(),
-            port: 80,
-            complete: bytes.len(),
-            bytes,
-        });
-    }
-    hellos
-}
-
-/// Client streams of our captures from their first record to its end.
-fn captured() -> Vec<Hello> {
-    let mut paths: Vec<_> = fs::read_dir(CAPTURES)
-        .unwrap_or_else(|e| panic!("{CAPTURES}: {e}"))
-        .map(|entry| entry.expect("an entry").path())
-        .filter(|path| {
-            path.extension()
-                .is_some_and(|extension| extension == "pcap")
-        })
-        .collect();
-    paths.sort();
-    let hellos = paths.iter().filter_map(|path| first_hello(path));
-    hellos.filter(|hello| names_us(&hello.bytes)).collect()
-}
-
-fn names_us(hello: &[u8]) -> bool {
-    let name = b"test.example";
-    hello
-        .windows(name.len())
-        .any(|window| window.eq_ignore_ascii_case(name))
-}
-
-/// The first stream that begins with a handshake record, up to that record's end.
-fn first_hello(path: &Path) -> Option<Hello> {
-    let mut capture = Capture::open(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-    let mut begun: Option<(Vec<u8>, u32, Vec<u8>)> = None;
-    while let Ok(Some(frame)) = capture.next_frame() {
-        let bytes = frame.framing.to_ethernet(frame.bytes);
-        let Some((ports, seq, payload)) = segment(&bytes) else {
-            continue;
-        };
-        match &mut begun {
-            None if payload.starts_with(&[0x16, 3]) => {
-                begun = Some((ports.to_vec(), seq, payload.to_vec()));
-            }
-            Some((of, start, stream))
-                if of == ports && seq.wrapping_sub(*start) as usize == stream.len() =>
-            {
-                stream.extend_from_slice(payload);
-            }
-            _ => {}
-        }
-        if let Some((_, _, stream)) = &mut begun {
-            let complete = 5 + usize::from(u16::from_be_bytes([stream[3], stream[4]]));
-            if stream.len() >= complete {
-                stream.truncate(complete);
-                return Some(Hello {
-                    title: path.file_name()?.to_string_lossy().into_owned(),
-                    port: 443,
-                    bytes: std::mem::take(stream),
-                    complete,
-                });
-            }
-        }
-    }
-    None
-}
-
-/// Ports, sequence number and payload of a TCP segment.
-fn segment(frame: &[u8]) -> Option<(&[u8], u32, &[u8])> {
-    let tcp = match frame.get(12..15)? {
-        [0x08, 0x00, 0x45] if frame[23] == 6 => {
-            let end = 14 + usize::from(u16::from_be_bytes([frame[16], frame[17]]));
-            frame.get(34..end)?
-        }
-        [0x86, 0xDD, _] if frame[20] == 6 => frame.get(54..)?,
-        _ => return None,
-    };
-    let seq = u32::from_be_bytes([tcp[4], tcp[5], tcp[6], tcp[7]]);
-    let payload = tcp.get(usize::from(tcp[12] >> 4) * 4..)?;
-    (!payload.is_empty()).then_some((&tcp[..4], seq, payload))
-}
 
 fn policy() -> Compiled {
     compiled(POLICY, &Host::default(), Role::Replay { checksums: false })
@@ -509,6 +243,33 @@ fn events(judge: &mut dyn Judge, hellos: &[Hello]) {
         connection.isn = 99;
         connection.received.clear();
         connection.send_all(&pieces(hello, &[half]));
+        connection.assert_blocked(hello, &nothing);
+
+        // A hello in the SYN itself is read, whole or in part.
+        let mut connection = Connection::joined(judge, 8 * client + 5, port, ISN);
+        assert!(
+            matches!(
+                connection.send_with_syn(&Piece::of(hello, 0, hello.bytes.len())),
+                Fate::Dropped(_)
+            ),
+            "{title}"
+        );
+        let mut connection = Connection::joined(judge, 8 * client + 6, port, ISN);
+        let fate = connection.send_with_syn(&first);
+        assert_eq!(fate, Fate::Passed(Some(Reason::HelloIncomplete)), "{title}");
+        connection.send(&rest);
+        connection.assert_blocked(hello, &nothing);
+        // But it does not take the place of one that is being read.
+        let mut connection = Connection::open(judge, 8 * client + 7, port, ISN);
+        connection.send(&first);
+        connection.isn = ISN.wrapping_add(half as u32 - 1);
+        let fate = connection.send_with_syn(&Piece {
+            at: 0,
+            bytes: b"x".to_vec(),
+        });
+        assert_eq!(fate, Fate::Dropped(Some(Reason::HeldBack)), "{title}");
+        connection.isn = ISN;
+        connection.send(&rest);
         connection.assert_blocked(hello, &nothing);
 
         // What lies beyond a gap waits, what contradicts is dropped, and both judge nothing.
