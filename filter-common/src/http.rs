@@ -59,6 +59,8 @@ pub struct Head<M: Memory> {
     value_pending: M::Var,
     /// Whether the stream is known to start with this head.
     certain: M::Var,
+    /// How many names complete heads have given.
+    names_complete: M::Var,
     progress: M::Var,
 }
 
@@ -122,7 +124,12 @@ pub fn begin<M: Memory>(work: &Work<M>, end: u32, certain: bool) -> Option<Progr
 /// The outcome of the walk.
 #[inline(always)]
 pub fn finish<M: Memory>(work: &Work<M>) -> Progress {
-    Progress::from_u8(work.head.progress.get() as u8)
+    let progress = Progress::from_u8(work.head.progress.get() as u8);
+    if matches!(progress, Progress::Named | Progress::NoName) {
+        // Not what looked like the beginning of another head behind the last.
+        work.name_count.set(work.head.names_complete.get());
+    }
+    progress
 }
 
 /// Looks at the next bytes.
@@ -138,12 +145,30 @@ pub fn step<M: Memory>(work: &mut Work<M>) -> Step {
         }
         let byte = work.byte(at);
         work.head.at.set(at + 1);
-        if let Some(progress) = one_byte(work, at, byte) {
-            work.head.progress.set(progress as u32);
+        if let Some(progress) = one_byte(work, at, byte)
+            && ends(work, progress)
+        {
             return Step::Done;
         }
     }
     Step::Again
+}
+
+/// Whether the walk ends with `progress`. Behind a complete head there may be another, pipelined
+/// one; what is not one is the first one's body, or the next's beginning.
+#[inline(always)]
+fn ends<M: Memory>(work: &Work<M>, progress: Progress) -> bool {
+    let head = &work.head;
+    let complete = matches!(progress, Progress::Named | Progress::NoName);
+    if complete {
+        head.names_complete.set(work.name_count.get());
+    }
+    if complete || head.progress.get() == Progress::Incomplete as u32 {
+        head.progress.set(progress as u32);
+    }
+    head.phase.set(phase::LEADING_LINES);
+    head.certain.set(0);
+    !complete
 }
 
 /// Goes on to the line feed, if it is near.

@@ -76,6 +76,23 @@ fn target_and_host_both_count() {
 }
 
 #[test]
+fn pipelined_requests_are_read_and_bodies_are_not() {
+    let first = "GET / HTTP/1.1\r\nHost: a.example\r\n\r\n";
+    let second = "GET / HTTP/1.1\r\nHost: b.example\r\n\r\n";
+    for (rest, names) in [
+        (second, &["a.example", "b.example"][..]),
+        ("get b.example\r\nHost: b.example\r\n\r\n", &["a.example"]),
+        ("{\"host\": \"b.example\"}", &["a.example"]),
+        ("GET / HTT", &["a.example"]),
+    ] {
+        assert_eq!(read(&format!("{first}{rest}")), named(names), "{rest:?}");
+    }
+    let plain = "GET / HTTP/1.1\r\n\r\n";
+    assert_eq!(read(&format!("{plain}{first}")), named(&["a.example"]));
+    assert_eq!(read(&format!("{plain}body")).0, Progress::NoName);
+}
+
+#[test]
 fn what_is_not_a_request_is_told_apart() {
     assert_eq!(read("\x16\x03\x01").0, Progress::Other);
     for line in [
