@@ -6,10 +6,14 @@
 //! an allowed name without the filter it also gets with it, if the client repeats what is lost.
 
 pub mod connection;
+pub mod cut;
 pub mod host;
 pub mod host_run;
+pub mod http;
+pub mod http_run;
 pub mod recorder;
 pub mod report;
+pub mod servers;
 pub mod station;
 
 use std::{
