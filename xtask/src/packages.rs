@@ -38,6 +38,22 @@ pub(crate) const PROGRAMS: [Program; 4] = [
     },
 ];
 
+/// What only the long tests call.
+pub(crate) const LONG_TEST_PROGRAMS: [Program; 3] = [
+    Program {
+        name: "haproxy",
+        package: "haproxy",
+    },
+    Program {
+        name: "python3",
+        package: "python3",
+    },
+    Program {
+        name: "java",
+        package: "openjdk-17-jdk-headless",
+    },
+];
+
 /// Debian asks this script whether a freshly installed daemon may start.
 const POLICY_SCRIPT: &str = "/usr/sbin/policy-rc.d";
 

