@@ -2,35 +2,17 @@
 //!
 //! Known failures are listed by row; a row that holds must leave its list.
 
-use filter_tests::{
-    conform::{
-        POLICY,
-        host_run::{PORT, Stage, run},
-        recorder::Recorder,
-        report::{Known, Property, Table, conclude},
-        station::Station,
-    },
-    edge::Edge,
-    net::{Direct, Routed},
+use filter_tests::conform::{
+    host_run::run,
+    report::{Known, Property, Table, conclude},
+    scene::Scene,
 };
 
 #[test]
 fn no_trick_takes_a_blocked_name_to_the_host_itself() {
-    let net = Direct::new();
-    let recorder = Recorder::start(&net.edge, PORT);
-    let station = Station::direct(&net);
-    let stage = Stage {
-        station: &station,
-        recorder: &recorder,
-        v4: Direct::EDGE_V4,
-        v6: Direct::EDGE_V6,
-    };
-    let rows = run(&stage, true, || {
-        Edge::enforcing(&net.edge, &[Direct::EDGE_IF], POLICY)
-    });
     conclude(&[Table {
         name: "host-server",
-        rows: &rows,
+        rows: &run(&Scene::server()),
         known: KNOWN_AS_SERVER,
         complete: true,
     }]);
@@ -38,26 +20,9 @@ fn no_trick_takes_a_blocked_name_to_the_host_itself() {
 
 #[test]
 fn no_trick_takes_a_blocked_name_through_a_router() {
-    let net = Routed::new();
-    let recorder = Recorder::start(&net.origin, PORT);
-    let station = Station::routed(&net);
-    let stage = Stage {
-        station: &station,
-        recorder: &recorder,
-        v4: Routed::NEIGHBOUR_V4,
-        v6: Routed::NEIGHBOUR_V6,
-    };
-    let interfaces = [Routed::VISITOR_SIDE, Routed::ORIGIN_SIDE];
-    let rows = run(&stage, false, || {
-        let mut edge = Edge::new(&net.edge, &interfaces, POLICY);
-        let serves = [Routed::NEIGHBOUR_V4, Routed::NEIGHBOUR_V6];
-        edge.configure(&interfaces, &format!("[inspect]\nserves = {serves:?}\n"));
-        edge.start();
-        edge
-    });
     conclude(&[Table {
         name: "host-router",
-        rows: &rows,
+        rows: &run(&Scene::router()),
         known: KNOWN_AS_ROUTER,
         complete: true,
     }]);

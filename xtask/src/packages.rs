@@ -19,7 +19,7 @@ pub(crate) struct Program {
 }
 
 /// What tests and demo call.
-pub(crate) const PROGRAMS: [Program; 4] = [
+pub(crate) const PROGRAMS: [Program; 5] = [
     Program {
         name: "ip",
         package: "iproute2",
@@ -36,17 +36,17 @@ pub(crate) const PROGRAMS: [Program; 4] = [
         name: "nginx",
         package: "nginx-light",
     },
-];
-
-/// What only the long tests call.
-pub(crate) const LONG_TEST_PROGRAMS: [Program; 3] = [
-    Program {
-        name: "haproxy",
-        package: "haproxy",
-    },
     Program {
         name: "python3",
         package: "python3",
+    },
+];
+
+/// What only the long tests call.
+pub(crate) const LONG_TEST_PROGRAMS: [Program; 2] = [
+    Program {
+        name: "haproxy",
+        package: "haproxy",
     },
     Program {
         name: "java",

@@ -14,6 +14,7 @@ pub mod http_run;
 pub mod recorder;
 pub mod report;
 pub mod rustls_server;
+pub mod scene;
 pub mod servers;
 pub mod station;
 pub mod tls;
