@@ -4,10 +4,14 @@ use std::{
     io,
     mem::size_of,
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
+    thread,
     time::{Duration, Instant},
 };
 
 use crate::net::Namespace;
+
+/// Times that a frame is sent again, a millisecond apart, when there was no room for it.
+const ROOM_TRIES_MAX: usize = 1_000;
 
 /// A packet socket bound to one interface: sends frames as they are, receives everything.
 #[derive(Debug)]
@@ -56,26 +60,30 @@ impl FrameSocket {
         Ok(Self { socket })
     }
 
-    /// Sends a frame.
+    /// Sends a frame; waits while the interface has no room for it.
     ///
     /// # Panics
     /// If the interface refuses it.
     pub fn send(&self, frame: &[u8]) {
-        // SAFETY: pointer and length are those of a live slice.
-        let sent = unsafe {
-            libc::send(
-                self.socket.as_raw_fd(),
-                frame.as_ptr().cast(),
-                frame.len(),
-                0,
-            )
-        };
-        assert_eq!(
-            usize::try_from(sent),
-            Ok(frame.len()),
-            "{}",
-            io::Error::last_os_error()
-        );
+        for _ in 0..ROOM_TRIES_MAX {
+            // SAFETY: pointer and length are those of a live slice.
+            let sent = unsafe {
+                libc::send(
+                    self.socket.as_raw_fd(),
+                    frame.as_ptr().cast(),
+                    frame.len(),
+                    0,
+                )
+            };
+            let error = io::Error::last_os_error();
+            if sent < 0 && error.raw_os_error() == Some(libc::ENOBUFS) {
+                thread::sleep(Duration::from_millis(1));
+                continue;
+            }
+            assert_eq!(usize::try_from(sent), Ok(frame.len()), "{error}");
+            return;
+        }
+        panic!("the interface has had no room for {ROOM_TRIES_MAX} ms");
     }
 
     /// The next received frame for which `wanted` holds; `None` after `limit`.

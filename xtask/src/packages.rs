@@ -19,7 +19,7 @@ pub(crate) struct Program {
 }
 
 /// What tests and demo call.
-pub(crate) const PROGRAMS: [Program; 4] = [
+pub(crate) const PROGRAMS: [Program; 5] = [
     Program {
         name: "ip",
         package: "iproute2",
@@ -35,6 +35,22 @@ pub(crate) const PROGRAMS: [Program; 4] = [
     Program {
         name: "nginx",
         package: "nginx-light",
+    },
+    Program {
+        name: "python3",
+        package: "python3",
+    },
+];
+
+/// What only the long tests call.
+pub(crate) const LONG_TEST_PROGRAMS: [Program; 2] = [
+    Program {
+        name: "haproxy",
+        package: "haproxy",
+    },
+    Program {
+        name: "java",
+        package: "openjdk-17-jdk-headless",
     },
 ];
 

@@ -15,7 +15,7 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::{bpf_build, interrupt, leaks::Before, setup, shell};
+use crate::{bpf_build, interrupt, leaks::Before, packages, setup, shell};
 
 /// Longest time that the tests may take, building aside.
 const TIME_MAX: Duration = Duration::from_secs(15 * 60);
@@ -39,6 +39,9 @@ pub(crate) fn run(all: bool, filter: Option<&str>) -> Result<()> {
     }
     interrupt::install()?;
     setup::ensure_programs()?;
+    if all {
+        packages::ensure_programs(&packages::LONG_TEST_PROGRAMS)?;
+    }
     bpf_build::object(&setup::ensure_toolchain()?)?;
     shell::run(shell::cargo().args(["build", "--quiet"]))?;
     shell::run(shell::cargo().args(["test", "--quiet", "--no-run"]))?;

@@ -15,6 +15,8 @@ const CLOCK_START_MS: u32 = 50_000_000;
 const RETRANSMIT_MS: [u64; 4] = [60, 120, 240, 400];
 /// Attempts at a handshake.
 const SYN_MAX: usize = 4;
+/// Pieces that are sent without a pause.
+const BURST: usize = 8;
 /// Most payload of one segment, in bytes.
 pub const SEGMENT_BYTES_MAX: usize = 1_200;
 
@@ -224,19 +226,39 @@ impl<'s> Connection<'s> {
         }
     }
 
-    /// Waits until the server has said something for which `enough` holds, or has closed.
-    pub fn await_answer(&mut self, time: Duration, enough: impl Fn(&[u8]) -> bool) {
-        self.listen_until(time, |it| it.ended || enough(&it.answer));
+    /// Waits for an answer until nothing more has come for `quiet`, at most for `limit`.
+    pub fn settle(&mut self, quiet: Duration, limit: Duration) {
+        let deadline = Instant::now() + limit;
+        let before = self.answer.len();
+        self.listen_until(limit, |it| it.ended || it.answer.len() > before);
+        loop {
+            let len = self.answer.len();
+            let left = deadline.saturating_duration_since(Instant::now());
+            self.listen_until(quiet.min(left), |it| it.ended || it.answer.len() > len);
+            if self.ended || self.answer.len() == len {
+                return;
+            }
+        }
+    }
+
+    /// Sends the next part of the stream in these pieces, again if need be.
+    pub fn say(&mut self, stream: &mut Vec<u8>, pieces: &[&[u8]]) {
+        for (index, piece) in pieces.iter().enumerate() {
+            // Hundreds of tiny segments at once would only fill queues and get lost.
+            if index % BURST == BURST - 1 {
+                self.listen(Duration::from_millis(1));
+            }
+            for bytes in piece.chunks(SEGMENT_BYTES_MAX) {
+                self.send(&plain(self.segment(stream.len(), bytes)));
+                stream.extend_from_slice(bytes);
+            }
+        }
+        self.persist(stream, |packet, _, _| packet, plain);
     }
 
     /// What the server sent so far.
     pub fn answer(&self) -> &[u8] {
         &self.answer
-    }
-
-    /// Bytes of the stream that the server's kernel has acknowledged.
-    pub fn acked(&self) -> usize {
-        self.acked
     }
 }
 

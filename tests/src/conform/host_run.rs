@@ -14,25 +14,26 @@ use super::{
     host::{Place, Text, Trick, tricks},
     recorder::Recorder,
     report::Row,
+    scene::Scene,
     station::Station,
 };
-use crate::{edge::Edge, packet::tls::ClientHello};
+use crate::packet::tls::ClientHello;
 
 /// The first bytes of the client's random in a record.
 const CLIENT_RANDOM: Range<usize> = 11..19;
 
 /// Port of the recorder.
-pub const PORT: u16 = 443;
+const PORT: u16 = 443;
 
-/// Where the hello is cut.
+/// Where the hello is cut: before, inside or behind its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Cut {
-    BeforeName,
-    InName,
-    BehindName,
+    Before,
+    Inside,
+    Behind,
 }
 
-const CUTS: [Cut; 3] = [Cut::InName, Cut::BeforeName, Cut::BehindName];
+const CUTS: [Cut; 3] = [Cut::Inside, Cut::Before, Cut::Behind];
 
 /// What is sent: the name that is meant and that of the decoy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,17 +74,12 @@ struct Outcome {
     cut: usize,
 }
 
-/// A recorder on [`PORT`], its addresses and the way there.
+/// A recorder on [`PORT`] and the way there.
 #[derive(Debug)]
-pub struct Stage<'a> {
-    /// The client.
-    pub station: &'a Station,
-    /// The server.
-    pub recorder: &'a Recorder,
-    /// Its IPv4 address.
-    pub v4: &'a str,
-    /// Its IPv6 address.
-    pub v6: &'a str,
+struct Stage<'a> {
+    scene: &'a Scene,
+    station: Station,
+    recorder: Recorder,
 }
 
 impl Stage<'_> {
@@ -92,14 +88,18 @@ impl Stage<'_> {
         let (real, fake) = (hello(names.real), hello(names.fake));
         let name = name_at(&real, names.real);
         let cut = match cut {
-            Cut::BeforeName => name - 3,
-            Cut::InName => name + 4,
-            Cut::BehindName => name + names.real.len() + 1,
+            Cut::Before => name - 3,
+            Cut::Inside => name + 4,
+            Cut::Behind => name + names.real.len() + 1,
         };
-        let address = if trick.v6 { self.v6 } else { self.v4 };
+        let address = if trick.v6 {
+            self.scene.v6()
+        } else {
+            self.scene.v4()
+        };
         let remote = SocketAddr::new(address.parse().expect("an address"), PORT);
         let syn_payload = if trick.syn_payload { &fake[..] } else { &[] };
-        let opened = Connection::open(self.station, remote, syn_payload, !trick.late_confirm);
+        let opened = Connection::open(&self.station, remote, syn_payload, !trick.late_confirm);
         let Some(mut connection) = opened else {
             return Outcome {
                 from: remote,
@@ -187,21 +187,25 @@ const BLOCKED_AS_DECOY: Names = Names {
     fake: BLOCKED,
 };
 
-/// Runs the whole table, without the filter and with it, which `enforce` starts. `check_truth`:
-/// whether what a host accepts is to be what was measured; a router in between changes it.
+/// Runs the whole table without the filter, then with it.
 ///
 /// # Panics
-/// If a connection cannot be opened, or without the filter something else is received than was
-/// measured.
-pub fn run<'n>(stage: &Stage, check_truth: bool, enforce: impl FnOnce() -> Edge<'n>) -> Vec<Row> {
+/// If a connection cannot be opened, or without the filter the host itself receives something else
+/// than was measured; a router in between may change that.
+pub fn run(scene: &Scene) -> Vec<Row> {
     let start = Instant::now();
+    let stage = &Stage {
+        scene,
+        station: scene.station(),
+        recorder: Recorder::start(scene.servers(), PORT),
+    };
     let tricks = tricks();
     let allowed = attempts(&tricks, ONLY_ALLOWED);
-    let truths = truths(stage, &allowed, check_truth);
+    let truths = truths(stage, &allowed, matches!(scene, Scene::Server(_)));
     let without = stage.play_all(&allowed, true);
     println!("without the filter: {:?}", start.elapsed());
 
-    let _edge = enforce();
+    let _edge = scene.enforce("");
     let mut rows: Vec<Row> = tricks
         .iter()
         .zip(truths.chunks(CUTS.len()))

@@ -6,11 +6,19 @@
 //! an allowed name without the filter it also gets with it, if the client repeats what is lost.
 
 pub mod connection;
+pub mod cut;
 pub mod host;
 pub mod host_run;
+pub mod http;
+pub mod http_run;
 pub mod recorder;
 pub mod report;
+pub mod rustls_server;
+pub mod scene;
+pub mod servers;
 pub mod station;
+pub mod tls;
+pub mod tls_run;
 
 use std::{
     sync::Mutex,
@@ -43,6 +51,20 @@ const TOGETHER_MAX: usize = 96;
 /// Whether the long tests are asked for.
 pub fn all() -> bool {
     std::env::var_os("EDGEFILTER_TEST_ALL").is_some_and(|value| value == "1")
+}
+
+/// Whether a program that only the long tests need is there; they fail without it.
+///
+/// # Panics
+/// If it is missing in the long tests.
+pub fn is_there(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).any(|dir| dir.join(program).is_file());
+    assert!(
+        found || !all(),
+        "{program} is missing: `cargo xtask setup` installs it"
+    );
+    found
 }
 
 /// Does `work` for every item, many at a time; the results in the items' order.

@@ -69,53 +69,99 @@ fn find<'k>(known: &'k [Known], row: &str, property: Property) -> Option<&'k Kno
         .find(|known| known.row == row && known.property == property)
 }
 
-/// Writes the table to `target/conformance/<name>.md` and fails for every row that is not as
-/// `known` has it. `complete`: whether every case of the table was tried; only then can a known
-/// failure be found to be gone.
+/// One table's rows, and those that are known to fail.
+#[derive(Clone, Copy, Debug)]
+pub struct Table<'a> {
+    /// Its file's name, without the ending.
+    pub name: &'a str,
+    /// What became of every row.
+    pub rows: &'a [Row],
+    /// What does not hold.
+    pub known: &'a [Known],
+    /// Whether every case was tried; only then can a known failure be found to be gone.
+    pub complete: bool,
+}
+
+/// Writes each table to `target/conformance/<name>.md` and fails for every row that is not as
+/// [`Table::known`] has it.
 ///
 /// # Panics
-/// With every unexpected row.
-pub fn conclude(name: &str, rows: &[Row], known: &[Known], complete: bool) {
-    write(name, rows, known);
-    let mut unexpected = String::new();
-    let mut failing = 0;
-    for row in rows {
-        for property in [Property::Blocks, Property::Serves] {
-            let failures = row.failures(property);
-            let listed = find(known, &row.name, property);
-            let word = property.word();
-            failing += usize::from(!failures.is_empty());
-            match listed {
-                None if !failures.is_empty() => {
-                    let seen = failures.join("; ");
-                    writeln!(unexpected, "{}: {word}: {seen}", row.name).expect("a string");
+/// With every unexpected row of every table.
+pub fn conclude(tables: &[Table]) {
+    let unexpected: String = tables.iter().map(Table::unexpected).collect();
+    assert!(unexpected.is_empty(), "{unexpected}");
+}
+
+impl Table<'_> {
+    /// Writes the table, prints the known failures; a line for each row that is not as expected.
+    fn unexpected(&self) -> String {
+        self.write();
+        let mut lines = String::new();
+        let mut failing = 0;
+        for row in self.rows {
+            for property in [Property::Blocks, Property::Serves] {
+                failing += usize::from(!row.failures(property).is_empty());
+                if let Some(line) = self.judge(row, property) {
+                    writeln!(lines, "{}: {}: {line}", self.name, row.name).expect("a string");
                 }
-                Some(known) if failures.is_empty() && complete => writeln!(
-                    unexpected,
-                    "{}: {word} holds now: remove it from the list ({})",
-                    row.name, known.why
-                )
-                .expect("a string"),
-                Some(known) if !failures.is_empty() => {
-                    let seen = failures.join("; ");
-                    println!("known: {}: {word}: {} [{seen}]", row.name, known.why);
-                }
-                None | Some(_) => {}
             }
         }
+        for known in self.known {
+            if !self.rows.iter().any(|row| row.name == known.row) {
+                writeln!(lines, "{}: no row {}", self.name, known.row).expect("a string");
+            }
+        }
+        println!(
+            "{}: {} rows, {failing} failures",
+            self.name,
+            self.rows.len()
+        );
+        lines
     }
-    for known in known {
-        if !rows.iter().any(|row| row.name == known.row) && complete {
+
+    fn judge(&self, row: &Row, property: Property) -> Option<String> {
+        let seen = row.failures(property).join("; ");
+        let word = property.word();
+        match (find(self.known, &row.name, property), seen.is_empty()) {
+            (None, true) => None,
+            (None, false) => Some(format!("{word}: {seen}")),
+            (Some(known), false) => {
+                println!(
+                    "known: {}: {}: {word}: {} [{seen}]",
+                    self.name, row.name, known.why
+                );
+                None
+            }
+            (Some(known), true) if self.complete => Some(format!(
+                "{word} holds now: remove it from the list ({})",
+                known.why
+            )),
+            (Some(_), true) => None,
+        }
+    }
+
+    fn write(&self) {
+        let mut text = String::from(
+            "| row | without the filter | blocked name kept from the server | allowed name served |\n\
+             |---|---|---|---|\n",
+        );
+        for row in self.rows {
             writeln!(
-                unexpected,
-                "{}: listed, but there is no such row",
-                known.row
+                text,
+                "| {} | {} | {} | {} |",
+                row.name.replace('|', "\\|"),
+                row.truth.replace('|', "\\|"),
+                row.cell(Property::Blocks, self.known),
+                row.cell(Property::Serves, self.known)
             )
             .expect("a string");
         }
+        let directory = directory();
+        let file = directory.join(format!("{}.md", self.name));
+        fs::create_dir_all(&directory)
+            .and_then(|()| fs::write(&file, text))
+            .unwrap_or_else(|e| panic!("{}: {e}", file.display()));
     }
-    println!("{name}: {} rows, {failing} known failures", rows.len());
-    assert!(unexpected.is_empty(), "{name}:\n{unexpected}");
 }
 
 /// `target/conformance`, beside the running test's profile.
@@ -126,26 +172,4 @@ fn directory() -> PathBuf {
         .nth(3)
         .expect("target/<profile>/deps/<test>");
     target.join("conformance")
-}
-
-fn write(name: &str, rows: &[Row], known: &[Known]) {
-    let mut text = String::from(
-        "| row | without the filter | blocked name kept from the server | allowed name served |\n\
-         |---|---|---|---|\n",
-    );
-    for row in rows {
-        writeln!(
-            text,
-            "| {} | {} | {} | {} |",
-            row.name.replace('|', "\\|"),
-            row.truth.replace('|', "\\|"),
-            row.cell(Property::Blocks, known),
-            row.cell(Property::Serves, known)
-        )
-        .expect("a string");
-    }
-    let directory = directory();
-    fs::create_dir_all(&directory)
-        .and_then(|()| fs::write(directory.join(format!("{name}.md")), text))
-        .unwrap_or_else(|e| panic!("{}/{name}.md: {e}", directory.display()));
 }
