@@ -1,7 +1,7 @@
 //! Putting a generation in place: build beside, check, swap, retire. Every step that
 //! fails leaves what was enforced before in place.
 
-use std::{fs, panic, path::Path, thread, time::Duration};
+use std::{fs, path::Path, time::Duration};
 
 use aya::{
     maps::{MapData, PerCpuArray, PerCpuValues},
@@ -119,15 +119,8 @@ impl Root {
         let new_dir = self.new_generation_dir(number);
         undo.directories.push(new_dir.clone());
         pin_maps(&loaded, &new_dir).map_err(at("pin the generation"))?;
-        // Both have the kernel verify the program, which is nearly all the time of a change.
-        let (verified, checked) = thread::scope(|scope| {
-            let check = scope.spawn(|| check::run(&compiled, &new_dir, probes));
-            (loaded.verify(), check.join())
-        });
-        verified.map_err(at("load the program"))?;
-        checked
-            .unwrap_or_else(|panic| panic::resume_unwind(panic))
-            .map_err(at("check the program before attaching it"))?;
+        loaded.verify().map_err(at("load the program"))?;
+        check::run(&mut loaded, probes).map_err(at("check the program before attaching it"))?;
         zero_new_slots(&mut loaded, &compiled.meta, previous_meta.as_ref())
             .map_err(at("zero the counters of new rules"))?;
         let stored = Stored::new(
