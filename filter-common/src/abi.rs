@@ -15,6 +15,10 @@ use crate::{
 /// Version of every layout in this module and in [`crate::tables`].
 pub const ABI_VERSION: u32 = 1;
 
+/// Metadata before a frame that the controller sends through a program that is not attached yet:
+/// nothing is counted and no event written. Nothing that arrives on a wire has metadata.
+pub const PROBE_MARK: u64 = 0x6564_6765_7072_6f62;
+
 /// One cache line, the element of every table map.
 pub type Line = [u64; 8];
 

@@ -68,25 +68,28 @@ pub fn step<R: Rules, M: Memory>(
     work: &mut Work<M>,
     collect_suffix: impl Fn(&mut Work<M>, [u64; 2], u32),
 ) -> Step {
-    let done = work.suffixes.done.get();
-    let end = work.suffixes.at.get().wrapping_add(work.suffixes.len.get());
-    let mut hash = NameHash::resume(&rules.config().names, work.suffixes.lanes);
-    for turn in 0..STEP_BYTES {
-        let done = done + turn;
+    // What is read from memory again and again needs no stack across the calls, of which there is
+    // little this deep.
+    let mut lanes = work.suffixes.lanes;
+    for _ in 0..STEP_BYTES {
+        let done = work.suffixes.done.get();
         if done >= work.suffixes.len.get() {
-            collect_suffix(work, hash.lanes(), done | WHOLE);
+            collect_suffix(work, lanes, done | WHOLE);
             return Step::Done;
         }
-        let byte = FOLDED[work.byte(end.wrapping_sub(1 + done)) as usize];
-        if byte == b'.' {
-            collect_suffix(work, hash.lanes(), done);
-        }
+        work.suffixes.done.set(done + 1);
+        let end = work.suffixes.at.get() + work.suffixes.len.get();
+        let byte = FOLDED[work.byte(end - 1 - done) as usize];
         let odd = u32::from(byte & ODD);
         work.odd_name.set(work.odd_name.get() | odd);
+        if byte == b'.' {
+            collect_suffix(work, lanes, done);
+        }
+        let mut hash = NameHash::resume(&rules.config().names, lanes);
         hash.push(byte);
+        lanes = hash.lanes();
     }
-    work.suffixes.done.set(done + STEP_BYTES);
-    work.suffixes.lanes = hash.lanes();
+    work.suffixes.lanes = lanes;
     Step::Again
 }
 

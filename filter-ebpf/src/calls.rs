@@ -181,24 +181,15 @@ pub(crate) extern "C" fn collect_suffix(lane_0: u64, lane_1: u64, len_and_whole:
     0
 }
 
-/// Collects the rule sets for the name at `index`.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub(crate) extern "C" fn collect_name(index: u64) -> u64 {
-    if let Some(work) = work()
-        && hostname::begin(&Generation, work, index as u32)
-    {
-        repeat(hostname::STEPS_MAX, name_turn);
-    }
-    0
-}
-
 /// The deciding rule for the name at `index`.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn search_name(index: u64, qualifiers: u64) -> u64 {
-    collect_name(index);
     let Some(work) = work() else { return 0 };
+    if !hostname::begin(&Generation, work, index as u32) {
+        return 0;
+    }
+    repeat(hostname::STEPS_MAX, name_turn);
     hostname::try_candidates(work, |set, kinds, specificity| {
         Listed::unpack(listed_name(
             u64::from(set),

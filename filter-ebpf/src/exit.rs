@@ -20,7 +20,7 @@ use crate::{
     calls,
     kernel::Kernel,
     maps,
-    packet::opaque,
+    packet::{is_probe, opaque},
     rules::{self, has},
 };
 
@@ -36,6 +36,9 @@ struct Report {
 #[inline(always)]
 pub(crate) fn record(kernel: &Kernel, packet: &Packet, mut decision: Decision) -> u32 {
     let action = act(kernel, &mut decision);
+    if is_probe(kernel.context()) {
+        return action;
+    }
     let mut report = Report {
         verdict: decision.verdict,
         reason: decision.reason,

@@ -3,7 +3,7 @@
 use core::arch::asm;
 
 use aya_ebpf::programs::XdpContext;
-use filter_common::{env, limits::HEADER_OFFSET_MAX};
+use filter_common::{abi::PROBE_MARK, env, limits::HEADER_OFFSET_MAX};
 
 /// `x & MASK` in one instruction that the compiler can neither drop nor move away from the use:
 /// the verifier takes the bound from it. Not declared pure, or the compiler might make it twice:
@@ -44,6 +44,21 @@ pub(crate) fn opaque_ref<T>(x: &'static T) -> &'static T {
 #[inline(always)]
 pub(crate) fn first_buffer_len(ctx: &XdpContext) -> usize {
     ctx.data_end() - ctx.data()
+}
+
+/// Whether the frame is the controller's: [`PROBE_MARK`] lies before it.
+#[inline(always)]
+pub(crate) fn is_probe(ctx: &XdpContext) -> bool {
+    let start = ctx.metadata();
+    if opaque((start + size_of::<u64>()) as u64) as usize > ctx.metadata_end() {
+        return false;
+    }
+    let mark: u64;
+    // SAFETY: the eight bytes of metadata that were just checked.
+    unsafe {
+        asm!("{v} = *(u64 *)({p} + 0)", v = out(reg) mark, p = in(reg) start, options(pure, readonly, nostack, preserves_flags));
+    }
+    mark == PROBE_MARK
 }
 
 /// `N` bytes of packet memory that the verifier has seen checked.

@@ -16,10 +16,15 @@ pub(super) fn probes(compiled: &Compiled, policy: &Policy) -> Vec<Probe> {
     let now = lookup::now_tai_ns();
     let blocked = |address: &IpAddr| {
         let listings = lookup::address(compiled, *address, now);
-        lookup::deciding(&listings).is_some_and(|listing| {
-            listing.role == lookup::Role::Decides
-                && listing.action.as_deref() == Some(PROBED_ACTION)
-        })
+        // A rule that observes would count the probe.
+        let observed = listings
+            .iter()
+            .any(|listing| listing.role == lookup::Role::Observes);
+        !observed
+            && lookup::deciding(&listings).is_some_and(|listing| {
+                listing.role == lookup::Role::Decides
+                    && listing.action.as_deref() == Some(PROBED_ACTION)
+            })
     };
     let origins = |v4: bool| {
         let all = policy.rules.iter().flat_map(|rule| &rule.origins);

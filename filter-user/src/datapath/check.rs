@@ -1,17 +1,12 @@
 //! Synthetic packets through a generation before it is attached.
 //!
-//! They run through a second instance of the same program over the same pinned tables, with counters
-//! and rings of its own: nothing that an operator counts moves.
+//! They run through the very program that is attached afterwards, with its tables and counters; a
+//! mark before them keeps it from counting and reporting them: nothing that an operator counts moves.
 
-use std::path::Path;
+use aya::{TestRun as _, programs::TestRunOptions};
+use filter_common::abi::PROBE_MARK;
 
-use filter_common::abi::{Table, feature};
-
-use super::{
-    DatapathError, Private,
-    object::{PORT_CLASS, Pins, REDIRECT, RULES},
-};
-use crate::compile::Compiled;
+use super::{DatapathError, object::Loaded};
 
 /// A synthetic packet and what must become of it.
 #[derive(Clone, Debug)]
@@ -24,6 +19,8 @@ pub struct Probe {
     pub blocked: bool,
 }
 
+const MARK_LEN: u32 = size_of_val(&PROBE_MARK) as u32;
+
 /// `XDP_PASS` of linux/bpf.h.
 const XDP_PASS: u32 = 2;
 
@@ -35,30 +32,15 @@ const ARP: [u8; 42] = [
     0, 0, 0, 0, 0, 0, 192, 0, 2, 1, // target
 ];
 
-/// Sends an unrelated packet and `probes` through the tables pinned in `directory`.
-pub(super) fn run(
-    compiled: &Compiled,
-    directory: &Path,
-    probes: &[Probe],
-) -> Result<(), DatapathError> {
-    let names = Table::ALL
-        .iter()
-        .map(|table| table.name())
-        .chain([RULES, PORT_CLASS, REDIRECT]);
-    let pins = Pins {
-        by_name: names.map(|name| (name, directory.join(name))).collect(),
-    };
-    let mut copy = compiled.clone();
-    copy.config.features &= !(feature::EVENTS | feature::DEBUG);
-    let mut instance = Private::load_with(&copy, &pins)?;
-
+/// Sends an unrelated packet and `probes` through a program that is loaded and not attached.
+pub(super) fn run(loaded: &mut Loaded, probes: &[Probe]) -> Result<(), DatapathError> {
     let unrelated = Probe {
         description: "an ARP request".to_owned(),
         frame: ARP.to_vec(),
         blocked: false,
     };
     for probe in std::iter::once(&unrelated).chain(probes) {
-        let returned = instance.action(&probe.frame)?;
+        let returned = action(loaded, &probe.frame)?;
         if (returned == XDP_PASS) == probe.blocked {
             return Err(DatapathError::SelfCheck {
                 probe: probe.description.clone(),
@@ -68,4 +50,25 @@ pub(super) fn run(
         }
     }
     Ok(())
+}
+
+/// The XDP action for a frame with [`PROBE_MARK`] before it.
+fn action(loaded: &mut Loaded, frame: &[u8]) -> Result<u32, DatapathError> {
+    let data = [&PROBE_MARK.to_ne_bytes()[..], frame].concat();
+    // `struct xdp_md` of linux/bpf.h: where the frame begins and ends; the metadata lies before it.
+    let context = [MARK_LEN, data.len() as u32, 0, 0, 0, 0];
+    let context: Vec<u8> = context.into_iter().flat_map(u32::to_ne_bytes).collect();
+    let options = TestRunOptions {
+        data_in: Some(&data),
+        ctx_in: Some(&context),
+        ..TestRunOptions::default()
+    };
+    let result = loaded
+        .program()?
+        .test_run(options)
+        .map_err(|source| DatapathError::Program {
+            action: "run the program on a frame",
+            source,
+        })?;
+    Ok(result.return_value)
 }

@@ -2,9 +2,8 @@
 //! fails leaves what was enforced before in place.
 
 use std::{
-    fs, panic,
+    fs,
     path::{Path, PathBuf},
-    thread,
     time::Duration,
 };
 
@@ -129,15 +128,8 @@ impl Root {
         let new_dir = self.new_generation_dir(number);
         undo.pins.push(new_dir.clone());
         pin_maps(&loaded, &new_dir).map_err(at("pin the generation"))?;
-        // Both have the kernel verify the program, which is nearly all the time of a change.
-        let (verified, checked) = thread::scope(|scope| {
-            let check = scope.spawn(|| check::run(&compiled, &new_dir, probes));
-            (loaded.verify(), check.join())
-        });
-        verified.map_err(at("load the program"))?;
-        checked
-            .unwrap_or_else(|panic| panic::resume_unwind(panic))
-            .map_err(at("check the program before attaching it"))?;
+        loaded.verify().map_err(at("load the program"))?;
+        check::run(&mut loaded, probes).map_err(at("check the program before attaching it"))?;
         zero_new_slots(&mut loaded, &compiled.meta, previous_meta.as_ref())
             .map_err(at("zero the counters of new rules"))?;
         let stored = Stored::new(

@@ -1,5 +1,5 @@
 //! A private instance of the kernel program: no pins, no interface. For replay,
-//! tests, benchmarks and the self-check.
+//! tests and benchmarks.
 
 use std::time::Duration;
 
@@ -51,11 +51,7 @@ impl Private {
     ///
     /// As of loading: not permitted, refused by the verifier, does not fit.
     pub fn load(compiled: &Compiled) -> Result<Self, DatapathError> {
-        Self::load_with(compiled, &Pins::default())
-    }
-
-    pub(super) fn load_with(compiled: &Compiled, pins: &Pins) -> Result<Self, DatapathError> {
-        let mut loaded = object::prepare(compiled, pins)?;
+        let mut loaded = object::prepare(compiled, &Pins::default())?;
         loaded.verify()?;
         let outcome = match loaded.take_map("OUTCOME") {
             Ok(map) => Some(map.try_into().map_err(map_error("OUTCOME"))?),
@@ -88,7 +84,7 @@ impl Private {
         if frame.len() < FRAME_BYTES_MIN {
             return Ok((XDP_PASS, truncated(frame.len())));
         }
-        let action = self.action(frame)?;
+        let (action, _) = self.test_run(frame, 1)?;
         let outcome = match &self.outcome {
             Some(map) => map.get(&0, 0).map_err(map_error("OUTCOME"))?.0,
             None => {
@@ -98,11 +94,6 @@ impl Private {
             }
         };
         Ok((action, outcome))
-    }
-
-    /// Sends one frame through the program, and returns the XDP action only.
-    pub(super) fn action(&mut self, frame: &[u8]) -> Result<u32, DatapathError> {
-        self.test_run(frame, 1).map(|(action, _)| action)
     }
 
     /// Mean duration of the program on `frame` over `repeat` runs, in whole nanoseconds, the kernel's
