@@ -40,8 +40,11 @@ pub mod state {
 pub struct Flow {
     /// One of [`state`].
     pub state: u32,
-    /// Sequence number of the stream's first byte.
+    /// Sequence number of the first byte of what is read.
     pub start: u32,
+    /// Sequence number of the connection's first byte, where the host knows it: ties the entry to
+    /// its connection.
+    pub connection: u32,
     /// Sequence number of the next byte.
     pub next: u32,
     /// Acknowledgement number that came with the allowed hello.
@@ -67,8 +70,10 @@ pub struct Blocked {
     pub slot: u16,
     /// Length of the name that hit, for comparing rules.
     pub specificity: u16,
-    /// Sequence number of the stream's first byte.
+    /// As [`Flow::start`].
     pub start: u32,
+    /// As [`Flow::connection`].
+    pub connection: u32,
     /// Sequence number of the segment that was blocked.
     pub seq: u32,
     /// Sequence number after a later SYN on the same ports; valid if `reopened`.

@@ -7,13 +7,14 @@ use crate::{
     abi::{SetRef, Table},
     env::Rules,
     hit::{Hit, Listed},
+    http::is_blank,
     limits::{NAME_BYTES_MAX, NAME_CANDIDATES_MAX, NAMES_PER_HELLO_MAX},
     tables::names::{self, Fingerprint, NameHash},
     tls::Step,
     work::{Memory, Span, Variable as _, Work},
 };
 
-/// Trailing dots, and digits of a port, that are taken off a name.
+/// Blanks at each end, trailing dots, and digits of a port, that are taken off a name.
 const TRIM_MAX: usize = 8;
 
 /// Marks a candidate that is the whole name; lengths and set indexes have fewer bits.
@@ -117,10 +118,23 @@ pub fn try_candidates<M: Memory>(work: &Work<M>, listed: impl Fn(u32, u32, u16) 
     Hit::NONE
 }
 
-/// Takes a port and trailing dots off. Blanks around a name are taken off where it is found.
+/// Takes blanks at both ends, a port and trailing dots off.
 #[inline(always)]
 pub fn trim<M: Memory>(work: &Work<M>, span: Span) -> Span {
-    let Span { at, mut len } = span;
+    let Span { mut at, mut len } = span;
+    for _ in 0..TRIM_MAX {
+        if len == 0 || !is_blank(work.byte(at)) {
+            break;
+        }
+        at += 1;
+        len -= 1;
+    }
+    for _ in 0..TRIM_MAX {
+        if len == 0 || !is_blank(work.byte(at + len - 1)) {
+            break;
+        }
+        len -= 1;
+    }
     let mut digits = 0;
     for _ in 0..TRIM_MAX {
         if digits >= len || !work.byte(at + len - 1 - digits).is_ascii_digit() {

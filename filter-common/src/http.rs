@@ -94,7 +94,7 @@ const fn is_token(byte: u8) -> bool {
 }
 
 #[inline(always)]
-const fn is_blank(byte: u8) -> bool {
+pub(crate) const fn is_blank(byte: u8) -> bool {
     byte == b' ' || byte == b'\t'
 }
 

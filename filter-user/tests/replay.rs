@@ -174,7 +174,10 @@ fn checksums_are_judged_only_when_asked_for() {
     let (flows, _) = lines(&replayed(&damaged, &["--json"]));
     assert_eq!(flows[0]["name"], "xo124.test.example");
     let (flows, summary) = lines(&replayed(&damaged, &["--json", "--checksums", "verify"]));
-    assert_eq!(flows.len(), 0);
+    assert_eq!(flows.len(), 1);
+    assert_eq!(flows[0]["name"], serde_json::Value::Null);
+    assert_eq!(flows[0]["verdict"], "drop");
+    assert_eq!(flows[0]["reason"], "bad_checksum");
     assert!(
         summary["reasons"]["bad_checksum"].as_u64() > Some(0),
         "{summary}"

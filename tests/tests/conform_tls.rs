@@ -106,7 +106,6 @@ fn run(scene: &Scene) {
     conclude(&tables);
 }
 
-const BLANKS: &str = "blanks at the ends of a server name are not taken off";
 const TOO_LONG: &str =
     "by design: a hello of more than 16 KiB is dropped, `[unparsed]` can say `pass`";
 
@@ -118,9 +117,6 @@ const fn known(row: &'static str, property: Property, why: &'static str) -> Know
 }
 
 const KNOWN_ON_OPENSSL: &[Known] = &[
-    known("sni_leading_space", Property::Blocks, BLANKS),
-    known("sni_trailing_space", Property::Blocks, BLANKS),
-    known("sni_tab", Property::Blocks, BLANKS),
     known("padding_60000_before_sni", Property::Serves, TOO_LONG),
     known("unknown_ext_30000_before_sni", Property::Serves, TOO_LONG),
     known("many_ciphers_20000B", Property::Serves, TOO_LONG),

@@ -50,12 +50,25 @@ impl Plan {
         Self::done(Reading::dropped(reason, Protocol::None), segment)
     }
 
-    /// A payload that starts a stream, for certain or by its looks.
+    /// A payload that starts a stream for certain.
     #[inline(always)]
-    fn begin<E: Env>(env: &mut E, segment: Segment, certain: bool) -> Self {
+    fn begin<E: Env>(env: &mut E, segment: Segment) -> Self {
+        Self::start(env, segment, true)
+    }
+
+    /// A payload in mid-stream that starts a hello by its looks.
+    #[inline(always)]
+    fn begin_again<E: Env>(env: &mut E, segment: Segment) -> Self {
+        let segment = without_dummy(env, segment);
+        Self::start(env, segment, false)
+    }
+
+    #[inline(always)]
+    fn start<E: Env>(env: &mut E, segment: Segment, certain: bool) -> Self {
         if let Some(work) = env.work() {
             work.flow = Flow {
                 state: state::READING,
+                connection: work.peer.start,
                 start: segment.seq,
                 next: segment.seq,
                 certain: certain as u32,
@@ -121,14 +134,15 @@ fn plan<E: Env>(env: &mut E, segment: Segment) -> Plan {
         return at_host(env, segment);
     }
     if !env.flow_load() {
-        return {
-            let listener = host(env).kind == peer::LISTENER;
-            Plan::begin(env, segment, listener)
+        return if host(env).kind == peer::LISTENER {
+            Plan::begin(env, segment)
+        } else {
+            Plan::begin_again(env, segment)
         };
     }
     let flow = flow(env);
     if flow.reopened != 0 && segment.seq == flow.reopened_at && segment.seq != flow.next {
-        return Plan::begin(env, segment, true);
+        return Plan::begin(env, segment);
     }
     by_state(env, segment, flow)
 }
@@ -141,7 +155,7 @@ fn at_host<E: Env>(env: &mut E, segment: Segment) -> Plan {
         // What was kept of an earlier connection on the same ports is void, and so is a stream of
         // which the host has bytes that never came by here.
         let unseen = host(env).rcv_nxt.wrapping_sub(flow.next) as i32 > 0;
-        if flow.start == host(env).start && !unseen {
+        if flow.connection == host(env).start && !unseen {
             return by_state(env, segment, flow);
         }
         forget(env);
@@ -151,7 +165,7 @@ fn at_host<E: Env>(env: &mut E, segment: Segment) -> Plan {
         if !near(segment.seq, host(env).rcv_nxt) || !near(segment.ack, host(env).snd_una) {
             return Plan::pass(Reason::BadSequence, segment);
         }
-        return Plan::begin(env, segment, false);
+        return Plan::begin_again(env, segment);
     }
     let start = host(env).start;
     at_start(env, segment, start)
@@ -177,7 +191,7 @@ fn by_state<E: Env>(env: &mut E, segment: Segment, flow: Flow) -> Plan {
 fn still_blocked<E: Env>(env: &mut E, segment: Segment) -> Option<Reading> {
     let blocked = env.blocked_load()?;
     let reopened = if host(env).kind == peer::CONNECTION {
-        blocked.start != host(env).start
+        blocked.connection != host(env).start
     } else {
         let other = segment.seq == blocked.reopened_at && segment.seq != blocked.seq;
         blocked.reopened != 0 && other || !near(segment.seq, blocked.start)
@@ -317,7 +331,7 @@ fn with_syn<E: Env>(env: &mut E, segment: Segment) -> Plan {
         flags: flags::ACK,
         ..segment
     };
-    Plan::begin(env, payload, true)
+    Plan::begin(env, payload)
 }
 
 /// The first payload behind a SYN.
@@ -331,7 +345,7 @@ fn at_start<E: Env>(env: &mut E, segment: Segment, next: u32) -> Plan {
     if old >= segment.len {
         return Plan::pass(Reason::NoMatch, segment);
     }
-    Plan::begin(env, segment.without(old), true)
+    Plan::begin(env, segment.without(old))
 }
 
 /// More payload of a half-read hello.
@@ -396,14 +410,11 @@ fn after_allowed<E: Env>(env: &mut E, segment: Segment, flow: Flow) -> Plan {
     let answered = (segment.ack.wrapping_sub(flow.ack) as i32) > 0;
     if answered || ahead >= 0 {
         forget(env);
-        return {
-            let segment = without_dummy(env, segment);
-            Plan::begin(env, segment, false)
-        };
+        return Plan::begin_again(env, segment);
     }
     if segment.seq == flow.start {
         // The hello again, before the server has answered: what it says now counts.
-        return Plan::begin(env, segment, flow.certain != 0);
+        return Plan::start(env, segment, flow.certain != 0);
     }
     let known = flow.kept != 0
         && env.hello_load(flow.kept)
@@ -555,6 +566,7 @@ fn block<E: Env>(env: &mut E, segment: Segment, flow: Flow, hit: Hit, protocol: 
         slot: hit.slot(),
         specificity: hit.specificity(),
         start: flow.start,
+        connection: flow.connection,
         seq: segment.seq,
         protocol: protocol as u16,
         ..Blocked::default()
