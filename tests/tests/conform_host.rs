@@ -3,29 +3,41 @@
 //! Known failures are listed by row; a row that holds must leave its list.
 
 use filter_tests::conform::{
-    host_run::run,
-    report::{Known, Property, Table, conclude},
+    host_run::{Rows, run},
+    report::{
+        Known,
+        Property::{Blocks, Serves},
+        Table, conclude,
+    },
     scene::Scene,
 };
 
 #[test]
 fn no_trick_takes_a_blocked_name_to_the_host_itself() {
-    conclude(&[Table {
-        name: "host-server",
-        rows: &run(&Scene::server()),
-        known: KNOWN_AS_SERVER,
-        complete: true,
-    }]);
+    judge(&Scene::server(), KNOWN_AS_SERVER, KNOWN_AS_SERVER_LATE);
 }
 
 #[test]
 fn no_trick_takes_a_blocked_name_through_a_router() {
-    conclude(&[Table {
-        name: "host-router",
-        rows: &run(&Scene::router()),
-        known: KNOWN_AS_ROUTER,
+    judge(&Scene::router(), KNOWN_AS_ROUTER, KNOWN_AS_ROUTER_LATE);
+}
+
+fn judge(scene: &Scene, known: &[Known], known_late: &[Known]) {
+    let Rows {
+        opened_behind,
+        opened_before,
+    } = run(scene);
+    let role = scene.role();
+    let table = |name, rows, known| Table {
+        name,
+        rows,
+        known,
         complete: true,
-    }]);
+    };
+    conclude(&[
+        table(&format!("host-{role}"), &opened_behind, known),
+        table(&format!("host-{role}-late"), &opened_before, known_late),
+    ]);
 }
 
 const REFUSED: &str = "a decoy that the host refuses is taken as part of the stream, and what is meant then contradicts it";
@@ -33,33 +45,57 @@ const URGENT: &str = "the urgent byte is taken as part of the stream, and the ho
 const RESET: &str = "a reset that the host refuses ends the stream's state";
 const FRAGMENTS: &str = "first fragments towards an inspected port pass";
 
-const fn known(row: &'static str, property: Property, why: &'static str) -> Known {
-    Known { row, property, why }
-}
-
 const KNOWN_AS_SERVER: &[Known] = &[
-    known("fake_no_ACK_flag (split)", Property::Serves, REFUSED),
-    known("fake_null_flags (split)", Property::Serves, REFUSED),
-    known("fake_SYN_flag (split)", Property::Serves, REFUSED),
-    known("fake_ack_beyond_sndnxt (split)", Property::Serves, REFUSED),
-    known("fake_old_timestamp (split)", Property::Serves, REFUSED),
-    known("fake_bad_checksum (split)", Property::Serves, REFUSED),
-    known(
-        "fake_bad_checksum: partial sum (split)",
-        Property::Serves,
-        REFUSED,
-    ),
-    known("fake_md5_option (split)", Property::Serves, REFUSED),
-    known("bad_ip_checksum_fake (split)", Property::Serves, REFUSED),
-    known("urg_byte_in_middle", Property::Serves, URGENT),
-    known("urg_separate_segment", Property::Serves, URGENT),
-    known("rst_bad_checksum_then_data", Property::Blocks, RESET),
-    known("ip_fragments_24B", Property::Blocks, FRAGMENTS),
-    known("ip_fragments_reverse", Property::Blocks, FRAGMENTS),
-    known("ip_fragment_8B_tiny", Property::Blocks, FRAGMENTS),
-    known("v6_fragments", Property::Blocks, FRAGMENTS),
-    known("v6_dstopts_then_fragments", Property::Blocks, FRAGMENTS),
+    Known::always("fake_no_ACK_flag (split)", Serves, REFUSED),
+    Known::always("fake_null_flags (split)", Serves, REFUSED),
+    Known::always("fake_SYN_flag (split)", Serves, REFUSED),
+    Known::always("fake_ack_beyond_sndnxt (split)", Serves, REFUSED),
+    Known::always("fake_old_timestamp (split)", Serves, REFUSED),
+    Known::always("fake_bad_checksum (split)", Serves, REFUSED),
+    Known::always("fake_bad_checksum: partial sum (split)", Serves, REFUSED),
+    Known::always("fake_md5_option (split)", Serves, REFUSED),
+    Known::always("bad_ip_checksum_fake (split)", Serves, REFUSED),
+    Known::always("urg_byte_in_middle", Serves, URGENT),
+    Known::always("urg_separate_segment", Serves, URGENT),
+    Known::always("rst_bad_checksum_then_data", Blocks, RESET),
+    Known::always("ip_fragments_24B", Blocks, FRAGMENTS),
+    Known::always("ip_fragments_reverse", Blocks, FRAGMENTS),
+    Known::always("ip_fragment_8B_tiny", Blocks, FRAGMENTS),
+    Known::always("v6_fragments", Blocks, FRAGMENTS),
+    Known::always("v6_dstopts_then_fragments", Blocks, FRAGMENTS),
 ];
 
 /// The same, until each role has its own view of what the host accepts.
 const KNOWN_AS_ROUTER: &[Known] = KNOWN_AS_SERVER;
+
+const START_UNKNOWN: &str = "the start of a stream whose SYN was not seen is guessed by its looks, and data beyond a gap passes";
+const OLD_ACK: &str = "a decoy with an old acknowledgement number, which the host may take or not, passes on a stream whose SYN was not seen";
+
+const KNOWN_AS_SERVER_LATE: &[Known] = &[
+    Known::always("reverse_order", Blocks, START_UNKNOWN),
+    Known::always("ooo_fake_tail_then_bigger_real_tail", Blocks, START_UNKNOWN),
+    Known::always("disorder_seqovl", Blocks, START_UNKNOWN),
+    Known::always("split_seqovl", Blocks, START_UNKNOWN),
+    Known::always("beyond_window", Serves, START_UNKNOWN),
+    Known::sometimes("fake_bad_ack_minus66000 (split)", Blocks, OLD_ACK),
+    Known::sometimes("fake_old_ack_minus1 (split)", Blocks, OLD_ACK),
+    Known::always("fake_no_ACK_flag (split)", Serves, REFUSED),
+    Known::always("fake_null_flags (split)", Serves, REFUSED),
+    Known::always("fake_SYN_flag (split)", Serves, REFUSED),
+    Known::always("fake_ack_beyond_sndnxt (split)", Serves, REFUSED),
+    Known::always("fake_old_timestamp (split)", Serves, REFUSED),
+    Known::always("fake_bad_checksum (split)", Serves, REFUSED),
+    Known::always("fake_bad_checksum: partial sum (split)", Serves, REFUSED),
+    Known::always("fake_md5_option (split)", Serves, REFUSED),
+    Known::always("bad_ip_checksum_fake (split)", Serves, REFUSED),
+    Known::always("urg_byte_in_middle", Blocks, URGENT),
+    Known::always("urg_separate_segment", Blocks, URGENT),
+    Known::always("rst_bad_checksum_then_data", Blocks, RESET),
+    Known::always("ip_fragments_24B", Blocks, FRAGMENTS),
+    Known::always("ip_fragments_reverse", Blocks, FRAGMENTS),
+    Known::always("ip_fragment_8B_tiny", Blocks, FRAGMENTS),
+    Known::always("v6_fragments", Blocks, FRAGMENTS),
+    Known::always("v6_dstopts_then_fragments", Blocks, FRAGMENTS),
+];
+
+const KNOWN_AS_ROUTER_LATE: &[Known] = KNOWN_AS_SERVER_LATE;
