@@ -43,9 +43,13 @@ fn judge(scene: &Scene, known: &[Known], known_late: &[Known]) {
 const REFUSED: &str = "a decoy that the host refuses is taken as part of the stream, and what is meant then contradicts it";
 const URGENT: &str = "the urgent byte is taken as part of the stream, and the host takes it out";
 const RESET: &str = "a reset that the host refuses ends the stream's state";
+const OLD_ACK: &str = "a decoy with an old acknowledgement number, which the host takes only on its fast path, is taken as part of the stream; the next real segment then seems to acknowledge an answer";
 const FRAGMENTS: &str = "first fragments towards an inspected port pass";
 
 const KNOWN_AS_SERVER: &[Known] = &[
+    Known::always("fake_old_ack_minus1, slow path (split)", Blocks, OLD_ACK),
+    Known::sometimes("fake_bad_ack_minus66000 (split)", Blocks, OLD_ACK),
+    Known::sometimes("fake_old_ack_minus1 (split)", Blocks, OLD_ACK),
     Known::always("fake_no_ACK_flag (split)", Serves, REFUSED),
     Known::always("fake_null_flags (split)", Serves, REFUSED),
     Known::always("fake_SYN_flag (split)", Serves, REFUSED),
@@ -69,7 +73,6 @@ const KNOWN_AS_SERVER: &[Known] = &[
 const KNOWN_AS_ROUTER: &[Known] = KNOWN_AS_SERVER;
 
 const START_UNKNOWN: &str = "the start of a stream whose SYN was not seen is guessed by its looks, and data beyond a gap passes";
-const OLD_ACK: &str = "a decoy with an old acknowledgement number, which the host may take or not, passes on a stream whose SYN was not seen";
 
 const KNOWN_AS_SERVER_LATE: &[Known] = &[
     Known::always("reverse_order", Blocks, START_UNKNOWN),
@@ -77,6 +80,7 @@ const KNOWN_AS_SERVER_LATE: &[Known] = &[
     Known::always("disorder_seqovl", Blocks, START_UNKNOWN),
     Known::always("split_seqovl", Blocks, START_UNKNOWN),
     Known::always("beyond_window", Serves, START_UNKNOWN),
+    Known::always("fake_old_ack_minus1, slow path (split)", Blocks, OLD_ACK),
     Known::sometimes("fake_bad_ack_minus66000 (split)", Blocks, OLD_ACK),
     Known::sometimes("fake_old_ack_minus1 (split)", Blocks, OLD_ACK),
     Known::always("fake_no_ACK_flag (split)", Serves, REFUSED),

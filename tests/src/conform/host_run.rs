@@ -253,11 +253,18 @@ pub fn run(scene: &Scene) -> Rows {
     let without = stage.play_all(&allowed, true);
     println!("without the filter: {:?}", start.elapsed());
 
-    let late: Vec<_> = [ONLY_ALLOWED, BLOCKED_BEHIND_DECOY, BLOCKED_AS_DECOY]
-        .map(|names| stage.open_early(&tricks, names))
-        .into_iter()
-        .flatten()
-        .collect();
+    // Twice what may pass by the loss of a decoy.
+    let late: Vec<_> = [
+        ONLY_ALLOWED,
+        ONLY_ALLOWED,
+        BLOCKED_BEHIND_DECOY,
+        BLOCKED_BEHIND_DECOY,
+        BLOCKED_AS_DECOY,
+    ]
+    .map(|names| stage.open_early(&tricks, names))
+    .into_iter()
+    .flatten()
+    .collect();
     let _edge = scene.enforce("");
     let late = late_rows(&late, stage.play_late(&late));
     let mut rows: Vec<Row> = tricks
@@ -328,22 +335,32 @@ fn late_rows(opened: &[Opened], seen: Vec<(Outcome, Vec<u8>)>) -> Vec<Row> {
 }
 
 /// What the application receives of each attempt without the filter and without retransmission.
+/// Tried again where it is not what was measured: on a busy machine a frame may get lost.
 fn truths(stage: &Stage, attempts: &[Attempt], check: bool) -> Vec<String> {
-    let (real, fake) = (hello(ALLOWED), hello(NEUTRAL));
-    let mut wrong = Vec::new();
-    let mut truths = Vec::new();
-    for (attempt, (outcome, received)) in attempts.iter().zip(stage.play_all(attempts, false)) {
-        let Trick { name, truth, .. } = attempt.trick;
-        assert!(outcome.from.is_some(), "{name}: no connection");
-        let seen = Trick::describe(&real, &fake, outcome.cut, &received);
-        if check && !truth.split(" or ").any(|truth| truth == seen) {
-            wrong.push(format!(
-                "{name} ({:?}): {seen:?}, not {truth:?}",
-                attempt.cut
-            ));
+    const TRIES: usize = 3;
+    let mut truths = vec![String::new(); attempts.len()];
+    let mut open: Vec<usize> = (0..attempts.len()).collect();
+    for _ in 0..TRIES {
+        let again: Vec<Attempt> = open.iter().map(|index| attempts[*index]).collect();
+        let mut holds = Vec::new();
+        for (index, (outcome, received)) in open.iter().zip(stage.play_all(&again, false)) {
+            let Trick { name, truth, .. } = attempts[*index].trick;
+            assert!(outcome.from.is_some(), "{name}: no connection");
+            let (real, fake) = (hello(ALLOWED), hello(NEUTRAL));
+            let seen = Trick::describe(&real, &fake, outcome.cut, &received);
+            holds.push(!check || truth.split(" or ").any(|truth| truth == seen));
+            truths[*index] = seen;
         }
-        truths.push(seen);
+        keep_unless(&mut open, &holds);
     }
+    let wrong: Vec<String> = open
+        .iter()
+        .map(|index| {
+            let Attempt { trick, cut, .. } = &attempts[*index];
+            let seen = &truths[*index];
+            format!("{} ({cut:?}): {seen:?}, not {:?}", trick.name, trick.truth)
+        })
+        .collect();
     assert!(wrong.is_empty(), "not what was measured: {wrong:#?}");
     truths
 }
