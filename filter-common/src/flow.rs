@@ -47,7 +47,7 @@ pub struct Flow {
     pub connection: u32,
     /// Sequence number of the next byte.
     pub next: u32,
-    /// Acknowledgement number that came with the allowed hello.
+    /// Acknowledgement number that came with the first segment.
     pub ack: u32,
     /// Bytes from `start` on that are kept.
     pub kept: u32,

@@ -3,29 +3,41 @@
 //! Known failures are listed by row; a row that holds must leave its list.
 
 use filter_tests::conform::{
-    host_run::run,
-    report::{Known, Property, Table, conclude},
+    host_run::{Rows, run},
+    report::{
+        Known,
+        Property::{Blocks, Serves},
+        Table, conclude,
+    },
     scene::Scene,
 };
 
 #[test]
 fn no_trick_takes_a_blocked_name_to_the_host_itself() {
-    conclude(&[Table {
-        name: "host-server",
-        rows: &run(&Scene::server()),
-        known: KNOWN_AS_SERVER,
-        complete: true,
-    }]);
+    judge(&Scene::server(), KNOWN_AS_SERVER, KNOWN_AS_SERVER_LATE);
 }
 
 #[test]
 fn no_trick_takes_a_blocked_name_through_a_router() {
-    conclude(&[Table {
-        name: "host-router",
-        rows: &run(&Scene::router()),
-        known: KNOWN_AS_ROUTER,
+    judge(&Scene::router(), KNOWN_AS_ROUTER, KNOWN_AS_ROUTER_LATE);
+}
+
+fn judge(scene: &Scene, known: &[Known], known_late: &[Known]) {
+    let Rows {
+        opened_behind,
+        opened_before,
+    } = run(scene);
+    let role = scene.role();
+    let table = |name, rows, known| Table {
+        name,
+        rows,
+        known,
         complete: true,
-    }]);
+    };
+    conclude(&[
+        table(&format!("host-{role}"), &opened_behind, known),
+        table(&format!("host-{role}-late"), &opened_before, known_late),
+    ]);
 }
 
 const PARTIAL: &str = "a decoy with the sum that a sender on the same machine leaves is taken where \
@@ -36,38 +48,48 @@ const URGENT: &str = "an urgent pointer is not let through before the verdict";
 const FRAGMENTS: &str =
     "first fragments towards an inspected port are dropped, `fragments` can say `pass`";
 
-const fn known(row: &'static str, property: Property, why: &'static str) -> Known {
-    Known { row, property, why }
-}
-
 const KNOWN_AS_SERVER: &[Known] = &[
-    known(
-        "fake_bad_checksum: partial sum (split)",
-        Property::Serves,
-        PARTIAL,
-    ),
-    known("urg_byte_in_middle", Property::Serves, URGENT),
-    known("urg_separate_segment", Property::Serves, URGENT),
-    known("ip_fragments_24B", Property::Serves, FRAGMENTS),
-    known("ip_fragments_reverse", Property::Serves, FRAGMENTS),
-    known("ip_fragment_8B_tiny", Property::Serves, FRAGMENTS),
-    known("v6_fragments", Property::Serves, FRAGMENTS),
-    known("v6_dstopts_then_fragments", Property::Serves, FRAGMENTS),
+    Known::always("fake_bad_checksum: partial sum (split)", Serves, PARTIAL),
+    Known::always("urg_byte_in_middle", Serves, URGENT),
+    Known::always("urg_separate_segment", Serves, URGENT),
+    Known::always("ip_fragments_24B", Serves, FRAGMENTS),
+    Known::always("ip_fragments_reverse", Serves, FRAGMENTS),
+    Known::always("ip_fragment_8B_tiny", Serves, FRAGMENTS),
+    Known::always("v6_fragments", Serves, FRAGMENTS),
+    Known::always("v6_dstopts_then_fragments", Serves, FRAGMENTS),
 ];
 
+const KNOWN_AS_SERVER_LATE: &[Known] = KNOWN_AS_SERVER;
+
 const KNOWN_AS_ROUTER: &[Known] = &[
-    known("fake_ack_beyond_sndnxt (split)", Property::Serves, UNSEEN),
-    known("fake_old_timestamp (split)", Property::Serves, UNSEEN),
-    known(
-        "fake_bad_checksum: partial sum (split)",
-        Property::Serves,
-        PARTIAL,
-    ),
-    known("urg_byte_in_middle", Property::Serves, URGENT),
-    known("urg_separate_segment", Property::Serves, URGENT),
-    known("ip_fragments_24B", Property::Serves, FRAGMENTS),
-    known("ip_fragments_reverse", Property::Serves, FRAGMENTS),
-    known("ip_fragment_8B_tiny", Property::Serves, FRAGMENTS),
-    known("v6_fragments", Property::Serves, FRAGMENTS),
-    known("v6_dstopts_then_fragments", Property::Serves, FRAGMENTS),
+    Known::always("fake_ack_beyond_sndnxt (split)", Serves, UNSEEN),
+    Known::always("fake_old_timestamp (split)", Serves, UNSEEN),
+    Known::always("fake_bad_checksum: partial sum (split)", Serves, PARTIAL),
+    Known::always("urg_byte_in_middle", Serves, URGENT),
+    Known::always("urg_separate_segment", Serves, URGENT),
+    Known::always("ip_fragments_24B", Serves, FRAGMENTS),
+    Known::always("ip_fragments_reverse", Serves, FRAGMENTS),
+    Known::always("ip_fragment_8B_tiny", Serves, FRAGMENTS),
+    Known::always("v6_fragments", Serves, FRAGMENTS),
+    Known::always("v6_dstopts_then_fragments", Serves, FRAGMENTS),
+];
+
+const START_UNKNOWN: &str = "the start of a stream that was open before is guessed by its looks";
+
+const KNOWN_AS_ROUTER_LATE: &[Known] = &[
+    Known::always("reverse_order", Blocks, START_UNKNOWN),
+    Known::always("ooo_fake_tail_then_bigger_real_tail", Blocks, START_UNKNOWN),
+    Known::always("disorder_seqovl", Blocks, START_UNKNOWN),
+    Known::always("split_seqovl", Blocks, START_UNKNOWN),
+    Known::always("beyond_window", Serves, START_UNKNOWN),
+    Known::always("fake_ack_beyond_sndnxt (split)", Serves, UNSEEN),
+    Known::always("fake_old_timestamp (split)", Serves, UNSEEN),
+    Known::always("fake_bad_checksum: partial sum (split)", Serves, PARTIAL),
+    Known::always("urg_byte_in_middle", Serves, URGENT),
+    Known::always("urg_separate_segment", Serves, URGENT),
+    Known::always("ip_fragments_24B", Serves, FRAGMENTS),
+    Known::always("ip_fragments_reverse", Serves, FRAGMENTS),
+    Known::always("ip_fragment_8B_tiny", Serves, FRAGMENTS),
+    Known::always("v6_fragments", Serves, FRAGMENTS),
+    Known::always("v6_dstopts_then_fragments", Serves, FRAGMENTS),
 ];

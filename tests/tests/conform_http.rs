@@ -8,7 +8,7 @@ use filter_tests::conform::{
     all,
     http_run::HttpStage,
     is_there,
-    report::{Known, Property, Table, conclude},
+    report::{Known, Property::Blocks, Table, conclude},
     scene::Scene,
     servers::Server,
 };
@@ -71,18 +71,14 @@ const LATER: &str = "a request behind another one in the same segment is not rea
 const NUL: &str = "by design: a name with a NUL is matched as it is, and counted";
 const HTTP2: &str = "by design: HTTP/2 with prior knowledge is not read, but counted";
 
-const fn known(row: &'static str, property: Property, why: &'static str) -> Known {
-    Known { row, property, why }
-}
-
 const KNOWN_ON_NGINX: &[Known] = &[
-    known("pipelined_2nd_request", Property::Blocks, LATER),
-    known("post_then_2nd_request", Property::Blocks, LATER),
+    Known::always("pipelined_2nd_request", Blocks, LATER),
+    Known::always("post_then_2nd_request", Blocks, LATER),
 ];
 
 const KNOWN_ON_HAPROXY: &[Known] = &[
-    known("pipelined_2nd_request", Property::Blocks, LATER),
-    known("post_then_2nd_request", Property::Blocks, LATER),
-    known("nul_in_value", Property::Blocks, NUL),
-    known("h2c_prior_knowledge", Property::Blocks, HTTP2),
+    Known::always("pipelined_2nd_request", Blocks, LATER),
+    Known::always("post_then_2nd_request", Blocks, LATER),
+    Known::always("nul_in_value", Blocks, NUL),
+    Known::always("h2c_prior_knowledge", Blocks, HTTP2),
 ];

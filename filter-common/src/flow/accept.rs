@@ -6,7 +6,10 @@
 //! byte out of the stream. A decoy that only the filter believes must not stand for the data that
 //! the host reads.
 
-use super::{Segment, flags, peer, stream::host};
+use super::{
+    Segment, flags, peer,
+    stream::{flow, host},
+};
 use crate::{
     abi::feature,
     env::{Env, Window},
@@ -127,6 +130,11 @@ pub(super) fn refused<E: Env>(env: &mut E, segment: Segment) -> Reason {
         if unsent < 0 || acked < 0 && host.fresh() {
             return Reason::BadSequence;
         }
+    }
+    // In an undecided stream the acknowledgements do not go back.
+    let flow = flow(env);
+    if flow.kept != 0 && (segment.ack.wrapping_sub(flow.ack) as i32) < 0 {
+        return Reason::BadSequence;
     }
     let options = options(env, segment);
     if options.signed {

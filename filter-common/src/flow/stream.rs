@@ -71,6 +71,7 @@ impl Plan {
                 connection: work.peer.start,
                 start: segment.seq,
                 next: segment.seq,
+                ack: segment.ack,
                 certain: certain as u32,
                 ..Flow::default()
             };
@@ -235,7 +236,7 @@ pub(super) fn host<E: Env>(env: &mut E) -> Peer {
 
 /// The entry just loaded.
 #[inline(always)]
-fn flow<E: Env>(env: &mut E) -> Flow {
+pub(super) fn flow<E: Env>(env: &mut E) -> Flow {
     match env.work() {
         Some(work) => work.flow,
         None => Flow::default(),
@@ -407,7 +408,7 @@ fn repeats<E: Env>(env: &mut E, segment: Segment, flow: Flow, old: u32) -> bool 
 #[inline(always)]
 fn after_allowed<E: Env>(env: &mut E, segment: Segment, flow: Flow) -> Plan {
     let ahead = segment.seq.wrapping_sub(flow.next) as i32;
-    let answered = (segment.ack.wrapping_sub(flow.ack) as i32) > 0;
+    let answered = (segment.ack.wrapping_sub(flow.ack) as i32) > 0 && has_hello(env, flow);
     if answered || ahead >= 0 {
         forget(env);
         return Plan::begin_again(env, segment);
@@ -423,6 +424,12 @@ fn after_allowed<E: Env>(env: &mut E, segment: Segment, flow: Flow) -> Plan {
         return Plan::pass(Reason::NoMatch, segment);
     }
     Plan::drop(Reason::Overlap, segment)
+}
+
+/// Whether the host has the allowed hello; where there is no socket to tell, it is believed to.
+#[inline(always)]
+fn has_hello<E: Env>(env: &mut E, flow: Flow) -> bool {
+    host(env).kind != peer::CONNECTION || host(env).rcv_nxt.wrapping_sub(flow.next) as i32 >= 0
 }
 
 /// The segment without the dummy change_cipher_spec record that a client may send before its
@@ -543,7 +550,6 @@ fn read<E: Env>(env: &mut E, segment: Segment, protocol: Protocol) -> Reading {
             Flow {
                 state: state::ALLOWED,
                 next,
-                ack: segment.ack,
                 kept,
                 ..flow
             },

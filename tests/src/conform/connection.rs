@@ -15,8 +15,9 @@ const CLOCK_START_MS: u32 = 50_000_000;
 const RETRANSMIT_MS: [u64; 4] = [60, 120, 240, 400];
 /// Attempts at a handshake.
 const SYN_MAX: usize = 4;
-/// Pieces that are sent without a pause.
-const BURST: usize = 8;
+/// Pieces that are sent without a pause: hundreds of tiny segments at once would only fill queues
+/// and get lost.
+pub(super) const BURST: usize = 8;
 /// Most payload of one segment, in bytes.
 pub const SEGMENT_BYTES_MAX: usize = 1_200;
 
@@ -244,7 +245,6 @@ impl<'s> Connection<'s> {
     /// Sends the next part of the stream in these pieces, again if need be.
     pub fn say(&mut self, stream: &mut Vec<u8>, pieces: &[&[u8]]) {
         for (index, piece) in pieces.iter().enumerate() {
-            // Hundreds of tiny segments at once would only fill queues and get lost.
             if index % BURST == BURST - 1 {
                 self.listen(Duration::from_millis(1));
             }

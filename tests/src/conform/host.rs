@@ -340,6 +340,10 @@ fn numbers() -> Vec<Trick> {
             "real-hello",
             "real-FAKE! or real-hello"
         ),
+        // A header of another length keeps the kernel off its fast path.
+        &decoy!("fake_old_ack_minus1, slow path", |p, _| p
+            .more_tcp_options()
+            .shift_ack(-1)),
         &decoy!("fake_old_timestamp", |p, _| p
             .tcp_options(&[1, 1, 8, 10, 0, 0, 0, 1, 0, 0, 0, 0])),
         &decoy!(

@@ -118,8 +118,7 @@ fn host() -> Vec<Trick> {
         ))),
         row!("host_after_200_headers", YES, YES, |h| with(&format!(
             "{}Host: {h}",
-            // HAProxy takes at most 101 headers by default.
-            (0..80)
+            (0..200)
                 .map(|i| format!("X-{i}: {i}\r\n"))
                 .collect::<String>()
         ))),

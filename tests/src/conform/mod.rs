@@ -46,7 +46,7 @@ action = "drop"
 "#;
 
 /// Connections that are tried at the same time: most of them only wait.
-const TOGETHER_MAX: usize = 96;
+const TOGETHER_MAX: usize = 64;
 
 /// Whether the long tests are asked for.
 pub fn all() -> bool {

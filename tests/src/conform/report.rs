@@ -27,8 +27,30 @@ pub struct Known {
     pub row: &'static str,
     /// What does not hold.
     pub property: Property,
+    /// Whether it depends on the moment: then it need not be taken out when it holds once.
+    pub sometimes: bool,
     /// Why; rows with the same reason are fixed, or stay, together.
     pub why: &'static str,
+}
+
+impl Known {
+    /// What never holds.
+    pub const fn always(row: &'static str, property: Property, why: &'static str) -> Self {
+        Self {
+            row,
+            property,
+            sometimes: false,
+            why,
+        }
+    }
+
+    /// What does not always hold.
+    pub const fn sometimes(row: &'static str, property: Property, why: &'static str) -> Self {
+        Self {
+            sometimes: true,
+            ..Self::always(row, property, why)
+        }
+    }
 }
 
 /// What became of one row.
@@ -45,6 +67,16 @@ pub struct Row {
 }
 
 impl Row {
+    /// A row that holds.
+    pub fn new(name: &str, truth: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            truth: truth.to_owned(),
+            obtained: Vec::new(),
+            withheld: Vec::new(),
+        }
+    }
+
     fn failures(&self, property: Property) -> &[String] {
         match property {
             Property::Blocks => &self.obtained,
@@ -132,7 +164,7 @@ impl Table<'_> {
                 );
                 None
             }
-            (Some(known), true) if self.complete => Some(format!(
+            (Some(known), true) if self.complete && !known.sometimes => Some(format!(
                 "{word} holds now: remove it from the list ({})",
                 known.why
             )),

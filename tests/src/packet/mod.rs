@@ -241,6 +241,14 @@ impl Packet {
         self
     }
 
+    /// Adds four no-operations to the TCP options. No effect on other protocols.
+    pub fn more_tcp_options(mut self) -> Self {
+        if let Transport::Tcp { options, .. } = &mut self.transport {
+            options.extend_from_slice(&[1; 4]);
+        }
+        self
+    }
+
     /// TCP data offset in 32-bit words, right or not. No effect on other protocols.
     pub fn data_offset(mut self, words: u8) -> Self {
         if let Transport::Tcp { data_offset, .. } = &mut self.transport {
