@@ -1,105 +1,176 @@
-//! The frames that are measured, and the policy they meet.
+//! The frames that are measured, what must become of them, and what they may cost.
 
 use std::net::Ipv4Addr;
 
-use filter_tests::packet::{Packet, tls::ClientHello};
+use filter_tests::packet::{Packet, flag, tls::ClientHello};
+
+use crate::sources::Family;
 
 /// The address on which names are read.
 pub(crate) const SERVED: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
 
-/// The name that the policy blocks.
+/// The name that the policy blocks, beside the long list.
 pub(crate) const BLOCKED_NAME: &str = "blocked.example";
 
-/// First of the blocked prefixes, and the source of [`Case::BlockedSource`].
-const BLOCKED_SOURCE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
-
-/// Further blocked addresses count up from here: a range set aside for benchmarks (RFC 2544).
-const MORE_BLOCKED: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 0);
-
-/// Source port of the first case.
-const FIRST_PORT: u16 = 51_514;
-
 /// `XDP_PASS` and `XDP_DROP` of linux/bpf.h.
-const XDP_DROP: u32 = 1;
-const XDP_PASS: u32 = 2;
+pub(crate) const XDP_DROP: u32 = 1;
+pub(crate) const XDP_PASS: u32 = 2;
+
+/// Bytes that the mutator wants of every frame.
+const FRAME_BYTES_MIN: usize = 74;
+
+/// Connections of which both segments are sent in one go: all of them fit the flow table.
+const TWO_SEGMENT_FLOWS: u32 = 2_048;
+
+/// Which source addresses the frames get.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum From {
+    /// Not blocked, a new one for each frame.
+    Outside(Family),
+    /// Blocked, a new one for each frame.
+    Inside(Family),
+    /// One that is blocked.
+    OneInside(Family),
+}
 
 /// One kind of packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Case {
-    /// A segment of a connection that nothing concerns.
-    UnrelatedTcp,
-    /// A segment from a blocked address.
-    BlockedSource,
-    /// A ClientHello for a name that is not blocked.
-    HelloUnlisted,
-    /// A ClientHello for the blocked name.
-    HelloBlocked,
-}
-
-impl Case {
-    pub(crate) const ALL: [Self; 4] = [
-        Self::UnrelatedTcp,
-        Self::BlockedSource,
-        Self::HelloUnlisted,
-        Self::HelloBlocked,
-    ];
-
+pub(crate) struct Case {
     /// The stable word in the report.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::UnrelatedTcp => "unrelated_tcp",
-            Self::BlockedSource => "blocked_source",
-            Self::HelloUnlisted => "client_hello_unlisted",
-            Self::HelloBlocked => "client_hello_blocked",
-        }
-    }
-
-    /// The frame, Ethernet to payload.
-    pub(crate) fn frame(self) -> Vec<u8> {
-        // A connection of its own for every case: a verdict stays with its connection.
-        let visitor = format!("192.0.2.7:{}", FIRST_PORT + self as u16);
-        let visitor = visitor.as_str();
-        let hello = |name| {
-            Packet::tcp(visitor, &format!("{SERVED}:443"))
-                .payload(ClientHello::named(name).record())
-                .build()
-        };
-        match self {
-            Self::UnrelatedTcp => Packet::tcp(visitor, &format!("{SERVED}:8022"))
-                .payload([0x5A; 64])
-                .build(),
-            Self::BlockedSource => {
-                Packet::tcp(&format!("{BLOCKED_SOURCE}:443"), &format!("{SERVED}:40000"))
-                    .payload([0x5A; 64])
-                    .build()
-            }
-            Self::HelloUnlisted => hello("neighbour.example"),
-            Self::HelloBlocked => hello(BLOCKED_NAME),
-        }
-    }
-
-    /// What a filter of names and addresses must return.
-    pub(crate) fn action(self) -> u32 {
-        match self {
-            Self::UnrelatedTcp | Self::HelloUnlisted => XDP_PASS,
-            Self::BlockedSource | Self::HelloBlocked => XDP_DROP,
-        }
-    }
-
-    /// What a filter of addresses alone must return.
-    pub(crate) fn action_by_address(self) -> u32 {
-        match self {
-            Self::UnrelatedTcp | Self::HelloUnlisted | Self::HelloBlocked => XDP_PASS,
-            Self::BlockedSource => XDP_DROP,
-        }
-    }
+    pub(crate) name: &'static str,
+    /// Ethernet to payload; what is measured is all of them, one after the other.
+    pub(crate) frames: Vec<Vec<u8>>,
+    pub(crate) from: From,
+    /// What a filter of names and addresses must return for the last frame.
+    pub(crate) action: u32,
+    /// Whether a filter of addresses is worth comparing with.
+    pub(crate) by_address: bool,
+    /// Nanoseconds over the empty program that the issue allows, with the large policy.
+    pub(crate) budget_ns: Option<u64>,
+    /// Likewise with three rules.
+    pub(crate) budget_small_ns: Option<u64>,
+    /// Frames per sample, if it may not be as many as one likes.
+    pub(crate) repeat_max: Option<u32>,
 }
 
-/// This many single addresses, the source of [`Case::BlockedSource`] first.
-pub(crate) fn blocked_prefixes(count: usize) -> Vec<Ipv4Addr> {
-    let more = (MORE_BLOCKED.to_bits()..).map(Ipv4Addr::from_bits);
-    std::iter::once(BLOCKED_SOURCE)
-        .chain(more)
-        .take(count)
-        .collect()
+const V4: From = From::Outside(Family::V4);
+const V6: From = From::Outside(Family::V6);
+
+/// Every case.
+pub(crate) fn all() -> Vec<Case> {
+    let case = |name, frame: Vec<u8>, from, action, budget_ns| Case {
+        name,
+        frames: vec![frame],
+        from,
+        action,
+        by_address: false,
+        budget_ns: Some(budget_ns),
+        budget_small_ns: None,
+        repeat_max: None,
+    };
+    let by_address = |case: Case| Case {
+        by_address: true,
+        ..case
+    };
+    let unrelated = |name, frame| Case {
+        budget_small_ns: Some(12),
+        ..by_address(case(name, frame, V4, XDP_PASS, 20))
+    };
+    let hello = |name| ClientHello::new().sni(name).padding(200).record();
+    let whole = |name| https(0x100, flag::ACK | flag::PSH, hello(name));
+    let inside = From::Inside;
+    vec![
+        unrelated("unrelated_tcp", tcp("192.0.2.7", 8022)),
+        unrelated("unrelated_udp", udp()),
+        by_address(case(
+            "blocked_v4_random",
+            tcp("192.0.2.7", 8022),
+            inside(Family::V4),
+            XDP_DROP,
+            200,
+        )),
+        by_address(case(
+            "blocked_v4_hot",
+            tcp("192.0.2.7", 8022),
+            From::OneInside(Family::V4),
+            XDP_DROP,
+            40,
+        )),
+        by_address(case("unrelated_v6", tcp_v6(), V6, XDP_PASS, 130)),
+        by_address(case(
+            "blocked_v6_random",
+            tcp_v6(),
+            inside(Family::V6),
+            XDP_DROP,
+            300,
+        )),
+        case(
+            "syn_inspected_port",
+            https(0xff, flag::SYN, []),
+            V4,
+            XDP_PASS,
+            25,
+        ),
+        case(
+            "data_inspected_port",
+            https(0x4000, flag::ACK | flag::PSH, application_data()),
+            V4,
+            XDP_PASS,
+            130,
+        ),
+        case(
+            "hello_not_blocked",
+            whole("www.neighbour.example"),
+            V4,
+            XDP_PASS,
+            650,
+        ),
+        case("hello_blocked", whole(BLOCKED_NAME), V4, XDP_DROP, 950),
+        Case {
+            frames: two_segments("www.neighbour.example"),
+            repeat_max: Some(TWO_SEGMENT_FLOWS),
+            ..case("hello_two_segments", Vec::new(), V4, XDP_PASS, 1_500)
+        },
+    ]
+}
+
+fn padded(mut frame: Vec<u8>) -> Vec<u8> {
+    // What follows the IP packet in a frame is padding.
+    frame.resize(frame.len().max(FRAME_BYTES_MIN), 0);
+    frame
+}
+
+fn tcp(from: &str, port: u16) -> Vec<u8> {
+    let packet = Packet::tcp(&format!("{from}:51514"), &format!("{SERVED}:{port}"));
+    padded(packet.payload([0x5A; 64]).build())
+}
+
+fn udp() -> Vec<u8> {
+    let packet = Packet::udp("192.0.2.7:51514", &format!("{SERVED}:5353"));
+    padded(packet.payload([0x5A; 64]).build())
+}
+
+fn tcp_v6() -> Vec<u8> {
+    let packet = Packet::tcp("[2001:db8::7]:51514", "[2001:db8:1::1]:8022");
+    padded(packet.payload([0x5A; 64]).build())
+}
+
+fn https(seq: u32, flags: u8, payload: impl Into<Vec<u8>>) -> Vec<u8> {
+    let packet = Packet::tcp("192.0.2.7:51514", &format!("{SERVED}:443"));
+    padded(packet.seq(seq).flags(flags).payload(payload).build())
+}
+
+/// A TLS record of a connection long decided.
+fn application_data() -> Vec<u8> {
+    [&[0x17, 0x03, 0x03, 0x00, 0x80][..], &[0xA5; 0x80]].concat()
+}
+
+/// A hello of 1,800 bytes, as with post-quantum keys, in segments of 1,400 and 400.
+fn two_segments(name: &str) -> Vec<Vec<u8>> {
+    let short = ClientHello::new().sni(name).padding(0).record().len();
+    let record = ClientHello::new().sni(name).padding(1_800 - short).record();
+    let (first, second) = record.split_at(1_400);
+    vec![
+        https(0x100, flag::ACK, first),
+        https(0x100 + 1_400, flag::ACK | flag::PSH, second),
+    ]
 }

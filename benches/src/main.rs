@@ -1,85 +1,218 @@
-//! Nanoseconds per packet of the filter, beside an empty XDP program and xdp-filter.
+//! What the filter costs: nanoseconds per packet beside an empty XDP program, xdp-filter and the
+//! kernel's own trie, and the time from a policy's text to its enforcement.
 //!
-//! Every contender gets the same frame by `BPF_PROG_TEST_RUN`, in turns, so that whatever else
-//! the machine does hits all of them alike. The kernel reports whole nanoseconds per run, with
-//! its own harness included: what counts is the difference to the empty program. One frame over
-//! and over finds every cache warm; these are lower bounds.
+//! A mutator stands before every contender and gives each packet another source address: one frame
+//! over and over would find every cache warm. The contenders run in turns by `BPF_PROG_TEST_RUN`,
+//! so that whatever else the machine does hits all of them alike; what counts is the difference to
+//! the empty program behind the same mutator.
 
 mod cases;
 mod contender;
+mod harness;
+mod loads;
 mod measure;
 mod report;
+mod sources;
 mod xdp_filter;
 
-use std::path::PathBuf;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use clap::Parser;
 
 use crate::{
-    cases::{Case, blocked_prefixes},
-    contender::{Contender, Edgefilter, Empty},
-    measure::{Effort, measure},
-    report::Report,
+    cases::BLOCKED_NAME,
+    contender::{Contender, Facts, Kind, Knows, descriptor, edgefilter, three_rules},
+    harness::Harness,
+    measure::{Effort, World, measure},
+    report::{Report, Row, Unit},
+    sources::{Family, Prefixes, Random, names},
     xdp_filter::XdpFilter,
 };
 
-/// How many prefixes are blocked. xdp-filter takes each by a command of its own, which bounds
-/// what is sensible to ask of it.
-const ENTRIES_QUICK: [usize; 1] = [1];
-const ENTRIES: [usize; 3] = [1, 1_000, 100_000];
-const ENTRIES_MAX_XDP_FILTER: usize = 1_000;
+/// Prefixes of each family, and names.
+const ENTRIES: usize = 1_000_000;
+const ENTRIES_QUICK: usize = 100_000;
 
-/// Measures nanoseconds per packet and writes a report.
+/// Addresses in xdp-filter, which holds no more.
+const XDP_FILTER_ENTRIES: usize = 10_000;
+
+/// Rounds of loading.
+const LOADS: usize = 3;
+const LOADS_QUICK: usize = 1;
+
+/// Kernel memory that an entry may take.
+const BYTES_PER_ENTRY_MAX: f64 = 48.0;
+
+/// Measures and writes a report.
 #[derive(Parser)]
 struct Arguments {
-    /// Fewer and shorter samples, small tables only
+    /// Fewer and shorter samples, a tenth of the entries
     #[arg(long)]
     quick: bool,
+    /// Exit with an error if a figure misses its budget
+    #[arg(long)]
+    check: bool,
     /// Where the report goes, as JSON
     #[arg(long)]
     output: PathBuf,
-    /// The object file of the kernel program, for its empty program
+    /// The object file of the benchmark's programs
     #[arg(long)]
     object: PathBuf,
+    /// The binary whose load times are taken
+    #[arg(long)]
+    edgefilter: PathBuf,
 }
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
-    let effort = if arguments.quick {
-        Effort::QUICK
+    let (effort, entries, loads) = if arguments.quick {
+        (Effort::QUICK, ENTRIES_QUICK, LOADS_QUICK)
     } else {
-        Effort::FULL
+        (Effort::FULL, ENTRIES, LOADS)
     };
-    let all_entries: &[usize] = if arguments.quick {
-        &ENTRIES_QUICK
-    } else {
-        &ENTRIES
+    let mut random = Random(1);
+    let world = World {
+        v4: Prefixes::new(Family::V4, entries, &mut random),
+        v6: Prefixes::new(Family::V6, entries, &mut random),
     };
-
-    let mut empty = Empty::load(&arguments.object)?;
+    let folder = tempfile::tempdir().context("cannot create a folder")?;
+    let policies = Policies::write(folder.path(), &world, entries, &mut random)?;
     let mut report = Report::new()?;
-    for &entries in all_entries {
-        let prefixes = blocked_prefixes(entries);
-        let mut edgefilter = Edgefilter::load(&prefixes)
-            .with_context(|| format!("cannot load edgefilter with {entries} prefixes"))?;
-        let mut xdp_filter = match entries {
-            ..=ENTRIES_MAX_XDP_FILTER => Some(
-                XdpFilter::load(&prefixes)
-                    .with_context(|| format!("cannot load xdp-filter with {entries} prefixes"))?,
-            ),
-            _ => None,
-        };
-        let mut contenders: Vec<&mut dyn Contender> = vec![&mut empty, &mut edgefilter];
-        contenders.extend(
-            xdp_filter
-                .as_mut()
-                .map(|contender| contender as &mut dyn Contender),
-        );
-        report.add_facts(entries, &mut contenders);
-        let cases = Case::ALL.map(|case| (case, case.frame()));
-        report.add_samples(entries, &measure(&cases, &mut contenders, effort)?);
+
+    // Loading first: the machine is still empty.
+    report.add(loads::measure(
+        &arguments.edgefilter,
+        &policies.v4_and_names,
+        &policies.small,
+        2 * entries,
+        loads,
+    )?);
+
+    let mut harness = Harness::load(&arguments.object)?;
+    harness.fill_tries(&world.v4, &world.v6)?;
+    let hosts: Vec<_> = world.v4.hosts().take(XDP_FILTER_ENTRIES).collect();
+    let xdp_filter = XdpFilter::load(&hosts)
+        .with_context(|| format!("cannot load xdp-filter with {XDP_FILTER_ENTRIES} addresses"))?;
+    let (_small, few) = edgefilter("edgefilter-3", 3, Knows::FewRules, &policies.small)?;
+    let (_large, all) = edgefilter("edgefilter", entries, Knows::All, &policies.large)?;
+    report.add([memory_per_entry(&few, &all, 3 * entries)]);
+    let mut contenders = own(&mut harness, entries)?;
+    contenders.extend([few, all]);
+    contenders.push(linear_or_not(&mut harness, xdp_filter.contender(hosts)?));
+    report.add_costs(&contenders);
+    for case in cases::all() {
+        let rows = measure(
+            &mut harness,
+            &world,
+            &case,
+            &contenders,
+            effort,
+            &mut random,
+        )?;
+        report.add(rows);
     }
     report.print();
-    report.write(&arguments.output)
+    report.write(&arguments.output)?;
+    let missed = report.missed();
+    if arguments.check && !missed.is_empty() {
+        bail!("over budget: {}", missed.join(", "));
+    }
+    Ok(())
+}
+
+/// The contenders that the harness brings.
+fn own(harness: &mut Harness, entries: usize) -> Result<Vec<Contender>> {
+    let own = [
+        ("empty", "empty", 0, Kind::Frags, Knows::Nothing),
+        (
+            "empty_linear",
+            "empty-linear",
+            0,
+            Kind::Linear,
+            Knows::Nothing,
+        ),
+        ("lpm", "lpm-trie", entries, Kind::Frags, Knows::Addresses),
+    ];
+    own.into_iter()
+        .map(|(program, name, entries, kind, knows)| {
+            let program = harness.program(program)?;
+            Ok(Contender {
+                name,
+                entries,
+                kind,
+                knows,
+                program: descriptor(program)?,
+                facts: Facts::of(program),
+                blocks: None,
+            })
+        })
+        .collect()
+}
+
+/// The contender with the kind that the kernel takes it for.
+fn linear_or_not(harness: &mut Harness, mut contender: Contender) -> Contender {
+    if harness
+        .set_target(contender.kind, &contender.program)
+        .is_err()
+    {
+        contender.kind = Kind::Frags;
+    }
+    contender
+}
+
+fn memory_per_entry(few: &Contender, all: &Contender, entries: usize) -> Row {
+    let bytes = |contender: &Contender| contender.facts.map_bytes.unwrap_or_default() as f64;
+    let per_entry = (bytes(all) - bytes(few)) / entries as f64;
+    Row::new(
+        "memory_per_entry",
+        all.name,
+        entries,
+        Unit::Bytes,
+        &[per_entry],
+    )
+    .within(BYTES_PER_ENTRY_MAX)
+}
+
+/// The policies that are measured.
+struct Policies {
+    /// All prefixes and names.
+    large: PathBuf,
+    /// Folder of a policy with the IPv4 prefixes and the names.
+    v4_and_names: PathBuf,
+    /// Three rules.
+    small: PathBuf,
+}
+
+impl Policies {
+    fn write(folder: &Path, world: &World, entries: usize, random: &mut Random) -> Result<Self> {
+        let small = folder.join("small");
+        let large = folder.join("large");
+        let v4_and_names = folder.join("v4-and-names");
+        for folder in [&small, &large, &v4_and_names] {
+            fs::create_dir(folder)?;
+        }
+        let (v4, names) = (world.v4.text(), names(entries, random));
+        fs::write(large.join("origins.txt"), v4.clone() + &world.v6.text())?;
+        fs::write(v4_and_names.join("origins.txt"), v4)?;
+        let policy = format!(
+            "version = 1\n\
+             [[rule]]\nid = \"origins\"\norigins_file = \"origins.txt\"\naction = \"drop\"\n\
+             [[rule]]\nid = \"names\"\ndomains_file = \"names.txt\"\naction = \"drop\"\n\
+             [[rule]]\nid = \"name\"\nhosts = [\"{BLOCKED_NAME}\"]\naction = \"drop\"\n"
+        );
+        for folder in [&large, &v4_and_names] {
+            fs::write(folder.join("names.txt"), &names)?;
+            fs::write(folder.join("policy.toml"), &policy)?;
+        }
+        fs::write(small.join("policy.toml"), three_rules())?;
+        Ok(Self {
+            large: large.join("policy.toml"),
+            v4_and_names,
+            small: small.join("policy.toml"),
+        })
+    }
 }

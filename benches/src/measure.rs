@@ -2,104 +2,169 @@
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{cases::Case, contender::Contender};
+use crate::{
+    cases::{Case, From, XDP_DROP, XDP_PASS},
+    contender::{Contender, Kind, Knows, nanoseconds},
+    harness::Harness,
+    report::{Row, Unit},
+    sources::{Family, Prefixes, Random, Source, among},
+};
 
 /// How much is measured.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Effort {
     /// Samples of each contender and case; odd, so that the median is one of them.
-    rounds: usize,
+    pub(crate) rounds: usize,
     /// Runs per sample.
-    repeat: u32,
+    pub(crate) repeat: u32,
 }
 
 impl Effort {
     pub(crate) const QUICK: Self = Self {
-        rounds: 11,
-        repeat: 20_000,
+        rounds: 5,
+        repeat: 1 << 15,
     };
     pub(crate) const FULL: Self = Self {
-        rounds: 31,
-        repeat: 100_000,
+        rounds: 9,
+        repeat: 1 << 16,
     };
 }
 
-/// The samples of one contender on one case, in nanoseconds per packet.
-#[derive(Debug)]
-pub(crate) struct Samples {
-    pub(crate) case: Case,
-    pub(crate) contender: &'static str,
-    /// Sorted, never empty.
-    sorted_ns: Vec<u64>,
+/// Runs before each that counts.
+const WARM_UPS: usize = 1;
+
+/// The blocked prefixes.
+pub(crate) struct World {
+    pub(crate) v4: Prefixes,
+    pub(crate) v6: Prefixes,
 }
 
-impl Samples {
-    pub(crate) fn count(&self) -> usize {
-        self.sorted_ns.len()
-    }
-
-    pub(crate) fn min_ns(&self) -> u64 {
-        self.sorted_ns[0]
-    }
-
-    pub(crate) fn median_ns(&self) -> u64 {
-        self.sorted_ns[self.sorted_ns.len() / 2]
-    }
-
-    pub(crate) fn max_ns(&self) -> u64 {
-        self.sorted_ns[self.sorted_ns.len() - 1]
-    }
-}
-
-/// Samples of every contender on every case. A contender that returns a wrong action is an
-/// error: its time would mean nothing.
-pub(crate) fn measure(
-    cases: &[(Case, Vec<u8>)],
-    contenders: &mut [&mut dyn Contender],
-    effort: Effort,
-) -> Result<Vec<Samples>> {
-    let mut all: Vec<Samples> = Vec::new();
-    for (case, _) in cases {
-        for contender in contenders.iter() {
-            let sorted_ns = Vec::with_capacity(effort.rounds);
-            all.push(Samples {
-                case: *case,
-                contender: contender.name(),
-                sorted_ns,
-            });
+impl World {
+    fn of(&self, family: Family) -> &Prefixes {
+        match family {
+            Family::V4 => &self.v4,
+            Family::V6 => &self.v6,
         }
     }
-    for _ in 0..effort.rounds {
-        let mut slots = all.iter_mut();
-        for (case, frame) in cases {
-            for contender in contenders.iter_mut() {
-                let ns = sample(&mut **contender, *case, frame, effort.repeat)?;
-                slots
-                    .next()
-                    .context("fewer samples than contenders")?
-                    .sorted_ns
-                    .push(ns);
+
+    /// The sources of a case for most contenders.
+    fn sources(&self, from: From, random: &mut Random) -> Vec<Source> {
+        match from {
+            From::Outside(family) => self.of(family).outside(random),
+            From::Inside(family) => self.of(family).inside(random),
+            From::OneInside(family) => {
+                let mut sources = self.of(family).inside(random);
+                sources.truncate(1);
+                sources
             }
         }
     }
-    for samples in &mut all {
-        samples.sorted_ns.sort_unstable();
-    }
-    Ok(all)
 }
 
-fn sample(contender: &mut dyn Contender, case: Case, frame: &[u8], repeat: u32) -> Result<u64> {
-    let name = contender.name();
-    let (action, duration) = contender
-        .run(frame, repeat)
-        .with_context(|| format!("{name} on {}", case.name()))?;
-    if let Some(expected) = contender.expected(case)
-        && action != expected
-    {
-        bail!(
-            "{name} on {}: XDP action {action} instead of {expected}",
-            case.name()
-        );
+/// Those of a contender that blocks only some hosts.
+fn own_sources(from: From, contender: &Contender, random: &mut Random) -> Option<Vec<Source>> {
+    let hosts = contender.blocks.as_deref()?;
+    match from {
+        From::Outside(_) => None,
+        From::Inside(_) => Some(among(hosts, random)),
+        From::OneInside(_) => Some(among(&hosts[..1], random).into_iter().take(1).collect()),
     }
-    u64::try_from(duration.as_nanos()).context("a run of centuries")
+}
+
+/// Whether a contender is worth measuring on a case, and the XDP action that it must return.
+fn expected(contender: &Contender, case: &Case) -> Option<u32> {
+    let v4 = !matches!(
+        case.from,
+        From::Outside(Family::V6) | From::Inside(Family::V6) | From::OneInside(Family::V6)
+    );
+    match contender.knows {
+        Knows::Nothing => Some(XDP_PASS),
+        Knows::FewRules => (case.budget_small_ns.is_some()).then_some(XDP_PASS),
+        // Its list of IPv6 addresses is empty.
+        Knows::Addresses if contender.blocks.is_some() && !v4 => None,
+        Knows::Addresses if !case.by_address => None,
+        Knows::Addresses | Knows::All => Some(case.action),
+    }
+}
+
+/// The samples of every contender on one case, as rows.
+pub(crate) fn measure(
+    harness: &mut Harness,
+    world: &World,
+    case: &Case,
+    contenders: &[Contender],
+    effort: Effort,
+    random: &mut Random,
+) -> Result<Vec<Row>> {
+    let repeat = effort.repeat.min(case.repeat_max.unwrap_or(u32::MAX));
+    let sources = world.sources(case.from, random);
+    let mut field = Vec::new();
+    for contender in contenders {
+        if let Some(action) = expected(contender, case) {
+            let own = own_sources(case.from, contender, random);
+            field.push((contender, action, own, Vec::new()));
+        }
+    }
+    for _ in 0..effort.rounds {
+        for (contender, action, own, samples) in &mut field {
+            let what = || format!("{} on {}", contender.name, case.name);
+            harness.set_sources(own.as_ref().unwrap_or(&sources))?;
+            harness
+                .set_target(contender.kind, &contender.program)
+                .with_context(what)?;
+            // A table that was pushed out of the caches meanwhile comes back first.
+            for _ in 0..WARM_UPS {
+                harness
+                    .run(contender.kind, &case.frames, repeat)
+                    .with_context(what)?;
+            }
+            let ran = harness
+                .run(contender.kind, &case.frames, repeat)
+                .with_context(what)?;
+            if ran.action != *action {
+                // A wrong verdict's time means nothing.
+                bail!("{}: XDP action {}, not {action}", what(), ran.action);
+            }
+            samples.push(nanoseconds(ran.mean));
+        }
+    }
+    let base = |kind: Kind| {
+        let mut empties = field
+            .iter()
+            .filter(|(contender, ..)| contender.knows == Knows::Nothing && contender.kind == kind);
+        empties.next().map_or(0.0, |(.., samples)| median(samples))
+    };
+    let (frags, linear) = (base(Kind::Frags), base(Kind::Linear));
+    Ok(field
+        .iter()
+        .map(|(contender, action, _, samples)| {
+            debug_assert!(*action == XDP_PASS || *action == XDP_DROP);
+            let base = match contender.kind {
+                Kind::Frags => frags,
+                Kind::Linear => linear,
+            };
+            let budget = match contender.knows {
+                Knows::All => case.budget_ns,
+                Knows::FewRules => case.budget_small_ns,
+                Knows::Nothing | Knows::Addresses => None,
+            };
+            let mut row = Row::new(
+                case.name,
+                contender.name,
+                contender.entries,
+                Unit::Ns,
+                samples,
+            );
+            let over = row.median - base;
+            row.over_empty_ns = Some(over);
+            row.judge(over, budget.map(|budget| budget as f64));
+            row
+        })
+        .collect())
+}
+
+fn median(samples: &[f64]) -> f64 {
+    let mut sorted = samples.to_vec();
+    sorted.sort_unstable_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied().unwrap_or_default()
 }

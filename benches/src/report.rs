@@ -5,13 +5,31 @@ use std::{fs, path::Path};
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 
-use crate::{
-    contender::{Contender, Facts},
-    measure::Samples,
-};
+use crate::contender::{Contender, Facts};
 
-/// What every difference is taken from.
-const BASE: &str = "empty";
+/// What a row's figures are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unit {
+    /// Nanoseconds per packet.
+    Ns,
+    /// Seconds.
+    Seconds,
+    /// 2^20 bytes.
+    Megabytes,
+    /// Bytes per entry.
+    Bytes,
+}
+
+impl Unit {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Ns => "ns",
+            Self::Seconds => "seconds",
+            Self::Megabytes => "megabytes",
+            Self::Bytes => "bytes",
+        }
+    }
+}
 
 /// Everything measured, and on what.
 #[derive(Serialize)]
@@ -19,24 +37,84 @@ pub(crate) struct Report {
     kernel: String,
     cpu: String,
     version: &'static str,
+    /// Load of the machine while it was measured: figures of a busy one are worth little.
+    load_average: String,
     rows: Vec<Row>,
     costs: Vec<Cost>,
 }
 
 /// One contender on one case.
 #[derive(Serialize)]
-struct Row {
+pub(crate) struct Row {
     case: &'static str,
     contender: &'static str,
     entries: usize,
-    /// The median.
-    ns: u64,
-    /// Difference of the medians; negative if the machine was busy with something else.
-    over_empty_ns: i64,
+    /// The median, under the name of its unit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ns: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seconds: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    megabytes: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bytes: Option<f64>,
+    /// Difference to the empty program behind the same mutator.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) over_empty_ns: Option<f64>,
     samples: usize,
-    min: u64,
-    median: u64,
-    max: u64,
+    min: f64,
+    pub(crate) median: f64,
+    max: f64,
+    budget: Option<f64>,
+    met: Option<bool>,
+    #[serde(skip)]
+    unit: Unit,
+}
+
+impl Row {
+    /// A row of these samples, of which there is at least one.
+    pub(crate) fn new(
+        case: &'static str,
+        contender: &'static str,
+        entries: usize,
+        unit: Unit,
+        samples: &[f64],
+    ) -> Self {
+        let mut sorted = samples.to_vec();
+        sorted.sort_unstable_by(f64::total_cmp);
+        let at = |index: usize| sorted.get(index).copied().unwrap_or_default();
+        let median = at(sorted.len() / 2);
+        let of = |which: Unit| (unit == which).then_some(median);
+        Self {
+            case,
+            contender,
+            entries,
+            ns: of(Unit::Ns),
+            seconds: of(Unit::Seconds),
+            megabytes: of(Unit::Megabytes),
+            bytes: of(Unit::Bytes),
+            over_empty_ns: None,
+            samples: sorted.len(),
+            min: at(0),
+            median,
+            max: at(sorted.len().saturating_sub(1)),
+            budget: None,
+            met: None,
+            unit,
+        }
+    }
+
+    /// Notes whether `figure` is within a budget, if there is one.
+    pub(crate) fn judge(&mut self, figure: f64, budget: Option<f64>) {
+        self.budget = budget;
+        self.met = budget.map(|budget| figure <= budget);
+    }
+
+    /// [`Row::judge`] of the median.
+    pub(crate) fn within(mut self, budget: f64) -> Self {
+        self.judge(self.median, Some(budget));
+        self
+    }
 }
 
 /// What a contender costs beside time.
@@ -50,71 +128,75 @@ struct Cost {
 
 impl Report {
     pub(crate) fn new() -> Result<Self> {
-        let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")
-            .context("cannot read the kernel's release")?;
-        let cpus = fs::read_to_string("/proc/cpuinfo").context("cannot read /proc/cpuinfo")?;
-        let model = cpus
+        let read = |path| fs::read_to_string(path).with_context(|| format!("cannot read {path}"));
+        let cpu = read("/proc/cpuinfo")?;
+        let model = cpu
             .lines()
-            .find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+            .find_map(|line| line.strip_prefix("model name")?.split_once(':'));
         Ok(Self {
-            kernel: kernel.trim().to_owned(),
-            cpu: model.map_or("unknown", |(_, model)| model).to_owned(),
+            kernel: read("/proc/sys/kernel/osrelease")?.trim().to_owned(),
+            cpu: model
+                .map_or("unknown", |(_, model)| model.trim())
+                .to_owned(),
             version: env!("CARGO_PKG_VERSION"),
+            load_average: read("/proc/loadavg")?.trim().to_owned(),
             rows: Vec::new(),
             costs: Vec::new(),
         })
     }
 
-    pub(crate) fn add_facts(&mut self, entries: usize, contenders: &mut [&mut dyn Contender]) {
-        for contender in contenders {
-            let (name, facts) = (contender.name(), contender.facts());
-            self.costs.push(Cost {
-                contender: name,
-                entries,
-                facts,
-            });
-        }
+    pub(crate) fn add_costs(&mut self, contenders: &[Contender]) {
+        self.costs.extend(contenders.iter().map(|contender| Cost {
+            contender: contender.name,
+            entries: contender.entries,
+            facts: contender.facts,
+        }));
     }
 
-    pub(crate) fn add_samples(&mut self, entries: usize, all: &[Samples]) {
-        for samples in all {
-            let base = all
-                .iter()
-                .find(|base| base.case == samples.case && base.contender == BASE)
-                .map_or(0, Samples::median_ns);
-            self.rows.push(Row {
-                case: samples.case.name(),
-                contender: samples.contender,
-                entries,
-                ns: samples.median_ns(),
-                over_empty_ns: samples.median_ns() as i64 - base as i64,
-                samples: samples.count(),
-                min: samples.min_ns(),
-                median: samples.median_ns(),
-                max: samples.max_ns(),
-            });
-        }
+    pub(crate) fn add(&mut self, rows: impl IntoIterator<Item = Row>) {
+        self.rows.extend(rows);
+    }
+
+    /// Words for the rows that miss their budget.
+    pub(crate) fn missed(&self) -> Vec<String> {
+        let missed = self.rows.iter().filter(|row| row.met == Some(false));
+        missed
+            .map(|row| format!("{} of {}", row.case, row.contender))
+            .collect()
     }
 
     pub(crate) fn print(&self) {
         println!(
-            "edgefilter {}, Linux {}, {}",
-            self.version, self.kernel, self.cpu
+            "edgefilter {}, Linux {}, {}, load {}\n",
+            self.version, self.kernel, self.cpu, self.load_average
         );
-        println!("\nnanoseconds per packet, medians of interleaved test runs, one hot frame\n");
         println!(
-            "{:24} {:12} {:>8} {:>6} {:>11} {:>6} {:>6}",
-            "case", "contender", "entries", "ns", "over empty", "min", "max"
+            "{:22} {:12} {:>8} {:>9} {:9} {:>10} {:>9} {:>9} {:>7} met",
+            "case", "contender", "entries", "median", "", "over empty", "min", "max", "budget"
         );
         for row in &self.rows {
+            let precision = if row.unit == Unit::Seconds { 3 } else { 1 };
             println!(
-                "{:24} {:12} {:>8} {:>6} {:>11} {:>6} {:>6}",
-                row.case, row.contender, row.entries, row.ns, row.over_empty_ns, row.min, row.max
+                "{:22} {:12} {:>8} {:>9.precision$} {:9} {:>10} {:>9.precision$} {:>9.precision$} {:>7} {}",
+                row.case,
+                row.contender,
+                row.entries,
+                row.median,
+                row.unit.name(),
+                shown(row.over_empty_ns.map(|over| format!("{over:.1}"))),
+                row.min,
+                row.max,
+                shown(row.budget),
+                match row.met {
+                    Some(true) => "yes",
+                    Some(false) => "NO",
+                    None => "",
+                }
             );
         }
         println!(
             "\n{:12} {:>8} {:>22} {:>9} {:>12}",
-            "contender", "entries", "verified instructions", "load, ms", "maps, KiB"
+            "contender", "entries", "verified instructions", "load ms", "map KiB"
         );
         for cost in &self.costs {
             println!(

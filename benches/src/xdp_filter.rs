@@ -6,18 +6,17 @@ use std::{
     os::fd::{AsFd as _, AsRawFd as _},
     path::{Path, PathBuf},
     process::Command,
-    time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail};
-use aya::{maps::MapInfo, programs::Xdp};
+use aya::{
+    maps::{Map, MapData, MapInfo, PerCpuHashMap},
+    programs::Xdp,
+};
 use aya_obj::programs::XdpAttachType;
 use filter_tests::net::Namespace;
 
-use crate::{
-    cases::Case,
-    contender::{Contender, Facts, run_xdp},
-};
+use crate::contender::{Contender, Facts, Kind, Knows, descriptor};
 
 /// Where xdp-filter pins its maps and programs, whatever the namespace.
 const PINS: &str = "/sys/fs/bpf/xdp-filter";
@@ -46,8 +45,9 @@ impl XdpFilter {
         namespace.veth(INTERFACE, &namespace, "bench1");
         let loaded = Loaded { namespace };
         loaded.call(&["load", "--mode", "native", INTERFACE])?;
-        for source in sources {
-            loaded.call(&["ip", "--mode", "src", &source.to_string()])?;
+        if let Some((first, others)) = sources.split_first() {
+            loaded.call(&["ip", "--mode", "src", &first.to_string()])?;
+            block_like(*first, others).context("cannot fill xdp-filter's map")?;
         }
         let program = Xdp::from_pin(pinned_program()?, XdpAttachType::Interface)
             .context("cannot open the program that xdp-filter has pinned")?;
@@ -86,30 +86,36 @@ impl Drop for Loaded {
     }
 }
 
-impl Contender for XdpFilter {
-    fn name(&self) -> &'static str {
-        "xdp-filter"
-    }
-
-    fn run(&mut self, frame: &[u8], repeat: u32) -> Result<(u32, Duration)> {
-        run_xdp(&self.program, frame, repeat)
-    }
-
-    fn expected(&self, case: Case) -> Option<u32> {
-        Some(case.action_by_address())
-    }
-
-    fn facts(&mut self) -> Facts {
-        let Ok(info) = self.program.info() else {
-            return Facts::default();
-        };
+impl XdpFilter {
+    /// It, to be put behind the mutator.
+    pub(crate) fn contender(&self, blocks: Vec<Ipv4Addr>) -> Result<Contender> {
+        let info = self.program.info()?;
         let maps = info.map_ids().ok().flatten();
-        Facts {
-            verified_instructions: info.verified_instruction_count(),
-            load_us: None,
-            map_bytes: maps.map(|ids| ids.into_iter().filter_map(map_memory).sum()),
-        }
+        Ok(Contender {
+            name: "xdp-filter",
+            entries: blocks.len(),
+            kind: Kind::Linear,
+            knows: Knows::Addresses,
+            program: descriptor(&self.program)?,
+            facts: Facts {
+                map_bytes: maps.map(|ids| ids.into_iter().filter_map(map_memory).sum()),
+                ..Facts::of(&self.program)
+            },
+            blocks: Some(blocks),
+        })
     }
+}
+
+/// Gives further addresses the value that xdp-filter's own command has given the first: a command
+/// for each would take minutes.
+fn block_like(first: Ipv4Addr, others: &[Ipv4Addr]) -> Result<()> {
+    let map = MapData::from_pin(Path::new(PINS).join("filter_ipv4"))?;
+    let mut map: PerCpuHashMap<_, [u8; 4], u64> = Map::PerCpuHashMap(map).try_into()?;
+    for other in others {
+        let value = map.get(&first.octets(), 0)?;
+        map.insert(other.octets(), value, 0)?;
+    }
+    Ok(())
 }
 
 /// The only file below xdp-filter's folder of programs.

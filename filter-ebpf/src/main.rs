@@ -14,7 +14,7 @@ mod rules;
 mod sockets;
 mod state;
 
-use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
+use aya_ebpf::{macros::xdp, programs::XdpContext};
 use filter_common::{abi::feature, pipeline, wire::Packet};
 
 use crate::kernel::Kernel;
@@ -29,12 +29,6 @@ fn edgefilter(ctx: XdpContext) -> u32 {
     let mut packet = Packet::EMPTY;
     let decision = pipeline::decide(&mut kernel, &mut packet);
     exit::record(&kernel, &packet, decision)
-}
-
-/// Passes everything: what the filter's cost is compared with.
-#[xdp(frags)]
-fn empty(_ctx: XdpContext) -> u32 {
-    xdp_action::XDP_PASS
 }
 
 #[panic_handler]

@@ -6,11 +6,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use filter_tests::conform::{
     all, is_there,
-    report::{
-        Known,
-        Property::{Blocks, Serves},
-        Table, conclude,
-    },
+    report::{Known, Property::Serves, Table, conclude},
     rustls_server::RustlsServer,
     scene::Scene,
     servers::Server,

@@ -13,9 +13,12 @@ use crate::{
     toolchain::{TARGET, Toolchain},
 };
 
-/// The package of the kernel program and its binary.
+/// The package of the kernel programs.
 const PACKAGE: &str = "filter-ebpf";
-const BINARY: &str = "edgefilter-bpf";
+
+/// Its binaries, and the object files that they become in `target/bpf/`.
+const FILTER: (&str, &str) = ("edgefilter-bpf", "edgefilter.o");
+const BENCH: (&str, &str) = ("edgefilter-bench-bpf", "bench.o");
 
 /// The profile in the workspace's manifest.
 const PROFILE: &str = "bpf";
@@ -41,10 +44,24 @@ pub(crate) fn run(release: bool) -> Result<()> {
 /// Builds the kernel program and returns `target/bpf/edgefilter.o`, whose time of modification
 /// changes only with its content.
 pub(crate) fn object(toolchain: &Toolchain) -> Result<PathBuf> {
-    shell::run(for_kernel(toolchain, toolchain.cargo(), "build").args(["--profile", PROFILE]))
-        .context("cannot build the kernel program")?;
-    let built = build_dir().join(TARGET).join(PROFILE).join(BINARY);
-    let object = shell::root().join("target/bpf/edgefilter.o");
+    build_one(toolchain, FILTER)
+}
+
+/// Builds the programs of the benchmark and returns `target/bpf/bench.o`.
+pub(crate) fn bench_object(toolchain: &Toolchain) -> Result<PathBuf> {
+    build_one(toolchain, BENCH)
+}
+
+fn build_one(toolchain: &Toolchain, (binary, object): (&str, &str)) -> Result<PathBuf> {
+    shell::run(for_kernel(toolchain, toolchain.cargo(), "build").args([
+        "--profile",
+        PROFILE,
+        "--bin",
+        binary,
+    ]))
+    .with_context(|| format!("cannot build the kernel program {binary}"))?;
+    let built = build_dir().join(TARGET).join(PROFILE).join(binary);
+    let object = shell::root().join("target/bpf").join(object);
     copy_if_changed(&built, &object)?;
     Ok(object)
 }

@@ -63,6 +63,9 @@ enum Command {
         /// Fewer and shorter samples, small tables only
         #[arg(long)]
         quick: bool,
+        /// Exit with an error if a figure misses its budget
+        #[arg(long)]
+        check: bool,
     },
 }
 
@@ -72,7 +75,7 @@ fn main() -> ExitCode {
         Command::Build { release } => bpf_build::run(release),
         Command::Demo => demo::run(),
         Command::Lint => lint::run(),
-        Command::Bench { quick } => bench::run(quick),
+        Command::Bench { quick, check } => bench::run(quick, check),
         Command::Test { all, filter } => test::run(all, filter.as_deref()),
     };
     match result {

@@ -13,8 +13,9 @@ use crate::shell;
 const LINES_WARN: usize = 500;
 const LINES_MAX: usize = 700;
 
-/// The only files of the kernel program that touch packet memory.
-const PACKET_ACCESS: [&str; 1] = ["filter-ebpf/src/packet.rs"];
+/// The only files of the kernel programs that touch packet memory: one of the filter, and the
+/// benchmark's programs, which are not shipped.
+const PACKET_ACCESS: [&str; 2] = ["filter-ebpf/src/packet.rs", "filter-ebpf/src/bench.rs"];
 
 /// What touching packet memory looks like.
 const PACKET_WORDS: [&str; 2] = ["data_end", "data_meta"];

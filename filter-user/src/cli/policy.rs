@@ -1,6 +1,6 @@
 //! `check`, `apply` and `run`: commands about the policy as wanted.
 
-use std::{io::Write, path::PathBuf};
+use std::{io::Write, mem::ManuallyDrop, path::PathBuf};
 
 use serde::Serialize;
 
@@ -37,7 +37,7 @@ pub struct Checked {
 /// Parses and compiles in memory.
 pub(super) fn check(env: &mut Env<'_>, file: Option<PathBuf>) -> Result<(), CommandError> {
     env.sources.policy = file.or(env.sources.policy.take());
-    let desired = env.sources.load()?;
+    let desired = loaded(env)?;
     let compiled = compile_desired(&desired, &env.facts(), None)?;
     let rules = &desired.policy.rules;
     let checked = Checked {
@@ -69,10 +69,16 @@ pub(super) fn check(env: &mut Env<'_>, file: Option<PathBuf>) -> Result<(), Comm
     })
 }
 
+/// The wishes, never freed: the process ends with the command, and freeing a million names takes
+/// longer than many a command.
+fn loaded(env: &Env<'_>) -> Result<ManuallyDrop<Desired>, CommandError> {
+    env.sources.load().map(ManuallyDrop::new)
+}
+
 /// Puts the policy in place once.
 pub(super) fn apply_once(env: &mut Env<'_>, file: Option<PathBuf>) -> Result<(), CommandError> {
     env.sources.policy = file.or(env.sources.policy.take());
-    let desired = env.sources.load()?;
+    let desired = loaded(env)?;
     let root = env.root()?;
     let lock = root.lock()?;
     let mut applied = apply(&root, &lock, &desired, &env.facts(), Cause::Command)?;

@@ -5,7 +5,7 @@ use filter_common::{
     tables::{
         VALUE_MAX,
         hash::BloomWord,
-        names::{self, NameHash, NameParams},
+        names::{self, Fingerprint, NameHash, NameParams},
         v4::{self, V4Params},
         v6::{self, V6Params},
     },
@@ -111,7 +111,7 @@ pub fn build_v4(entries: &[V4Entry], rng: &mut dyn RngCore) -> Result<Built<V4Pa
         length_count,
         lengths,
     };
-    let (params, buckets) = fill(shape, entries, rng)?;
+    let (params, buckets, _) = fill(shape, entries, rng)?;
 
     // A table without entries has a shift of 31: two bits, in one line.
     let mut summary = vec![[0; 8]; (1usize << (32 - summary_shift)).div_ceil(512)];
@@ -138,7 +138,7 @@ pub fn build_v6(entries: &[V6Entry], rng: &mut dyn RngCore) -> Result<Built<V6Pa
         length_count,
         lengths,
     };
-    let (params, buckets) = fill(shape, entries, rng)?;
+    let (params, buckets, _) = fill(shape, entries, rng)?;
     let words = entries
         .iter()
         .map(|entry| v6::bloom_word(&params, entry.addr, entry.length));
@@ -160,10 +160,10 @@ pub fn build_names(
         bucket_count: 0,
         key: [0; 4],
     };
-    let (params, buckets) = fill(shape, entries, rng)?;
-    let words = entries
-        .iter()
-        .map(|entry| names::bloom_word(&params, NameHash::of(&params, entry.name.as_bytes())));
+    let (params, buckets, hashed) = fill(shape, entries, rng)?;
+    let words = hashed
+        .into_iter()
+        .map(|fingerprint| names::bloom_word(&params, fingerprint));
     Ok(Built {
         params,
         summary: bloom(bloom_lines, words),
@@ -174,6 +174,8 @@ pub fn build_names(
 /// What the bucket tables differ in.
 trait Shape: Copy {
     type Entry<'a>;
+    /// What of an entry decides where it lives and is stored, made once per key.
+    type Hashed: Copy;
     /// For error messages.
     const TABLE: &'static str;
     /// Entries in a bucket.
@@ -181,13 +183,15 @@ trait Shape: Copy {
     /// The same table with another size and a new random key.
     fn redrawn(self, bucket_count: u32, rng: &mut dyn RngCore) -> Self;
     fn value(entry: &Self::Entry<'_>) -> u32;
-    fn bucket_pair(&self, entry: &Self::Entry<'_>) -> [u32; 2];
-    fn put(&self, bucket: &mut Line, slot: usize, entry: &Self::Entry<'_>);
+    fn hash(&self, entry: &Self::Entry<'_>) -> Self::Hashed;
+    fn bucket_pair(&self, hashed: Self::Hashed) -> [u32; 2];
+    fn put(bucket: &mut Line, slot: usize, hashed: Self::Hashed, value: u32);
     fn set_overflow(bucket: &mut Line);
 }
 
 impl Shape for V4Params {
     type Entry<'a> = V4Entry;
+    type Hashed = (u32, u8);
     const TABLE: &'static str = "IPv4";
     const SLOTS: usize = v4::SLOTS;
 
@@ -203,12 +207,16 @@ impl Shape for V4Params {
         entry.value
     }
 
-    fn bucket_pair(&self, entry: &V4Entry) -> [u32; 2] {
-        v4::bucket_pair(self, entry.addr, entry.length)
+    fn hash(&self, entry: &V4Entry) -> Self::Hashed {
+        (entry.addr, entry.length)
     }
 
-    fn put(&self, bucket: &mut Line, slot: usize, entry: &V4Entry) {
-        v4::put(bucket, slot, entry.addr, entry.length, entry.value);
+    fn bucket_pair(&self, (addr, length): Self::Hashed) -> [u32; 2] {
+        v4::bucket_pair(self, addr, length)
+    }
+
+    fn put(bucket: &mut Line, slot: usize, (addr, length): Self::Hashed, value: u32) {
+        v4::put(bucket, slot, addr, length, value);
     }
 
     fn set_overflow(bucket: &mut Line) {
@@ -218,6 +226,7 @@ impl Shape for V4Params {
 
 impl Shape for V6Params {
     type Entry<'a> = V6Entry;
+    type Hashed = ([u64; 2], u8);
     const TABLE: &'static str = "IPv6";
     const SLOTS: usize = v6::SLOTS;
 
@@ -233,12 +242,16 @@ impl Shape for V6Params {
         entry.value
     }
 
-    fn bucket_pair(&self, entry: &V6Entry) -> [u32; 2] {
-        v6::bucket_pair(self, entry.addr, entry.length)
+    fn hash(&self, entry: &V6Entry) -> Self::Hashed {
+        (entry.addr, entry.length)
     }
 
-    fn put(&self, bucket: &mut Line, slot: usize, entry: &V6Entry) {
-        v6::put(bucket, slot, entry.addr, entry.length, entry.value);
+    fn bucket_pair(&self, (addr, length): Self::Hashed) -> [u32; 2] {
+        v6::bucket_pair(self, addr, length)
+    }
+
+    fn put(bucket: &mut Line, slot: usize, (addr, length): Self::Hashed, value: u32) {
+        v6::put(bucket, slot, addr, length, value);
     }
 
     fn set_overflow(bucket: &mut Line) {
@@ -248,6 +261,7 @@ impl Shape for V6Params {
 
 impl Shape for NameParams {
     type Entry<'a> = NameEntry<'a>;
+    type Hashed = Fingerprint;
     const TABLE: &'static str = "name";
     const SLOTS: usize = names::SLOTS;
 
@@ -263,13 +277,16 @@ impl Shape for NameParams {
         entry.value
     }
 
-    fn bucket_pair(&self, entry: &NameEntry<'_>) -> [u32; 2] {
-        names::bucket_pair(self, NameHash::of(self, entry.name.as_bytes()))
+    fn hash(&self, entry: &NameEntry<'_>) -> Fingerprint {
+        NameHash::of(self, entry.name.as_bytes())
     }
 
-    fn put(&self, bucket: &mut Line, slot: usize, entry: &NameEntry<'_>) {
-        let fingerprint = NameHash::of(self, entry.name.as_bytes());
-        names::put(bucket, slot, fingerprint, entry.value);
+    fn bucket_pair(&self, fingerprint: Fingerprint) -> [u32; 2] {
+        names::bucket_pair(self, fingerprint)
+    }
+
+    fn put(bucket: &mut Line, slot: usize, fingerprint: Fingerprint, value: u32) {
+        names::put(bucket, slot, fingerprint, value);
     }
 
     fn set_overflow(bucket: &mut Line) {
@@ -277,12 +294,15 @@ impl Shape for NameParams {
     }
 }
 
+/// Shape, buckets, and the hashed entries.
+type Filled<S> = (S, Vec<Line>, Vec<<S as Shape>::Hashed>);
+
 /// Draws keys and grows the table until every entry has a place, and writes the buckets.
 fn fill<S: Shape>(
     shape: S,
     entries: &[S::Entry<'_>],
     rng: &mut dyn RngCore,
-) -> Result<(S, Vec<Line>), BuildError> {
+) -> Result<Filled<S>, BuildError> {
     if let Some(entry) = entries.iter().find(|entry| S::value(entry) > VALUE_MAX) {
         return Err(BuildError::Value {
             table: S::TABLE,
@@ -301,22 +321,28 @@ fn fill<S: Shape>(
             return Err(unplaced);
         };
         let shape = shape.redrawn(bucket_count, rng);
-        let pairs: Vec<[u32; 2]> = entries
+        let hashed: Vec<S::Hashed> = entries.iter().map(|entry| shape.hash(entry)).collect();
+        let pairs: Vec<[u32; 2]> = hashed
             .iter()
-            .map(|entry| shape.bucket_pair(entry))
+            .map(|hashed| shape.bucket_pair(*hashed))
             .collect();
         let Some(placement) = place(&pairs, bucket_count, S::SLOTS, rng.next_u64()) else {
             continue;
         };
         let mut lines = vec![[0; 8]; grown];
         for (bucket, slot, key) in placement.iter() {
-            shape.put(&mut lines[bucket], slot, &entries[key]);
+            S::put(
+                &mut lines[bucket],
+                slot,
+                hashed[key],
+                S::value(&entries[key]),
+            );
             let home = pairs[key][0] as usize;
             if home != bucket {
                 S::set_overflow(&mut lines[home]);
             }
         }
-        return Ok((shape, lines));
+        return Ok((shape, lines, hashed));
     }
     Err(unplaced)
 }

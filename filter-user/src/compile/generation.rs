@@ -1,12 +1,14 @@
 //! The compiler itself.
 
+use std::{panic, thread};
+
 use filter_common::{
     abi::{self, ABI_VERSION, Action, Config, Line, PortRange, Table, feature},
     limits::{PORT_RANGES_PER_RULE, REDIRECT_TARGETS_MAX},
 };
 use ipnet::IpNet;
 use jiff::Timestamp;
-use rand::RngCore;
+use rand::{RngCore, SeedableRng as _, rngs::StdRng};
 
 use super::{
     Compiled, HostFacts, Meta, MetaRule, Role,
@@ -85,31 +87,39 @@ pub(super) fn compile_with(
             qualified: !rule.ports.is_empty() || rule.protocol.is_some(),
         })
         .collect();
+    let protected = host::protected(host, facts);
+    let ((v4, v6), names) = both(
+        || {
+            (
+                blocked_prefixes(&rules, &protected, Family::V4),
+                blocked_prefixes(&rules, &protected, Family::V6),
+            )
+        },
+        || blocked_names(&rules, host),
+    );
     let mut keys = Keys {
         rules: &rules,
-        protected: host::protected(host, facts),
         notes: Notes::new(rules.len()),
         sets: Sets::new(&listed),
     };
-    let v4 = build_v4(
-        &keys
-            .prefixes(Family::V4)?
-            .iter()
-            .map(v4_entry)
-            .collect::<Vec<_>>(),
-        rng,
-    )?;
-    let v6 = build_v6(
-        &keys
-            .prefixes(Family::V6)?
-            .iter()
-            .map(v6_entry)
-            .collect::<Vec<_>>(),
-        rng,
-    )?;
-    let names = keys.names(host)?;
+    let v4 = keys.entries(v4, |prefix| Family::V4.show(prefix).to_string(), v4_entry)?;
+    let v6 = keys.entries(v6, |prefix| Family::V6.show(prefix).to_string(), v6_entry)?;
+    hostnames::check_depth(&names.0)?;
+    let names = keys.entries(names, str::to_owned, name_entry)?;
     let has_names = !names.is_empty();
-    let names = build_names(&names, rng)?;
+    let mut rng = rng;
+    let mut prefix_rng = StdRng::from_rng(&mut rng);
+    let mut name_rng = StdRng::from_rng(&mut rng);
+    let (prefix_tables, names) = both(
+        || {
+            (
+                build_v4(&v4, &mut prefix_rng),
+                build_v6(&v6, &mut prefix_rng),
+            )
+        },
+        || build_names(&names, &mut name_rng),
+    );
+    let (v4, v6, names) = (prefix_tables.0?, prefix_tables.1?, names?);
 
     let mut warnings = keys.notes.warnings(&ids);
     let served = if has_names && role == Role::Live {
@@ -124,8 +134,8 @@ pub(super) fn compile_with(
                 .to_owned(),
         );
     }
-    let served_v4 = build_v4(&unvalued(Family::V4, &served, v4_entry), rng)?;
-    let served_v6 = build_v6(&unvalued(Family::V6, &served, v6_entry), rng)?;
+    let served_v4 = build_v4(&unvalued(Family::V4, &served, v4_entry), &mut prefix_rng)?;
+    let served_v6 = build_v6(&unvalued(Family::V6, &served, v6_entry), &mut prefix_rng)?;
 
     let sockets = if has_names && role == Role::Live {
         if facts.sockets.is_none() {
@@ -255,80 +265,90 @@ fn tables(
     tables
 }
 
-/// What the keys of all tables are made from and leave behind.
+/// Runs one on a thread of its own beside the other.
+fn both<A: Send, B>(one: impl FnOnce() -> A + Send, other: impl FnOnce() -> B) -> (A, B) {
+    thread::scope(|scope| {
+        let one = scope.spawn(one);
+        let other = other();
+        let one = one
+            .join()
+            .unwrap_or_else(|panic| panic::resume_unwind(panic));
+        (one, other)
+    })
+}
+
+/// Sorted keys, and what protection did to the rules that list them.
+type Blocked<K> = (Vec<(K, Entry)>, Notes);
+
+/// The blocked prefixes of a family.
+fn blocked_prefixes(rules: &[&Rule], protected: &[IpNet], family: Family) -> Blocked<Prefix> {
+    let mut notes = Notes::new(rules.len());
+    let blocked = rules
+        .iter()
+        .zip(0u16..)
+        .flat_map(|(rule, rank)| {
+            rule.origins
+                .iter()
+                .filter_map(move |net| Some((family.prefix(net)?, rank)))
+        })
+        .collect();
+    let protected: Vec<Prefix> = protected
+        .iter()
+        .filter_map(|net| family.prefix(net))
+        .collect();
+    let keys = prefixes::keys(family, blocked, &protected, &mut notes);
+    (keys, notes)
+}
+
+/// The blocked names.
+fn blocked_names<'a>(rules: &[&'a Rule], host: &'a HostConfig) -> Blocked<&'a str> {
+    let mut notes = Notes::new(rules.len());
+    let blocked = rules
+        .iter()
+        .zip(0u16..)
+        .flat_map(|(rule, rank)| {
+            let hosts = rule
+                .hosts
+                .iter()
+                .map(move |name| (name.as_str(), Entry::Exact(rank)));
+            let domains = rule.domains.iter();
+            hosts.chain(domains.map(move |name| (name.as_str(), Entry::Subtree(rank))))
+        })
+        .collect();
+    let keys = hostnames::keys(
+        blocked,
+        &host.protect_names,
+        &host.protect_domains,
+        &mut notes,
+    );
+    (keys, notes)
+}
+
+/// What the keys of all tables share.
 struct Keys<'a> {
     /// By rank.
     rules: &'a [&'a Rule],
-    protected: Vec<IpNet>,
     notes: Notes,
     sets: Sets<'a>,
 }
 
-impl<'a> Keys<'a> {
-    /// The blocked prefixes of a family, and where their sets begin.
-    fn prefixes(&mut self, family: Family) -> Result<Vec<(Prefix, u32)>, CompileError> {
-        let blocked = self
-            .rules
-            .iter()
-            .zip(0u16..)
-            .flat_map(|(rule, rank)| {
-                rule.origins
-                    .iter()
-                    .filter_map(move |net| Some((family.prefix(net)?, rank)))
-            })
-            .collect();
-        let protected: Vec<Prefix> = self
-            .protected
-            .iter()
-            .filter_map(|net| family.prefix(net))
-            .collect();
-        let keys = prefixes::keys(family, blocked, &protected, &mut self.notes);
-        self.grouped(&keys, |prefix| family.show(prefix).to_string())
-    }
-
-    /// The blocked names, and where their sets begin.
-    fn names(&mut self, host: &'a HostConfig) -> Result<Vec<NameEntry<'a>>, CompileError> {
-        let blocked = self
-            .rules
-            .iter()
-            .zip(0u16..)
-            .flat_map(|(rule, rank)| {
-                let hosts = rule
-                    .hosts
-                    .iter()
-                    .map(move |name| (name.as_str(), Entry::Exact(rank)));
-                let domains = rule.domains.iter();
-                hosts.chain(domains.map(move |name| (name.as_str(), Entry::Subtree(rank))))
-            })
-            .collect();
-        let keys = hostnames::keys(
-            blocked,
-            &host.protect_names,
-            &host.protect_domains,
-            &mut self.notes,
-        );
-        hostnames::check_depth(&keys)?;
-        let grouped = self.grouped(&keys, str::to_owned)?;
-        Ok(grouped
-            .into_iter()
-            .map(|(name, value)| NameEntry { name, value })
-            .collect())
-    }
-
-    /// One set per key of sorted `keys`.
-    fn grouped<K: Copy + PartialEq>(
+impl Keys<'_> {
+    /// The entries of a table: its keys, each with the index of its set.
+    fn entries<K: Copy + PartialEq, E>(
         &mut self,
-        keys: &[(K, Entry)],
+        (keys, notes): Blocked<K>,
         show: impl Fn(K) -> String,
-    ) -> Result<Vec<(K, u32)>, CompileError> {
-        let mut grouped = Vec::new();
+        entry: impl Fn(&(K, u32)) -> E,
+    ) -> Result<Vec<E>, CompileError> {
+        self.notes.absorb(notes);
+        let mut made = Vec::with_capacity(keys.len());
         let mut entries = Vec::new();
         for group in keys.chunk_by(|(a, _), (b, _)| a == b) {
             let key = group[0].0;
             entries.clear();
             entries.extend(group.iter().map(|(_, entry)| *entry));
             match self.sets.index(&mut entries) {
-                Ok(index) => grouped.push((key, index)),
+                Ok(index) => made.push(entry(&(key, index))),
                 Err(SetError::Full) => return Err(CompileError::TooManySets),
                 Err(SetError::TooLong) => {
                     let rules = entries.iter().map(|entry| self.show_entry(entry)).collect();
@@ -339,7 +359,7 @@ impl<'a> Keys<'a> {
                 }
             }
         }
-        Ok(grouped)
+        Ok(made)
     }
 
     fn show_entry(&self, entry: &Entry) -> String {
@@ -362,6 +382,13 @@ fn v6_entry((prefix, value): &(Prefix, u32)) -> V6Entry {
     V6Entry {
         addr: prefix.v6(),
         length: prefix.length(),
+        value: *value,
+    }
+}
+
+fn name_entry<'a>((name, value): &(&'a str, u32)) -> NameEntry<'a> {
+    NameEntry {
+        name,
         value: *value,
     }
 }

@@ -21,7 +21,8 @@ pub(super) fn keys<'a>(
     blocked.dedup();
     let names: HashSet<&str> = protected_names.iter().map(HostName::as_str).collect();
     let domains: HashSet<&str> = protected_domains.iter().map(HostName::as_str).collect();
-    let is_under_protected = |name| suffixes(name).any(|suffix| domains.contains(suffix));
+    let is_under_protected =
+        |name| !domains.is_empty() && suffixes(name).any(|suffix| domains.contains(suffix));
     blocked.retain(|(name, entry)| {
         let (rank, is_taken) = match *entry {
             Entry::Exact(rank) => (rank, names.contains(name) || is_under_protected(name)),
@@ -62,19 +63,23 @@ pub(super) fn keys<'a>(
         }
         is_inside
     });
-    blocked.extend(exceptions);
-    blocked.sort_unstable();
+    if !exceptions.is_empty() {
+        blocked.extend(exceptions);
+        blocked.sort_unstable();
+    }
     blocked
 }
 
-/// Refuses names nested deeper than the candidates that one lookup keeps.
+/// Refuses names nested deeper than the candidates that one lookup keeps. `keys` are sorted.
 pub(super) fn check_depth(keys: &[(&str, Entry)]) -> Result<(), CompileError> {
-    let listed: HashSet<&str> = keys.iter().map(|(name, _)| *name).collect();
-    if listed.len() <= NAME_CANDIDATES_MAX {
-        return Ok(());
-    }
+    let is_listed = |suffix: &&str| keys.binary_search_by_key(suffix, |(name, _)| name).is_ok();
+    // As many suffixes as labels, and two bytes to a label: hardly any name is long enough.
+    let labels = |name: &str| 1 + name.bytes().filter(|byte| *byte == b'.').count();
     for (name, _) in keys {
-        let chain = || suffixes(name).filter(|suffix| listed.contains(suffix));
+        if name.len() < 2 * NAME_CANDIDATES_MAX || labels(name) <= NAME_CANDIDATES_MAX {
+            continue;
+        }
+        let chain = || suffixes(name).filter(is_listed);
         if chain().count() > NAME_CANDIDATES_MAX {
             let chain = chain().map(str::to_owned).collect();
             return Err(CompileError::NamesTooDeep {

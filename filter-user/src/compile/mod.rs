@@ -35,7 +35,7 @@ pub use self::{error::CompileError, generation::compile, host::config_digest};
 
 /// Facts about this host and moment that a compilation depends on, gathered by the caller
 /// so that compiling is a pure function.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct HostFacts {
     /// The host's own addresses: served by default, and protected.
     pub own_addresses: Vec<std::net::IpAddr>,

@@ -47,6 +47,15 @@ impl Notes {
         self.rules[usize::from(rank)].spared.add(key);
     }
 
+    /// Adds what is noted elsewhere about the same rules.
+    pub(super) fn absorb(&mut self, others: Self) {
+        for (effect, other) in self.rules.iter_mut().zip(others.rules) {
+            effect.kept += other.kept;
+            effect.taken.absorb(other.taken);
+            effect.spared.absorb(other.spared);
+        }
+    }
+
     /// One line per rule that protection touched; `ids` in the order of the ranks.
     pub(super) fn warnings(&self, ids: &[&str]) -> Vec<String> {
         let touched = ids.iter().zip(&self.rules);
@@ -89,6 +98,12 @@ impl Keys {
         if self.examples.len() < EXAMPLES_MAX {
             self.examples.push(key.to_string());
         }
+    }
+
+    fn absorb(&mut self, other: Self) {
+        self.count += other.count;
+        let room = EXAMPLES_MAX - self.examples.len();
+        self.examples.extend(other.examples.into_iter().take(room));
     }
 
     fn text(&self) -> String {

@@ -40,27 +40,56 @@ pub(super) enum SetError {
     Full,
 }
 
-/// All rule sets of a generation.
+/// Slots for which sets of one element are laid out are a multiple of this, so that a few more
+/// rules do not move the other sets.
+const SLOTS_STEP: usize = 64;
+
+/// Sets of one element that are no rule's: the exceptions.
+const EXCEPTIONS: u32 = 2;
+
+/// All rule sets of a generation. The sets of one element, which nearly all keys have, come first and
+/// in the order of the slots: their indexes do not depend on what else the policy says, so that a
+/// table whose keys did not change does not change either.
 #[derive(Debug)]
 pub(super) struct Sets<'a> {
     rules: &'a [Listed],
     refs: Vec<u32>,
+    /// The sets of several elements.
     known: HashMap<Box<[u32]>, u32>,
 }
 
 impl<'a> Sets<'a> {
-    /// No sets, for rules given in the order of their ids.
+    /// No sets of several elements, for rules given in the order of their ids.
     pub(super) fn new(rules: &'a [Listed]) -> Self {
+        let used = rules.iter().map(|rule| usize::from(rule.slot) + 1).max();
+        let slots = used.unwrap_or(0).next_multiple_of(SLOTS_STEP) as u32;
+        let exceptions = [SetRef::EXACT, SetRef::SUBTREE].map(|kind| kind | SetRef::PROTECT);
+        let singles = (0..slots).flat_map(|slot| [SetRef::EXACT | slot, SetRef::SUBTREE | slot]);
+        let refs = exceptions.into_iter().chain(singles);
         Self {
             rules,
-            refs: Vec::new(),
+            refs: refs.map(|set_ref| set_ref | SetRef::LAST).collect(),
             known: HashMap::new(),
+        }
+    }
+
+    /// Index of the set of this entry alone.
+    fn single(&self, entry: Entry) -> u32 {
+        let slot = |rank: u16| u32::from(self.rules[usize::from(rank)].slot);
+        match entry {
+            Entry::ProtectExact => 0,
+            Entry::ProtectSubtree => 1,
+            Entry::Exact(rank) => EXCEPTIONS + 2 * slot(rank),
+            Entry::Subtree(rank) => EXCEPTIONS + 2 * slot(rank) + 1,
         }
     }
 
     /// Index of the set for these entries of one key. Sorts them; an equal set
     /// gives an equal index.
     pub(super) fn index(&mut self, entries: &mut Vec<Entry>) -> Result<u32, SetError> {
+        if let [entry] = entries[..] {
+            return Ok(self.single(entry));
+        }
         let rules = self.rules;
         let unqualified = |rank: u16| !rules[usize::from(rank)].qualified;
         entries.sort_unstable_by_key(|entry| match *entry {
@@ -71,17 +100,15 @@ impl<'a> Sets<'a> {
         });
         entries.dedup();
         drop_redundant(entries);
+        if let [entry] = entries[..] {
+            return Ok(self.single(entry));
+        }
         if entries.len() > RULES_PER_KEY_MAX {
             return Err(SetError::TooLong);
         }
-        let mut refs: Vec<u32> = entries
-            .iter()
-            .map(|entry| match *entry {
-                Entry::ProtectExact => SetRef::PROTECT | SetRef::EXACT,
-                Entry::ProtectSubtree => SetRef::PROTECT | SetRef::SUBTREE,
-                Entry::Exact(rank) => SetRef::EXACT | u32::from(rules[usize::from(rank)].slot),
-                Entry::Subtree(rank) => SetRef::SUBTREE | u32::from(rules[usize::from(rank)].slot),
-            })
+        let singles = entries.iter().map(|entry| self.single(*entry) as usize);
+        let mut refs: Vec<u32> = singles
+            .map(|single| self.refs[single] & !SetRef::LAST)
             .collect();
         if let Some(last) = refs.last_mut() {
             *last |= SetRef::LAST;
@@ -170,7 +197,7 @@ mod tests {
             Entry::Exact(2),
             Entry::ProtectExact,
         ];
-        assert_eq!(sets.index(&mut entries), Ok(0));
+        sets.index(&mut entries).unwrap();
         assert_eq!(
             entries,
             [
@@ -188,24 +215,31 @@ mod tests {
     fn equal_lists_share_storage_and_end_with_a_mark() {
         let rules = [PLAIN, QUALIFIED];
         let mut sets = Sets::new(&rules);
-        assert_eq!(sets.index(&mut vec![Entry::Subtree(0)]), Ok(0));
-        assert_eq!(
-            sets.index(&mut vec![Entry::Subtree(1), Entry::Subtree(0)]),
-            Ok(1)
-        );
-        assert_eq!(
-            sets.index(&mut vec![Entry::Subtree(0), Entry::Subtree(0)]),
-            Ok(0)
-        );
-        assert_eq!(
-            sets.index(&mut vec![Entry::Subtree(0), Entry::Subtree(1)]),
-            Ok(1)
-        );
+        let both = sets.index(&mut vec![Entry::Subtree(1), Entry::Subtree(0)]);
+        let both = both.unwrap() as usize;
+        let swapped = sets.index(&mut vec![Entry::Subtree(0), Entry::Subtree(1)]);
+        assert_eq!(swapped, Ok(both as u32));
         let lines = sets.into_lines();
-        assert_eq!(lines.len(), 1);
-        assert_eq!(lines[0][0] as u32, SetRef::LAST | SetRef::SUBTREE | 7);
-        assert_eq!((lines[0][0] >> 32) as u32, SetRef::SUBTREE | 9);
-        assert_eq!(lines[0][1], u64::from(SetRef::LAST | SetRef::SUBTREE | 7));
+        let set_ref =
+            |index: usize| (lines[index / 16][index / 2 % 8] >> (32 * (index % 2))) as u32;
+        assert_eq!(set_ref(both), SetRef::SUBTREE | 9);
+        assert_eq!(set_ref(both + 1), SetRef::LAST | SetRef::SUBTREE | 7);
+    }
+
+    #[test]
+    fn a_set_of_one_element_has_its_place_whatever_other_rules_there_are() {
+        let one = [PLAIN];
+        let three = [QUALIFIED, PLAIN, Listed { slot: 3, ..PLAIN }];
+        let (mut few, mut many) = (Sets::new(&one), Sets::new(&three));
+        let index = few.index(&mut vec![Entry::Exact(0)]).unwrap();
+        assert_eq!(many.index(&mut vec![Entry::Exact(1)]), Ok(index));
+        let twice = &mut vec![Entry::Exact(1), Entry::Exact(1)];
+        assert_eq!(many.index(twice), Ok(index));
+        let set_ref = few.into_lines()[index as usize / 16][index as usize / 2 % 8] as u32;
+        assert_eq!(set_ref, SetRef::LAST | SetRef::EXACT | 7);
+        let protect = many.index(&mut vec![Entry::ProtectSubtree]).unwrap();
+        let set_ref = (many.into_lines()[0][0] >> (32 * protect)) as u32;
+        assert_eq!(set_ref, SetRef::LAST | SetRef::SUBTREE | SetRef::PROTECT);
     }
 
     #[test]
@@ -230,6 +264,6 @@ mod tests {
         let mut entries: Vec<Entry> = (0..rules.len() as u16).map(Entry::Subtree).collect();
         assert_eq!(sets.index(&mut entries), Err(SetError::TooLong));
         entries.pop();
-        assert_eq!(sets.index(&mut entries), Ok(0));
+        assert!(sets.index(&mut entries).is_ok());
     }
 }

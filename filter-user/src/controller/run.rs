@@ -223,6 +223,10 @@ impl Controller {
             self.facts = facts;
             return Some("the kernel's TAI offset changed");
         }
+        if facts != self.facts {
+            self.facts = facts;
+            return Some("TCP Fast Open was switched, or an interface changed its driver");
+        }
         let desired = self.desired.as_ref()?;
         let enforced = match self.root.enforced() {
             Ok(enforced) => enforced,

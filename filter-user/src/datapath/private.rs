@@ -6,7 +6,7 @@ use std::time::Duration;
 use aya::{
     TestRun as _,
     maps::{Array, Map, MapData, PerCpuArray},
-    programs::TestRunOptions,
+    programs::{TestRunOptions, Xdp},
 };
 use filter_common::{
     abi::{NO_SLOT, Outcome, RuleCounters, Verdict},
@@ -122,6 +122,15 @@ impl Private {
     /// The map could not be read, or has no such slot.
     pub fn rule_counters(&self, slot: u16) -> Result<RuleCounters, DatapathError> {
         sum_rule(&self.rules, slot)
+    }
+
+    /// The program, for a map of programs.
+    ///
+    /// # Errors
+    ///
+    /// There is none, which does not happen.
+    pub fn program(&mut self) -> Result<&mut Xdp, DatapathError> {
+        self.loaded.program()
     }
 
     /// How long the kernel took to verify and translate the program.

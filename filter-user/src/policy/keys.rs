@@ -1,5 +1,7 @@
 //! The names and prefixes of a rule: parsed, held against the guardrails, sorted.
 
+use std::{ops::Range, panic, thread};
+
 use ipnet::IpNet;
 
 use super::{
@@ -13,7 +15,7 @@ use super::{
 };
 
 /// What a rule lists: a name or a prefix.
-pub(super) trait Key: Sized + Ord {
+pub(super) trait Key: Sized + Ord + Send + Sync {
     /// Parses one entry and holds it against the guardrails.
     fn parse(text: &str, overrides: Overrides) -> Result<Self, KeyError>;
 
@@ -156,27 +158,87 @@ impl KeyReader {
         findings: &mut Findings,
     ) {
         let text = sources.source(id).text.as_str();
-        // Growing step by step would copy a long list many times.
-        let lines = text.bytes().filter(|&byte| byte == b'\n').count() + 1;
-        keys.reserve(lines.min(self.room));
-        let mut line_start = 0;
-        while line_start < text.len() {
-            let rest = &text[line_start..];
-            let line = rest.split_once('\n').map_or(rest, |(line, _)| line);
-            let entry = line.split_once('#').map_or(line, |(entry, _)| entry);
-            let indented = entry.trim_start_matches(|c: char| c.is_whitespace() || c == BOM);
-            let start = line_start + (entry.len() - indented.len());
-            let entry = indented.trim_end();
-            line_start += line.len() + 1;
-            if entry.is_empty() {
-                continue;
-            }
+        if text.len() >= PARALLEL_BYTES_MIN
+            && let Some(good) = parse_all(id, text, overrides)
+            && let Some(room) = self.room.checked_sub(good.iter().map(Vec::len).sum())
+        {
+            self.room = room;
+            keys.reserve(good.iter().map(Vec::len).sum());
+            good.into_iter().for_each(|chunk| keys.extend(chunk));
+            return;
+        }
+        for (start, entry) in entries(text) {
             let span = id.span(start..start + entry.len());
             if !self.push(entry, span, overrides, keys, findings) || findings.is_hopeless() {
                 return;
             }
         }
     }
+}
+
+/// Lists of at least so many bytes are worth the threads.
+const PARALLEL_BYTES_MIN: usize = 1 << 20;
+
+/// Threads that read one list.
+const THREADS_MAX: usize = 4;
+
+/// Entries of a list, and where they start.
+fn entries(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let mut line_start = 0;
+    text.split_inclusive('\n').filter_map(move |line| {
+        let start = line_start;
+        line_start += line.len();
+        let entry = line.split_once('#').map_or(line, |(entry, _)| entry);
+        let indented = entry.trim_start_matches(|c: char| c.is_whitespace() || c == BOM);
+        let start = start + (entry.len() - indented.len());
+        let entry = indented.trim_end();
+        (!entry.is_empty()).then_some((start, entry))
+    })
+}
+
+/// All entries of a long list, in order, by several threads; `None` if any of them is wrong: what
+/// is wrong is told by reading the list from the start.
+fn parse_all<K: Key>(
+    id: SourceId,
+    text: &str,
+    overrides: Overrides,
+) -> Option<Vec<Vec<Located<K>>>> {
+    let count = thread::available_parallelism().map_or(1, |count| count.get().min(THREADS_MAX));
+    let mut chunks = Vec::with_capacity(count);
+    let mut start = 0;
+    for left in (1..=count).rev() {
+        let rest = &text.as_bytes()[start..];
+        let about = rest.len() / left;
+        let line_end = rest[about..].iter().position(|&byte| byte == b'\n');
+        let end = line_end.map_or(text.len(), |line_end| start + about + line_end + 1);
+        chunks.push(start..end);
+        start = end;
+    }
+    let parse = |chunk: Range<usize>| {
+        let at = chunk.start;
+        let text = &text[chunk];
+        let mut keys = Vec::with_capacity(text.bytes().filter(|&byte| byte == b'\n').count() + 1);
+        for (start, entry) in entries(text) {
+            let span = id.span(at + start..at + start + entry.len());
+            let value = K::parse(entry, overrides).ok()?;
+            keys.push(Located { value, span });
+        }
+        Some(keys)
+    };
+    thread::scope(|scope| {
+        let threads: Vec<_> = chunks
+            .into_iter()
+            .map(|chunk| scope.spawn(|| parse(chunk)))
+            .collect();
+        threads
+            .into_iter()
+            .map(|thread| {
+                thread
+                    .join()
+                    .unwrap_or_else(|panic| panic::resume_unwind(panic))
+            })
+            .collect()
+    })
 }
 
 /// Sorts a rule's list and takes out what it says twice, with one warning.
@@ -207,6 +269,9 @@ pub(super) fn sort<K: Key>(
     keys
 }
 
+/// Lists of at least so many keys are worth a thread.
+const PARALLEL_KEYS_MIN: usize = 1 << 16;
+
 /// By key, equal ones by place. Lists are often sorted already; else a million strings are sorted by
 /// their first bytes, which are side by side, and not by following two million pointers.
 fn in_order<K: Key>(keys: Vec<Located<K>>) -> Vec<Located<K>> {
@@ -219,13 +284,25 @@ fn in_order<K: Key>(keys: Vec<Located<K>>) -> Vec<Located<K>> {
         .map(|(at, key)| (key.value.rank(), at as u32))
         .collect();
     let key = |at: u32| &keys[at as usize];
-    order.sort_unstable_by(|&(rank_a, a), &(rank_b, b)| {
+    let compare = |&(rank_a, a): &(u128, u32), &(rank_b, b): &(u128, u32)| {
         let by_key = || key(a).value.cmp(&key(b).value);
         rank_a
             .cmp(&rank_b)
             .then_with(by_key)
             .then_with(|| a.cmp(&b))
-    });
+    };
+    if order.len() >= PARALLEL_KEYS_MIN {
+        let middle = order.len() / 2;
+        let (one, other) = order.split_at_mut(middle);
+        thread::scope(|scope| {
+            scope.spawn(|| one.sort_unstable_by(compare));
+            other.sort_unstable_by(compare);
+        });
+        // Stable, since it recognises the two halves and merges them.
+        order.sort_by(compare);
+    } else {
+        order.sort_unstable_by(compare);
+    }
     let mut keys: Vec<Option<Located<K>>> = keys.into_iter().map(Some).collect();
     order
         .into_iter()
@@ -282,6 +359,26 @@ error: the policy has no room for more names and prefixes
     fn a_file_that_is_no_list_is_not_read_to_the_end() {
         let (_, problem) = read::<HostName>(&"!\n".repeat(50_000), 100_000);
         assert!(problem.unwrap().ends_with("error: and at least 10000 more"));
+    }
+
+    #[test]
+    fn a_long_list_is_read_by_threads_as_by_one() {
+        let mut text: String = (0..100_000)
+            .map(|i| format!("  n{i}.example # {i}\r\n\n"))
+            .collect();
+        assert!(text.len() >= PARALLEL_BYTES_MIN);
+        let (keys, problem) = read::<HostName>(&text, 100_000);
+        assert_eq!(problem, None);
+        let expected: Vec<_> = entries(&text).collect();
+        assert_eq!(keys.len(), expected.len());
+        for (key, (start, entry)) in keys.iter().zip(expected) {
+            assert_eq!(key.value.as_str(), entry);
+            assert_eq!(key.span.start as usize, start);
+        }
+        assert!(read::<HostName>(&text, 99_999).1.is_some());
+        text.push_str("a b\n");
+        let (_, problem) = read::<HostName>(&text, 200_000);
+        assert!(problem.unwrap().contains("list.txt:200001:1"));
     }
 
     proptest! {

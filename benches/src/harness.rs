@@ -1,0 +1,156 @@
+//! The mutator in front of every contender, and the samples.
+
+use std::{
+    os::fd::{AsFd as _, AsRawFd as _},
+    path::Path,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail};
+use aya::{
+    Ebpf, EbpfLoader, TestRun as _,
+    maps::{Array, LpmTrie, Map, MapData, ProgramArray, lpm_trie::Key},
+    programs::{ProgramFd, TestRunOptions, Xdp},
+};
+use memmap2::MmapOptions;
+
+use crate::{
+    contender::Kind,
+    sources::{COUNT, Prefixes, Source},
+};
+
+/// The programs of the benchmark.
+pub(crate) struct Harness {
+    ebpf: Ebpf,
+    cursor: Array<MapData, [u32; 2]>,
+    targets: [ProgramArray<MapData>; 2],
+    next: u32,
+    mask: u32,
+}
+
+/// What the kernel said about some runs.
+pub(crate) struct Ran {
+    /// XDP action of the last.
+    pub(crate) action: u32,
+    /// Mean of all.
+    pub(crate) mean: Duration,
+}
+
+impl Harness {
+    /// Loads the object file.
+    pub(crate) fn load(object: &Path) -> Result<Self> {
+        let mut ebpf = EbpfLoader::new()
+            .load_file(object)
+            .with_context(|| format!("cannot load {}", object.display()))?;
+        let mut take = |name: &str| {
+            ebpf.take_map(name)
+                .with_context(|| format!("no map {name}"))
+        };
+        let cursor = take("CURSOR")?.try_into()?;
+        let targets = [
+            take("TARGET")?.try_into()?,
+            take("TARGET_LINEAR")?.try_into()?,
+        ];
+        for name in ["mutate", "mutate_linear", "empty", "empty_linear", "lpm"] {
+            let program: &mut Xdp = ebpf
+                .program_mut(name)
+                .with_context(|| format!("no program {name}"))?
+                .try_into()?;
+            program
+                .load()
+                .with_context(|| format!("cannot load the program {name}"))?;
+        }
+        Ok(Self {
+            ebpf,
+            cursor,
+            targets,
+            next: 0,
+            mask: 0,
+        })
+    }
+
+    /// One of the harness's own programs.
+    pub(crate) fn program(&mut self, name: &str) -> Result<&mut Xdp> {
+        let program = self.ebpf.program_mut(name).context("no such program")?;
+        Ok(program.try_into()?)
+    }
+
+    /// Fills the kernel's tries.
+    pub(crate) fn fill_tries(&mut self, v4: &Prefixes, v6: &Prefixes) -> Result<()> {
+        let mut trie: LpmTrie<_, u32, u32> = LpmTrie::try_from(self.map_mut("LPM_V4")?)?;
+        for &(address, length) in &v4.all {
+            let data = ((address >> 96) as u32).to_be();
+            trie.insert(&Key::new(u32::from(length), data), 1, 0)?;
+        }
+        let mut trie: LpmTrie<_, [u8; 16], u32> = LpmTrie::try_from(self.map_mut("LPM_V6")?)?;
+        for &(address, length) in &v6.all {
+            trie.insert(&Key::new(u32::from(length), address.to_be_bytes()), 1, 0)?;
+        }
+        Ok(())
+    }
+
+    fn map_mut(&mut self, name: &str) -> Result<&mut Map> {
+        self.ebpf
+            .map_mut(name)
+            .with_context(|| format!("no map {name}"))
+    }
+
+    /// Lets the mutator go through these addresses: one, or [`COUNT`].
+    pub(crate) fn set_sources(&mut self, sources: &[Source]) -> Result<()> {
+        if sources.len() != 1 && sources.len() != COUNT {
+            bail!("{} addresses", sources.len());
+        }
+        self.mask = sources.len() as u32 - 1;
+        let Some(Map::Array(map)) = self.ebpf.map("SOURCES") else {
+            bail!("no map SOURCES");
+        };
+        let bytes = sources.as_flattened();
+        // SAFETY: no program runs while this function does, so nothing else touches the memory.
+        let mut memory = unsafe {
+            MmapOptions::new()
+                .len(size_of_val(bytes))
+                .map_mut(map.fd().as_fd().as_raw_fd())
+        }
+        .context("cannot map the sources")?;
+        for (to, word) in memory.chunks_exact_mut(4).zip(bytes) {
+            to.copy_from_slice(&word.to_ne_bytes());
+        }
+        Ok(())
+    }
+
+    /// Puts a program behind the mutator.
+    pub(crate) fn set_target(&mut self, kind: Kind, program: &ProgramFd) -> Result<()> {
+        self.targets[kind as usize]
+            .set(0, program, 0)
+            .context("the kernel takes no such program behind another")
+    }
+
+    /// Sends each frame `repeat` times through the mutator and what is behind it, each time from
+    /// the next source; the frames come from the same sources.
+    pub(crate) fn run(&mut self, kind: Kind, frames: &[Vec<u8>], repeat: u32) -> Result<Ran> {
+        let mut total = Ran {
+            action: 0,
+            mean: Duration::ZERO,
+        };
+        for frame in frames {
+            self.cursor.set(0, [self.next, self.mask], 0)?;
+            let options = TestRunOptions {
+                data_in: Some(frame),
+                repeat,
+                ..TestRunOptions::default()
+            };
+            let name = match kind {
+                Kind::Frags => "mutate",
+                Kind::Linear => "mutate_linear",
+            };
+            let result = self
+                .program(name)?
+                .test_run(options)
+                .context("the kernel refused a test run")?;
+            total.action = result.return_value;
+            total.mean += result.duration;
+        }
+        self.next = self.next.wrapping_add(repeat);
+        Ok(total)
+    }
+}

@@ -1,0 +1,121 @@
+//! How long the shipped binary takes from a policy's text to its enforcement.
+
+use std::{
+    fs,
+    io::Read as _,
+    os::unix::process::ExitStatusExt as _,
+    path::Path,
+    process::{ExitStatus, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+use filter_tests::net::Namespace;
+
+use crate::report::{Row, Unit};
+
+/// What the issue allows for a million prefixes and a million names.
+const APPLY_S_MAX: f64 = 1.5;
+const CHECK_S_MAX: f64 = 1.0;
+const ONE_MORE_S_MAX: f64 = 0.2;
+const PEAK_MB_MAX: f64 = 300.0;
+
+const INTERFACE: &str = "bench0";
+
+const ONE_MORE: &str = "version = 1\n[[rule]]\nid = \"one-more\"\norigins = [\"203.0.113.99\"]\naction = \"drop\"\nreason = \"a bench\"\n";
+
+/// One run of the binary.
+struct Ran {
+    wall: Duration,
+    peak_bytes: u64,
+}
+
+/// The rows of `check` and `apply` of a large policy and a small one. `folder` holds the large
+/// policy as `policy.toml`, and nothing else that the binary reads.
+pub(crate) fn measure(
+    binary: &Path,
+    folder: &Path,
+    small: &Path,
+    entries: usize,
+    rounds: usize,
+) -> Result<Vec<Row>> {
+    let large = folder.join("policy.toml");
+    let more = folder.join("policy.d");
+    fs::create_dir_all(&more)?;
+    let more = more.join("one-more.toml");
+    let mut samples: [Vec<f64>; 5] = Default::default();
+    let [check, apply, peak, one_more, small_apply] = &mut samples;
+    for _ in 0..rounds {
+        let namespace = Namespace::new("load");
+        namespace.veth(INTERFACE, &namespace, "bench1");
+        let run = |command: &str, policy: &Path| run(&namespace, binary, command, policy);
+        check.push(run("check", &large)?.wall.as_secs_f64());
+        let first = run("apply", &large)?;
+        apply.push(first.wall.as_secs_f64());
+        peak.push(first.peak_bytes as f64 / f64::from(1 << 20));
+        fs::write(&more, ONE_MORE)?;
+        one_more.push(run("apply", &large)?.wall.as_secs_f64());
+        fs::remove_file(&more)?;
+        small_apply.push(run("apply", small)?.wall.as_secs_f64());
+        detach(&namespace, binary)?;
+    }
+    let row = |case, unit, samples: &[f64]| Row::new(case, "edgefilter", entries, unit, samples);
+    Ok(vec![
+        row("check", Unit::Seconds, check).within(CHECK_S_MAX),
+        row("policy_to_enforced", Unit::Seconds, apply).within(APPLY_S_MAX),
+        row("controller_peak", Unit::Megabytes, peak).within(PEAK_MB_MAX),
+        row("one_more_rule", Unit::Seconds, one_more).within(ONE_MORE_S_MAX),
+        Row::new(
+            "three_rules_enforced",
+            "edgefilter",
+            4,
+            Unit::Seconds,
+            small_apply,
+        ),
+    ])
+}
+
+fn run(namespace: &Namespace, binary: &Path, command: &str, policy: &Path) -> Result<Ran> {
+    let mut process = namespace.command(binary);
+    process.arg(command);
+    if command == "apply" {
+        process.args(["--interface", INTERFACE]);
+    }
+    process
+        .arg(policy)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
+    let begin = Instant::now();
+    let mut child = process.spawn().context("cannot start edgefilter")?;
+    let mut said = String::new();
+    if let Some(mut stderr) = child.stderr.take() {
+        stderr.read_to_string(&mut said)?;
+    }
+    let pid = libc::pid_t::try_from(child.id()).context("a process id")?;
+    let mut status = 0;
+    // SAFETY: every field is an integer, for which zero is valid.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: our own child, not waited for before; both places are valid for writing.
+    let waited = unsafe { libc::wait4(pid, &raw mut status, 0, &raw mut usage) };
+    let wall = begin.elapsed();
+    if waited != pid || !ExitStatus::from_raw(status).success() {
+        bail!("`edgefilter {command}` failed: {}", said.trim());
+    }
+    Ok(Ran {
+        wall,
+        peak_bytes: usage.ru_maxrss.unsigned_abs() * 1_024,
+    })
+}
+
+fn detach(namespace: &Namespace, binary: &Path) -> Result<()> {
+    let status = namespace
+        .command(binary)
+        .arg("detach")
+        .stdout(Stdio::null())
+        .status()
+        .context("cannot start edgefilter")?;
+    if !status.success() {
+        bail!("`edgefilter detach` ended with {status}");
+    }
+    Ok(())
+}
