@@ -67,7 +67,8 @@ fn run(scene: &Scene) {
     conclude(&tables);
 }
 
-const LATER: &str = "a request behind another one in the same segment is not read";
+const LATER: &str =
+    "a request that goes on in the next segment behind another one, or behind a body, is not read";
 const NUL: &str = "by design: a name with a NUL is matched as it is, and counted";
 const HTTP2: &str = "by design: HTTP/2 with prior knowledge is not read, but counted";
 

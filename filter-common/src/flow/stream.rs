@@ -356,6 +356,11 @@ fn more<E: Env>(env: &mut E, segment: Segment, flow: Flow) -> Plan {
     if ahead > 0 {
         return Plan::drop(Reason::HeldBack, segment);
     }
+    if flow.certain == 0 && (segment.seq.wrapping_sub(flow.start) as i32) < 0 {
+        // What looked like the start was not: something before it comes only now.
+        forget(env);
+        return Plan::begin_again(env, segment);
+    }
     if !env.hello_load(flow.kept) {
         return lost(env, segment);
     }
