@@ -76,7 +76,7 @@ fn in_order(judge: &mut dyn Judge, client: usize, hello: &Hello, cuts: &[usize])
     for piece in &pieces {
         let end = piece.at as usize + piece.bytes.len();
         let fate = connection.send(piece);
-        let opened = client % 2 == 0;
+        let opened = client.is_multiple_of(2);
         let expected = match (hit, fate) {
             (true, _) if opened => Fate::Dropped(Some(Reason::BlockedFlow)),
             // Without its start each segment is judged by itself: what is behind the hello is of no
