@@ -7,6 +7,7 @@
 
 mod accept;
 mod compare;
+mod read;
 mod stream;
 
 pub use self::{
