@@ -149,6 +149,11 @@ fn plan<E: Env>(env: &mut E, segment: Segment) -> Plan {
 /// A payload on a connection that the host knows: the host's numbers say where the stream starts.
 #[inline(always)]
 fn at_host<E: Env>(env: &mut E, segment: Segment) -> Plan {
+    let end = segment.seq.wrapping_add(segment.len);
+    if end.wrapping_sub(host(env).rcv_nxt) as i32 <= 0 {
+        // The host has all of it already and looks at it no more.
+        return Plan::pass(Reason::NoMatch, segment);
+    }
     if env.flow_load() {
         let flow = flow(env);
         // What was kept of an earlier connection on the same ports is void, and so is a stream of
@@ -355,8 +360,7 @@ fn more<E: Env>(env: &mut E, segment: Segment, flow: Flow) -> Plan {
         return Plan::drop(Reason::HeldBack, segment);
     }
     if flow.certain == 0 && (segment.seq.wrapping_sub(flow.start) as i32) < 0 {
-        // What looked like the start was not: something before it comes only now.
-        forget(env);
+        // What looked like the start may not have been: this is judged by itself.
         return Plan::begin_again(env, segment);
     }
     if !env.hello_load(flow.kept) {
