@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result};
 use super::world::World;
 
 /// How long a client waits for an answer before it counts as blocked.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_millis(1_500);
 
 /// `curl`: operation timed out.
 const CURL_TIMED_OUT: i32 = 28;
