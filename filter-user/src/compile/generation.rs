@@ -22,7 +22,7 @@ use super::{
 };
 use crate::policy::{
     model::{HostConfig, Outcome, Policy, Rule},
-    rule_digest,
+    names_digest, rule_digest,
 };
 
 /// Compiles a policy for this host.
@@ -480,6 +480,7 @@ fn meta_rule(rule: &Rule, (slot, slot_version): (u16, u32)) -> MetaRule {
         slot_version,
         id: rule.id.clone(),
         digest: rule_digest(rule),
+        names_digest: names_digest(rule),
         action: rule.action.as_str().to_owned(),
         redirect_interface: rule.redirect_interface.clone(),
         hosts: rule.hosts.len(),

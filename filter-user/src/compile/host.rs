@@ -10,7 +10,7 @@ use super::HostFacts;
 use crate::policy::model::{ChecksumMode, HostConfig, HostName, InspectPorts};
 
 /// Prefixes that no rule may hit.
-pub(super) fn protected(host: &HostConfig, facts: &HostFacts) -> Vec<IpNet> {
+pub fn protected(host: &HostConfig, facts: &HostFacts) -> Vec<IpNet> {
     let mut prefixes: Vec<IpNet> = host.protect_prefixes.iter().map(IpNet::trunc).collect();
     if host.protect_self {
         prefixes.extend(
@@ -27,7 +27,7 @@ pub(super) fn protected(host: &HostConfig, facts: &HostFacts) -> Vec<IpNet> {
 }
 
 /// Prefixes on which names are read.
-pub(super) fn served(host: &HostConfig, facts: &HostFacts) -> Vec<IpNet> {
+pub fn served(host: &HostConfig, facts: &HostFacts) -> Vec<IpNet> {
     let mut prefixes: Vec<IpNet> = match &host.serves {
         Some(serves) => serves.iter().map(IpNet::trunc).collect(),
         None => facts.own_addresses.iter().map(single).collect(),
@@ -38,7 +38,7 @@ pub(super) fn served(host: &HostConfig, facts: &HostFacts) -> Vec<IpNet> {
 }
 
 /// `port_class` bits of every port.
-pub(super) fn ports(host: &HostConfig) -> Box<[u8; 65_536]> {
+pub fn ports(host: &HostConfig) -> Box<[u8; 65_536]> {
     let mut classes = Box::new([0u8; 65_536]);
     for (ports, class) in [
         (&host.tls, port_class::TLS),
