@@ -5,7 +5,10 @@ use std::{fmt::Write as _, path::Path};
 use filter_user::{
     compile::{HostFacts, Role, compile},
     datapath::{Private, kernel_fields},
-    policy::{model::HostConfig, parse_policy},
+    policy::{
+        model::{HostConfig, InspectPorts, Outcome},
+        parse_policy,
+    },
 };
 
 /// The kernel's limit is 1,000,000; the room is for kernels whose verifier walks more.
@@ -28,7 +31,12 @@ fn load(policy: &str) -> Private {
         ..HostFacts::default()
     };
     assert!(facts.sockets.is_some(), "the kernel has type information");
-    let host = HostConfig::default();
+    let host = HostConfig {
+        proxy_protocol: InspectPorts::Any,
+        no_sni: Outcome::Drop,
+        http2: Outcome::Drop,
+        ..HostConfig::default()
+    };
     let compiled = compile(&policy, &host, &facts, Role::Live, None).expect("a small policy");
     Private::load(&compiled).expect("the kernel takes the program")
 }

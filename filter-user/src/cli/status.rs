@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Reasons that say "a server could still make sense of this, we could not".
-const UNPARSED: [Reason; 11] = [
+const UNPARSED: [Reason; 12] = [
     Reason::Truncated,
     Reason::VlanDepth,
     Reason::ExtensionDepth,
@@ -26,6 +26,7 @@ const UNPARSED: [Reason; 11] = [
     Reason::HelloIncomplete,
     Reason::HelloMalformed,
     Reason::HelloTooLong,
+    Reason::ProxyMalformed,
     Reason::OddName,
     Reason::QuicUnread,
     Reason::Http2,
@@ -37,7 +38,7 @@ const SETTLE: Duration = Duration::from_millis(100);
 const LIMITS: [&str; 3] = [
     "names in QUIC are not read (counted as quic_unread)",
     "of an encrypted hello (ECH) only the outer name is seen",
-    "a new hostname rule does not end connections that are open",
+    "a new hostname rule does not end connections that are open (apply --cut does)",
 ];
 
 /// What `status` prints.

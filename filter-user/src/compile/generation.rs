@@ -21,7 +21,7 @@ use super::{
     slots,
 };
 use crate::policy::{
-    model::{HostConfig, Outcome, Policy, Rule},
+    model::{HostConfig, InspectPorts, Outcome, Policy, Rule},
     names_digest, rule_digest,
 };
 
@@ -186,7 +186,12 @@ pub(super) fn compile_with(
         (feature::UNPARSED_PASS, host.unparsed == Outcome::Pass),
         (feature::FRAGMENTS_PASS, host.fragments == Outcome::Pass),
         (feature::FAST_OPEN, sockets.is_some() && facts.fast_open),
-        (feature::NO_NAME_DROP, host.no_name == Outcome::Drop),
+        (feature::NO_SNI_DROP, host.no_sni == Outcome::Drop),
+        (feature::HTTP2_DROP, host.http2 == Outcome::Drop),
+        (
+            feature::PROXY,
+            host.proxy_protocol != InspectPorts::List(Vec::new()),
+        ),
     ];
     let config = Config {
         abi: ABI_VERSION,

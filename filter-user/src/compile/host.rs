@@ -44,6 +44,7 @@ pub fn ports(host: &HostConfig) -> Box<[u8; 65_536]> {
         (&host.tls, port_class::TLS),
         (&host.http, port_class::HTTP),
         (&host.quic, port_class::QUIC),
+        (&host.proxy_protocol, port_class::PROXY),
     ] {
         match ports {
             InspectPorts::Any => classes.iter_mut().for_each(|bits| *bits |= class),
@@ -86,7 +87,8 @@ pub(super) fn digest(host: &HostConfig, facts: &HostFacts) -> String {
         ("sockets", vec![format!("{:?}", facts.sockets)]),
         ("checksums", vec![checksums(host, facts).to_string()]),
         ("unparsed", vec![format!("{:?}", host.unparsed)]),
-        ("no name", vec![format!("{:?}", host.no_name)]),
+        ("no sni", vec![format!("{:?}", host.no_sni)]),
+        ("http2", vec![format!("{:?}", host.http2)]),
         ("fragments", vec![format!("{:?}", host.fragments)]),
         ("fast open", vec![facts.fast_open.to_string()]),
         ("events", vec![host.events_per_window.to_string()]),

@@ -13,6 +13,7 @@ mod conflict;
 mod digest;
 mod fields;
 mod host;
+mod inspected;
 mod keys;
 mod load;
 mod name;

@@ -212,6 +212,7 @@ fn is_unparsed(reason: Reason) -> bool {
             | Reason::HeldBack
             | Reason::HelloMalformed
             | Reason::HelloTooLong
+            | Reason::ProxyMalformed
             | Reason::Overlap
             | Reason::StateLost
             | Reason::BadChecksum
