@@ -188,3 +188,28 @@ fn connections_that_end_behind_a_router_are_not_claimed_to_be_cut() {
         "the rule is in force"
     );
 }
+
+#[test]
+fn a_blocked_connection_is_free_as_soon_as_its_rule_is_gone_and_not_before() {
+    let net = Direct::new();
+    let _site = Site::start(&net.edge, &[BLOCKED]);
+    let edge = Edge::new(&net.edge, &[Direct::EDGE_IF], &with_rule("[80]"));
+    assert_eq!(edge.run(&["apply"]).code, exit::OK);
+    let mut open = Open::to(&net.visitor, Direct::EDGE_V4, 80);
+    assert_eq!(open.ask(BLOCKED), Err(ErrorKind::WouldBlock), "blocked");
+    assert!(edge.reason_packets("blocked_flow") > 0, "remembered");
+
+    // Another generation in which the rule stays.
+    let more = "[[rule]]\nid = \"more\"\nhosts = [\"more.example\"]\naction = \"drop\"\n";
+    edge.write_policy(&format!("{}{more}", with_rule("[80]")));
+    assert_eq!(edge.run(&["apply"]).code, exit::OK);
+    assert_eq!(open.state(), Err(ErrorKind::WouldBlock), "still blocked");
+
+    // The client's TCP goes on repeating what was dropped.
+    edge.write_policy(NOTHING);
+    assert_eq!(edge.run(&["apply"]).code, exit::OK);
+    let patience = Some(PATIENCE * 10);
+    open.0.set_read_timeout(patience).expect("a read timeout");
+    let answered = open.state();
+    assert!(answered.is_ok_and(|read| read > 0), "free: {answered:?}");
+}
