@@ -188,12 +188,20 @@ impl Table<'_> {
             )
             .expect("a string");
         }
-        let directory = directory();
-        let file = directory.join(format!("{}.md", self.name));
-        fs::create_dir_all(&directory)
-            .and_then(|()| fs::write(&file, text))
-            .unwrap_or_else(|e| panic!("{}: {e}", file.display()));
+        write(self.name, &text);
     }
+}
+
+/// Writes `target/conformance/<name>.md`.
+///
+/// # Panics
+/// If it cannot be written.
+pub fn write(name: &str, text: &str) {
+    let directory = directory();
+    let file = directory.join(format!("{name}.md"));
+    fs::create_dir_all(&directory)
+        .and_then(|()| fs::write(&file, text))
+        .unwrap_or_else(|e| panic!("{}: {e}", file.display()));
 }
 
 /// `target/conformance`, beside the running test's profile.
