@@ -70,21 +70,13 @@ pub fn open(from: SocketAddr, to: SocketAddr, limit: Duration) -> io::Result<Tcp
     Ok(stream)
 }
 
-/// Asks for `/` of this name; the whole answer.
+/// Asks a [`Witness`](crate::witness::Witness) for `/` of this name, twice on one connection; both
+/// answers.
 ///
 /// # Errors
 /// If the connection ends, or nothing comes in time.
 pub fn ask_http(mut stream: TcpStream, name: &str, length: Length) -> io::Result<String> {
-    stream.write_all(request(name, length).as_bytes())?;
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer)?;
-    Ok(String::from_utf8_lossy(&answer).into_owned())
-}
-
-/// A request whose Host comes last.
-fn request(name: &str, length: Length) -> String {
-    let filler = "x".repeat(length.bytes_min());
-    format!("GET / HTTP/1.1\r\nX-Filler: {filler}\r\nHost: {name}\r\n\r\n")
+    ask(&mut stream, name, length.bytes_min())
 }
 
 /// As [`ask_http`], over TLS.
@@ -93,11 +85,34 @@ fn request(name: &str, length: Length) -> String {
 /// As there; also if the handshake fails.
 pub fn ask_tls(mut stream: TcpStream, name: &str, config: Arc<ClientConfig>) -> io::Result<String> {
     let mut connection = greeting(name, config);
-    let mut tls = rustls::Stream::new(&mut connection, &mut stream);
-    tls.write_all(format!("GET / HTTP/1.1\r\nHost: {name}\r\n\r\n").as_bytes())?;
-    let mut answer = Vec::new();
-    tls.read_to_end(&mut answer)?;
-    Ok(String::from_utf8_lossy(&answer).into_owned())
+    ask(
+        &mut rustls::Stream::new(&mut connection, &mut stream),
+        name,
+        0,
+    )
+}
+
+fn ask(stream: &mut (impl Read + Write), name: &str, filler: usize) -> io::Result<String> {
+    let request = |connection| {
+        let filler = "x".repeat(filler);
+        format!(
+            "GET / HTTP/1.1\r\nX-Filler: {filler}\r\nHost: {name}\r\nConnection: {connection}\r\n\r\n"
+        )
+    };
+    stream.write_all(request("keep-alive").as_bytes())?;
+    let mut answers = Vec::new();
+    let mut buffer = [0; 4_096];
+    let body = format!("served {name}\n");
+    while !answers.ends_with(body.as_bytes()) {
+        let read = stream.read(&mut buffer)?;
+        if read == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        answers.extend_from_slice(&buffer[..read]);
+    }
+    stream.write_all(request("close").as_bytes())?;
+    stream.read_to_end(&mut answers)?;
+    Ok(String::from_utf8_lossy(&answers).into_owned())
 }
 
 fn greeting(name: &str, config: Arc<ClientConfig>) -> ClientConnection {

@@ -1,5 +1,6 @@
 //! A web server inside the test that remembers for which names it was asked: TLS by rustls on
-//! port 443, HTTP/1 on port 80. It answers every request with the name and closes.
+//! port 443, HTTP/1 on port 80. It answers every request with the
+//! name, and closes after one that says so.
 
 use std::{
     io::{self, Read, Write},
@@ -215,8 +216,10 @@ impl Serving {
             Err((_, mut alert)) => return alert.write_all(stream),
         };
         let mut tls = rustls::Stream::new(&mut connection, stream);
-        read_head(&mut tls)?;
-        tls.write_all(answer(&name).as_bytes())?;
+        while !is_last(&read_head(&mut tls)?) {
+            tls.write_all(answer(&name, "keep-alive").as_bytes())?;
+        }
+        tls.write_all(answer(&name, "close").as_bytes())?;
         connection.send_close_notify();
         while connection.wants_write() {
             connection.write_tls(stream)?;
@@ -225,15 +228,16 @@ impl Serving {
     }
 
     fn http(&self, stream: &mut Patient<'_>) -> io::Result<()> {
-        let head = read_head(stream)?;
-        let host = head
-            .lines()
-            .filter_map(|line| line.split_once(':'))
-            .find(|(name, _)| name.eq_ignore_ascii_case("host"));
-        let name = host.map_or("", |(_, value)| value.trim());
-        self.note(name);
-        stream.write_all(answer(name).as_bytes())?;
-        stream.close()
+        loop {
+            let head = read_head(stream)?;
+            let name = field(&head, "host").unwrap_or_default();
+            self.note(name);
+            if is_last(&head) {
+                stream.write_all(answer(name, "close").as_bytes())?;
+                return stream.close();
+            }
+            stream.write_all(answer(name, "keep-alive").as_bytes())?;
+        }
     }
 
     fn note(&self, name: &str) {
@@ -242,11 +246,25 @@ impl Serving {
     }
 }
 
-fn answer(name: &str) -> String {
+/// Whether the connection ends after the answer to this request.
+fn is_last(head: &str) -> bool {
+    head.contains("HTTP/1.0")
+        || field(head, "connection").is_some_and(|value| value.eq_ignore_ascii_case("close"))
+}
+
+/// The value of a header field.
+fn field<'a>(head: &'a str, name: &str) -> Option<&'a str> {
+    head.lines()
+        .filter_map(|line| line.split_once(':'))
+        .find(|(field, _)| field.eq_ignore_ascii_case(name))
+        .map(|(_, value)| value.trim())
+}
+
+fn answer(name: &str, connection: &str) -> String {
     let body = format!("served {name}\n");
     format!(
         "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\
-         Access-Control-Allow-Origin: *\r\nConnection: close\r\n\r\n{body}",
+         Access-Control-Allow-Origin: *\r\nConnection: {connection}\r\n\r\n{body}",
         body.len()
     )
 }
