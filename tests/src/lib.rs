@@ -13,6 +13,7 @@ pub mod edge;
 pub mod fixtures;
 pub mod foreign;
 pub mod frames;
+pub mod live;
 pub mod lossy;
 pub mod mutate;
 pub mod net;

@@ -204,12 +204,16 @@ pub fn write(name: &str, text: &str) {
         .unwrap_or_else(|e| panic!("{}: {e}", file.display()));
 }
 
-/// `target/conformance`, beside the running test's profile.
 fn directory() -> PathBuf {
+    target().join("conformance")
+}
+
+/// `target`, of which the running test is part.
+///
+/// # Panics
+/// If the test does not run in `target/<profile>/deps`.
+pub fn target() -> PathBuf {
     let test = std::env::current_exe().expect("path of the test executable");
-    let target = test
-        .ancestors()
-        .nth(3)
-        .expect("target/<profile>/deps/<test>");
-    target.join("conformance")
+    let target = test.ancestors().nth(3);
+    target.expect("target/<profile>/deps/<test>").to_owned()
 }
