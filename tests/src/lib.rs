@@ -5,6 +5,7 @@
 //! reports every clean-up error.
 
 pub mod adapter;
+pub mod captures;
 pub mod client;
 pub mod conform;
 pub mod dialer;

@@ -441,9 +441,15 @@ fn after_allowed<E: Env>(env: &mut E, segment: Segment, flow: Flow) -> Plan {
         // The server may have the rest already, and the client not send it again.
         return Plan::pass(Reason::NoMatch, segment);
     }
-    if segment.seq == flow.start {
+    let hello = without_dummy(env, segment);
+    let again = if hello.seq == flow.start {
+        hello
+    } else {
+        segment
+    };
+    if again.seq == flow.start {
         // Another hello, before the server has answered: what it says now counts.
-        return Plan::start(env, segment, flow.certain != 0);
+        return Plan::start(env, again, flow.certain != 0);
     }
     Plan::drop(Reason::Overlap, segment)
 }

@@ -70,7 +70,8 @@ impl Running {
         let mut command = visit.scene.visitor().command("unshare");
         command
             .args(["--pid", "--fork", "--kill-child", "--mount-proc"])
-            .env("HOME", directory);
+            .env("HOME", directory)
+            .env("TMPDIR", directory);
         let address = visit.scene.v4();
         match browser {
             Browser::Firefox => {

@@ -143,6 +143,7 @@ impl Visit<'_> {
                 "java",
                 &[
                     "-XX:TieredStopAtLevel=1".into(),
+                    "-XX:-UsePerfData".into(),
                     self.source("Fetch.java", JAVA),
                 ],
                 wanted,
@@ -220,6 +221,7 @@ impl Visit<'_> {
             .args([&program, &source])
             .env("GO111MODULE", "off")
             .env("GOPATH", self.dir.path())
+            .env("GOTMPDIR", self.dir.path())
             .env("GOCACHE", target().join("go-cache"));
         run("go build", command);
         program

@@ -317,7 +317,7 @@ fn late_copies(judge: &mut dyn Judge) {
         complete,
         bytes,
     };
-    let (first, second, next) = (
+    let (start, second, next) = (
         Piece::of(&hello, 0, 1_400),
         Piece::of(&hello, 1_400, complete),
         Piece::of(&hello, complete, hello.bytes.len()),
@@ -325,7 +325,7 @@ fn late_copies(judge: &mut dyn Judge) {
 
     // Before the answer: the copy that went first was lost behind the filter.
     let mut connection = Connection::open(judge, 0, 443, ISN);
-    for piece in [&first, &second, &first, &second, &first] {
+    for piece in [&start, &second, &start, &second, &start] {
         let fate = connection.send(piece);
         assert!(matches!(fate, Fate::Passed(_)), "{fate:?}");
     }
@@ -338,12 +338,12 @@ fn late_copies(judge: &mut dyn Judge) {
             1 => Connection::open(judge, client, 443, ISN),
             _ => Connection::joined(judge, client, 443, ISN),
         };
-        connection.send(&first);
+        connection.send(&start);
         connection.send(&second);
         connection.ack += 90;
         assert!(matches!(connection.send(&next), Fate::Passed(_)));
         connection.ack -= 90;
-        assert!(matches!(connection.send(&first), Fate::Passed(_)));
+        assert!(matches!(connection.send(&start), Fate::Passed(_)));
         connection.ack += 180;
         let later = Piece {
             at: hello.bytes.len() as i64,
@@ -353,13 +353,41 @@ fn late_copies(judge: &mut dyn Judge) {
         assert!(matches!(fate, Fate::Passed(_)), "{client}: {fate:?}");
     }
 
+    // The second hello after a HelloRetryRequest, behind a dummy change_cipher_spec record.
+    let one = |name: &str| ClientHello::named(name).record();
+    let first = one("neighbour.example");
+    let again = |name: &str| Piece {
+        at: first.len() as i64,
+        bytes: [&[0x14, 3, 3, 0, 1, 1][..], &one(name)].concat(),
+    };
+    for client in [3, 4] {
+        let mut connection = match client {
+            3 => Connection::open(judge, client, 443, ISN),
+            _ => Connection::joined(judge, client, 443, ISN),
+        };
+        let first = Piece {
+            at: 0,
+            bytes: first.clone(),
+        };
+        for _ in 0..2 {
+            assert!(matches!(connection.send(&first), Fate::Passed(_)));
+        }
+        connection.ack += 90;
+        for _ in 0..3 {
+            let fate = connection.send(&again("neighbour.example"));
+            assert!(matches!(fate, Fate::Passed(_)), "{client}: {fate:?}");
+        }
+        let fate = connection.send(&again("other.blocked.example"));
+        assert!(matches!(fate, Fate::Dropped(_)), "{client}: {fate:?}");
+    }
+
     // Other bytes in the place of allowed ones are read, or dropped.
     let other = ClientHello::new()
         .padding(1_500)
         .sni("other.blocked.example");
     let other = other.record();
-    let mut connection = Connection::open(judge, 3, 443, ISN);
-    connection.send(&first);
+    let mut connection = Connection::open(judge, 5, 443, ISN);
+    connection.send(&start);
     connection.send(&second);
     let half = Piece {
         at: 0,
