@@ -7,21 +7,40 @@ use crate::{
     tables::{v4, v6},
 };
 
-/// Whether an IPv4 address may be listed: one load of one bit. Nearly every packet ends here.
+/// Whether an IPv4 address may be listed. Nearly every packet ends here, with one load of one bit.
 #[inline(always)]
 pub fn maybe_v4<R: Rules>(rules: &R, addr: u32) -> bool {
     v4::maybe(rules, Table::V4Summary, &rules.config().v4, addr)
 }
 
-/// The deciding rule for an IPv4 address (host byte order).
+/// Whether a prefix touches the cell of an IPv4 address.
+#[inline(always)]
+pub fn touches_v4<R: Rules>(rules: &R, addr: u32) -> bool {
+    v4::touches_cell(rules, Table::V4Summary, &rules.config().v4, addr)
+}
+
+/// Whether an IPv6 address may be listed: one line of a Bloom filter.
+#[inline(always)]
+pub fn maybe_v6<R: Rules>(rules: &R, addr: [u64; 2]) -> bool {
+    v6::maybe_near(rules, Table::V6Summary, &rules.config().v6, addr)
+}
+
+/// The deciding rule for an IPv4 address (host byte order) that [`touches_v4`].
 #[inline(always)]
 pub fn search_v4<R: Rules>(rules: &R, addr: u32, qualifiers: Qualifiers) -> Hit {
     let params = &rules.config().v4;
+    let kinds = v4::kinds(rules, Table::V4Summary, params, addr);
+    if kinds.is_empty() {
+        return Hit::NONE;
+    }
     for position in 0..v4::LENGTHS {
         if position >= params.length_count as usize {
             break;
         }
         let length = params.lengths[position];
+        if !kinds.has(length) {
+            continue;
+        }
         let Some(set) = v4::probe(rules, Table::V4Buckets, params, addr, length) else {
             continue;
         };
@@ -33,7 +52,8 @@ pub fn search_v4<R: Rules>(rules: &R, addr: u32, qualifiers: Qualifiers) -> Hit 
     Hit::NONE
 }
 
-/// The deciding rule for an IPv6 address (host byte order, most significant half first).
+/// The deciding rule for an IPv6 address (host byte order, most significant half first) that is
+/// [`maybe_v6`].
 #[inline(always)]
 pub fn search_v6<R: Rules>(rules: &R, addr: [u64; 2], qualifiers: Qualifiers) -> Hit {
     let params = &rules.config().v6;

@@ -51,7 +51,11 @@ impl Decision {
     }
 }
 
-/// Decides about the frame in `env`, whose headers are left in `packet`.
+/// What is said of most packets: they have nothing to do with any rule.
+pub const UNRELATED: Decision = Decision::pass(Reason::NoMatch, Protocol::None);
+
+/// Decides about the frame in `env`, whose headers are left in `packet`. To be asked about frames that
+/// are not [`crate::fast::is_unrelated`]; about those it says [`UNRELATED`] too, after more work.
 #[inline(always)]
 pub fn decide<E: Env>(env: &mut E, packet: &mut Packet) -> Decision {
     if let Err(reason) = wire::parse(env, packet) {
@@ -102,13 +106,17 @@ fn search<E: Env>(env: &E, family: Family, address: Address, qualifiers: Qualifi
     match family {
         Family::V4 => {
             let address = address[1] as u32;
-            if features & feature::V4 == 0 || !origins::maybe_v4(env, address) {
+            if features & feature::V4 == 0 || !origins::touches_v4(env, address) {
                 return Hit::NONE;
             }
             env.search_v4(address, qualifiers)
         }
-        Family::V6 if features & feature::V6 != 0 => env.search_v6(address, qualifiers),
-        Family::V6 => Hit::NONE,
+        Family::V6 => {
+            if features & feature::V6 == 0 || !origins::maybe_v6(env, address) {
+                return Hit::NONE;
+            }
+            env.search_v6(address, qualifiers)
+        }
     }
 }
 
