@@ -184,7 +184,7 @@ impl Config {
     /// No policy: everything passes.
     pub const EMPTY: Self = {
         let v4 = V4Params {
-            summary_shift: 16,
+            shifts: 16 << 8 | 16,
             wide_at: 0,
             narrow_at: 0,
             narrow_lines: 1,

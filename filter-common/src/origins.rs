@@ -29,16 +29,19 @@ pub fn maybe_v6<R: Rules>(rules: &R, addr: [u64; 2]) -> bool {
 #[inline(always)]
 pub fn search_v4<R: Rules>(rules: &R, addr: u32, qualifiers: Qualifiers) -> Hit {
     let params = &rules.config().v4;
-    let kinds = v4::kinds(rules, Table::V4Summary, params, addr);
-    if kinds.is_empty() {
-        return Hit::NONE;
-    }
+    let narrow = v4::maybe_narrow(rules, Table::V4Summary, params, addr);
+    let wide = v4::maybe_wide(rules, Table::V4Summary, params, addr);
     for position in 0..v4::LENGTHS {
         if position >= params.length_count as usize {
             break;
         }
         let length = params.lengths[position];
-        if !kinds.has(length) {
+        let may_hit = if length > v4::WIDE_LENGTH_MAX {
+            narrow
+        } else {
+            wide
+        };
+        if !may_hit {
             continue;
         }
         let Some(set) = v4::probe(rules, Table::V4Buckets, params, addr, length) else {

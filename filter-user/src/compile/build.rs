@@ -24,15 +24,19 @@ const BLOOM_BITS_PER_ENTRY: usize = 16;
 /// Entries per Bloom filter line.
 const BLOOM_ENTRIES_PER_LINE: usize = size_of::<Line>() * 8 / BLOOM_BITS_PER_ENTRY;
 
-/// Bits of the IPv4 summary per entry, within the bounds below: one random address
-/// in 512 is looked up in the buckets for nothing.
-const SUMMARY_BITS_PER_ENTRY: usize = 512;
+/// Bits of the IPv4 summary's bitmaps per entry, within the bounds below: one random address
+/// in 512 is looked up further for nothing.
+const BITMAP_BITS_PER_ENTRY: usize = 512;
 
-/// Smallest IPv4 summary: a bit per /16, 8 KiB.
-const SUMMARY_BITS_MIN: usize = 1 << 16;
+/// Smallest bitmap: a bit per /16, 8 KiB.
+const BITMAP_BITS_MIN: usize = 1 << 16;
 
-/// Largest IPv4 summary: a bit per /24, 2 MiB.
-const SUMMARY_BITS_MAX: usize = 1 << 24;
+/// Largest bitmap of cells: a bit per /22, 512 KiB. One of 2 MiB, a bit per /24, has a third of the false
+/// alarms, but is beyond second-level caches: every packet would wait.
+const CELL_BITS_MAX: usize = 1 << 22;
+
+/// Largest bitmap of wide prefixes: a bit per /24, 2 MiB.
+const WIDE_BITS_MAX: usize = 1 << 24;
 
 /// Bits of the IPv4 summary's narrow part per entry. A single address sets one.
 const NARROW_BITS_PER_ENTRY: usize = 32;
@@ -109,23 +113,24 @@ pub struct Built<P> {
 /// Builds an IPv4 prefix table. Every prefix may occur once.
 pub fn build_v4(entries: &[V4Entry], rng: &mut dyn RngCore) -> Result<Built<V4Params>, BuildError> {
     let (length_count, lengths) = lengths_in_use(entries.iter().map(|entry| entry.length));
-    let summary_shift = summary_shift(entries.len());
+    let cell_shift = shift(entries.len(), CELL_BITS_MAX);
+    let wide_shift = shift(entries.len(), WIDE_BITS_MAX);
     // A table without entries has a shift of 31: two bits, in one line.
-    let cell_lines = (1u32 << (32 - summary_shift)).div_ceil(512);
+    let lines = |shift: u32| (1u32 << (32 - shift)).div_ceil(512);
     let narrow_lines = narrow_lines(entries);
     let shape = V4Params {
-        summary_shift,
-        wide_at: cell_lines,
-        narrow_at: 2 * cell_lines,
+        shifts: 0,
+        wide_at: lines(cell_shift),
+        narrow_at: lines(cell_shift) + lines(wide_shift),
         narrow_lines,
         bucket_count: 0,
         seed: 0,
         length_count,
         lengths,
     };
+    let shape = shape.with_shifts(cell_shift, wide_shift);
     let (params, buckets, _) = fill(shape, entries, rng)?;
-
-    let mut summary = vec![[0; 8]; (2 * cell_lines + narrow_lines) as usize];
+    let mut summary = vec![[0; 8]; (params.narrow_at + narrow_lines) as usize];
     for entry in entries {
         v4::mark(&params, entry.addr, entry.length, marking(&mut summary));
     }
@@ -379,13 +384,13 @@ fn lengths_in_use<const N: usize>(lengths: impl Iterator<Item = u8>) -> (u32, [u
     (count, sorted)
 }
 
-/// The shift of an IPv4 summary for that many entries.
-fn summary_shift(entries: usize) -> u32 {
+/// The shift of a bitmap for that many entries, of at most `bits_max` bits.
+fn shift(entries: usize, bits_max: usize) -> u32 {
     if entries == 0 {
         return 31;
     }
-    let bits = (entries * SUMMARY_BITS_PER_ENTRY).next_power_of_two();
-    32 - bits.clamp(SUMMARY_BITS_MIN, SUMMARY_BITS_MAX).ilog2()
+    let bits = (entries * BITMAP_BITS_PER_ENTRY).next_power_of_two();
+    32 - bits.clamp(BITMAP_BITS_MIN, bits_max).ilog2()
 }
 
 /// Lines of the summary's narrow part: none of its words is full by chance.
