@@ -314,6 +314,16 @@ impl Rule {
     /// Value of [`Rule::protocol`] for a rule that is not narrowed. 255 is reserved by IANA.
     pub const ANY_PROTOCOL: u8 = 255;
 
+    /// Whether the rule enforces at all times, for every protocol and port.
+    #[inline(always)]
+    pub const fn is_plain(&self) -> bool {
+        self.action != Action::Observe as u8
+            && self.protocol == Self::ANY_PROTOCOL
+            && self.port_count == 0
+            && self.from_tai_ns == 0
+            && self.until_tai_ns == u64::MAX
+    }
+
     /// A rule in force at all times, for every protocol and port.
     pub const fn new(action: Action, rank: u16, slot_version: u32) -> Self {
         Self {

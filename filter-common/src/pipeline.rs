@@ -3,6 +3,7 @@
 use crate::{
     abi::{Action, Protocol, Verdict, feature, port_class},
     env::{Env, Window},
+    fast::Glance,
     flow::{self, Reading, flags},
     hit::{Hit, Qualifiers},
     origins,
@@ -51,11 +52,19 @@ impl Decision {
     }
 }
 
-/// What is said of most packets: they have nothing to do with any rule.
-pub const UNRELATED: Decision = Decision::pass(Reason::NoMatch, Protocol::None);
+impl Glance {
+    /// The decision, if this is sure.
+    #[inline(always)]
+    pub const fn decision(self) -> Decision {
+        if self.hit.is_none() {
+            Decision::pass(Reason::NoMatch, Protocol::None)
+        } else {
+            Decision::by_rule(self.hit, Reason::OriginSource, Protocol::None)
+        }
+    }
+}
 
-/// Decides about the frame in `env`, whose headers are left in `packet`. To be asked about frames that
-/// are not [`crate::fast::is_unrelated`]; about those it says [`UNRELATED`] too, after more work.
+/// Decides about the frame in `env`, whose headers are left in `packet`.
 #[inline(always)]
 pub fn decide<E: Env>(env: &mut E, packet: &mut Packet) -> Decision {
     if let Err(reason) = wire::parse(env, packet) {
@@ -123,7 +132,7 @@ fn search<E: Env>(env: &E, family: Family, address: Address, qualifiers: Qualifi
 /// Whether a name's rule could be stronger than the origin's. At equal strength the origin
 /// decides, so that a flood from a blocked origin costs no look at its payload.
 #[inline(always)]
-fn names_may_beat<E: Env>(env: &E, origin: Hit) -> bool {
+pub(crate) fn names_may_beat<E: Env>(env: &E, origin: Hit) -> bool {
     origin.is_none() || env.config().name_action_max > origin.action() as u32
 }
 

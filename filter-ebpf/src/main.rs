@@ -23,8 +23,9 @@ use crate::kernel::Kernel;
 #[xdp(frags)]
 fn edgefilter(ctx: XdpContext) -> u32 {
     let mut kernel = Kernel::new(ctx);
-    if fast::is_unrelated(&kernel) {
-        return exit::record(&kernel, &Packet::EMPTY, pipeline::UNRELATED);
+    let glance = fast::look(&kernel);
+    if glance.is_sure && !exit::reports(&kernel, glance) {
+        return exit::record_glance(&kernel, glance);
     }
     if rules::has(feature::OBSERVE) {
         rules::begin_notes(kernel.frame_len());
