@@ -110,8 +110,7 @@ fn one_option<M: Memory>(work: &Work<M>, len: u32) -> bool {
         walk.timestamped.set(1);
         walk.timestamp
             .set(work.be16(at + 2) << 16 | work.be16(at + 4));
-        walk.echo
-            .set(work.be16(at + 6) << 16 | work.be16(at + 8));
+        walk.echo.set(work.be16(at + 6) << 16 | work.be16(at + 8));
     }
     if kind == OPTION_MD5 || kind == OPTION_AO {
         walk.signed.set(1);

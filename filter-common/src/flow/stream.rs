@@ -479,9 +479,8 @@ fn after_allowed<E: Env>(env: &mut E, segment: Segment, flow: Flow) -> Plan {
         // The hello again, before the server has answered: what it says now counts.
         return Plan::start(env, segment, flow.certain != 0);
     }
-    let known = flow.kept != 0
-        && env.hello_load(flow.kept)
-        && repeats(env, segment, ahead.unsigned_abs());
+    let known =
+        flow.kept != 0 && env.hello_load(flow.kept) && repeats(env, segment, ahead.unsigned_abs());
     if known {
         return Plan::pass(Reason::NoMatch, segment);
     }

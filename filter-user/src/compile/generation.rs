@@ -185,7 +185,8 @@ pub(super) fn compile_with(
         (feature::SOCKETS, sockets.is_some()),
         (host::directions(&served, facts), true),
         (
-            feature::ANSWERS | feature::ANSWERS_ANYWHERE,
+            // A capture has no sides, and may have been taken of one direction.
+            feature::ANSWERS | feature::ANSWERS_ANYWHERE | feature::ONE_SIDED,
             role != Role::Live,
         ),
         (feature::UNPARSED_PASS, host.unparsed == Outcome::Pass),
@@ -399,11 +400,7 @@ fn name_entry<'a>((name, value): &(&'a str, u32)) -> NameEntry<'a> {
 }
 
 /// Entries whose value has no meaning.
-fn valued<E>(
-    family: Family,
-    nets: &[(IpNet, u32)],
-    entry: fn(&(Prefix, u32)) -> E,
-) -> Vec<E> {
+fn valued<E>(family: Family, nets: &[(IpNet, u32)], entry: fn(&(Prefix, u32)) -> E) -> Vec<E> {
     nets.iter()
         .filter_map(|(net, value)| Some(entry(&(family.prefix(net)?, *value))))
         .collect()

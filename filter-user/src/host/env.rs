@@ -370,7 +370,10 @@ impl Env for HostEnv<'_> {
         let Entry { flow, answers } = self.work.entry;
         match self.streams.flows.load_mut(&self.work.key) {
             Some(entry) => entry.flow = flow,
-            None => self.streams.flows.store(self.work.key, Entry { flow, answers }),
+            None => self
+                .streams
+                .flows
+                .store(self.work.key, Entry { flow, answers }),
         }
     }
 
