@@ -112,6 +112,9 @@ pub fn shape<M: Memory>(work: &Work<M>, len: u32) -> Shape {
         return Shape::Several;
     }
     let record_len = work.be16(record + 3);
+    if record_len > RECORD_LEN_MAX {
+        return Shape::Decided(Progress::Malformed);
+    }
     let message_len = HANDSHAKE_HEADER_LEN + work.be24(message + 1);
     if record_len > 0 && work.byte(message) != CLIENT_HELLO {
         return Shape::Decided(Progress::Other);

@@ -34,7 +34,7 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     error::CompileError,
     generation::compile,
-    host::{config_digest, ports, protected, served},
+    host::{config_digest, ports, protected, served_prefixes},
 };
 
 /// Facts about this host and moment that a compilation depends on, gathered by the caller
@@ -53,6 +53,8 @@ pub struct HostFacts {
     pub fast_open: bool,
     /// Whether an interface delivers TCP checksums that a device is still to complete.
     pub partial_checksums: bool,
+    /// How many interfaces the filter is to be attached to.
+    pub interfaces: usize,
 }
 
 /// Whether names are read on a live interface or in a capture.

@@ -206,7 +206,7 @@ impl<'a> Scope<'a> {
         Ok(Self {
             rules,
             classes: compile::ports(host),
-            served: compile::served(host, facts),
+            served: compile::served_prefixes(host, facts),
             own: facts.own_addresses.iter().copied().collect(),
             listening,
         })
@@ -248,7 +248,7 @@ fn forwards() -> [bool; 2] {
 
 /// Served prefixes that connections may pass through to.
 fn elsewhere(desired: &Desired, facts: &HostFacts, [v4, v6]: [bool; 2]) -> Vec<String> {
-    let mut prefixes = compile::served(&desired.host, facts);
+    let mut prefixes = compile::served_prefixes(&desired.host, facts);
     prefixes.retain(|prefix| {
         let (forwarded, length_max) = match prefix {
             IpNet::V4(_) => (v4, 32),
