@@ -195,6 +195,11 @@ fn a_blocked_connection_is_free_as_soon_as_its_rule_is_gone_and_not_before() {
     let _site = Site::start(&net.edge, &[BLOCKED]);
     let edge = Edge::new(&net.edge, &[Direct::EDGE_IF], &with_rule("[80]"));
     assert_eq!(edge.run(&["apply"]).code, exit::OK);
+    // However long the changes take, the client repeats every second (Linux 6.15; before that less often).
+    for (setting, value) in [("tcp_rto_max_ms", "1000"), ("tcp_retries2", "255")] {
+        let path = format!("/proc/sys/net/ipv4/{setting}");
+        drop(net.visitor.run(|| std::fs::write(path, value)));
+    }
     let mut open = Open::to(&net.visitor, Direct::EDGE_V4, 80);
     assert_eq!(open.ask(BLOCKED), Err(ErrorKind::WouldBlock), "blocked");
     assert!(edge.reason_packets("blocked_flow") > 0, "remembered");
