@@ -159,10 +159,21 @@ impl<const N: usize> Bytes<N> {
     }
 }
 
-/// One frame and its surroundings.
+/// One frame, and what the kernel knows beside it.
+#[derive(Clone, Copy)]
+pub(super) struct Surroundings<'a> {
+    /// The frame.
+    pub(super) frame: &'a [u8],
+    /// Bytes of it in its first buffer, if it has more.
+    pub(super) linear: usize,
+    /// What the host's socket says.
+    pub(super) peer: Peer,
+}
+
+/// [`Env`] for one frame.
 pub(super) struct HostEnv<'a> {
     rules: HostRules<'a>,
-    frame: &'a [u8],
+    around: Surroundings<'a>,
     work: &'a mut HostWork,
     streams: &'a mut Streams,
 }
@@ -170,13 +181,13 @@ pub(super) struct HostEnv<'a> {
 impl<'a> HostEnv<'a> {
     pub(super) fn new(
         rules: HostRules<'a>,
-        frame: &'a [u8],
+        around: Surroundings<'a>,
         work: &'a mut HostWork,
         streams: &'a mut Streams,
     ) -> Self {
         Self {
             rules,
-            frame,
+            around,
             work,
             streams,
         }
@@ -195,7 +206,8 @@ impl HostEnv<'_> {
         if len == 0 {
             return false;
         }
-        let Some(bytes) = self.frame.get(offset..).and_then(|rest| rest.get(..len)) else {
+        let frame = self.around.frame;
+        let Some(bytes) = frame.get(offset..).and_then(|rest| rest.get(..len)) else {
             return false;
         };
         let Some(area) = self
@@ -266,14 +278,15 @@ impl Env for HostEnv<'_> {
     type Memory = HostMemory;
 
     fn contains(&self, len: u32) -> bool {
-        len as usize <= self.frame.len()
+        len as usize <= self.around.frame.len()
     }
 
     fn window<const N: usize>(&self, offset: u32) -> Option<Bytes<N>> {
         if offset > limits::HEADER_OFFSET_MAX {
             return None;
         }
-        self.frame
+        let frame = self.around.frame;
+        frame[..frame.len().min(self.around.linear)]
             .get(offset as usize..)?
             .first_chunk()
             .map(|bytes| Bytes(*bytes))
@@ -311,9 +324,8 @@ impl Env for HostEnv<'_> {
         checksum::finish(self.work)
     }
 
-    /// The host build judges captures and fixtures: there is no socket behind them.
     fn look_up_peer(&mut self) {
-        self.work.peer = Peer::default();
+        self.work.peer = self.around.peer;
     }
 
     fn options(&mut self, offset: u32, len: u32) -> Options {
@@ -467,7 +479,7 @@ impl Env for HostEnv<'_> {
     }
 }
 
-fn read_tls(work: &mut HostWork, len: u32) -> Progress {
+pub(super) fn read_tls(work: &mut HostWork, len: u32) -> Progress {
     work.begin();
     match tls::shape(work, len) {
         Shape::Decided(progress) => progress,
@@ -491,7 +503,7 @@ fn read_extensions(work: &mut HostWork, message: Message) -> Progress {
     tls::finish_extensions(work)
 }
 
-fn read_http(work: &mut HostWork, len: u32, certain: bool) -> Progress {
+pub(super) fn read_http(work: &mut HostWork, len: u32, certain: bool) -> Progress {
     work.begin();
     if let Some(progress) = http::begin(work, len, certain) {
         return progress;

@@ -33,6 +33,14 @@ impl Scene {
         Self::OneSided(Routed::new())
     }
 
+    /// Where clients run.
+    pub fn visitor(&self) -> &Namespace {
+        match self {
+            Self::Server(net) => &net.visitor,
+            Self::Router(net) | Self::OneSided(net) => &net.visitor,
+        }
+    }
+
     /// Where servers run.
     pub fn servers(&self) -> &Namespace {
         match self {
