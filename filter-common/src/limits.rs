@@ -55,8 +55,8 @@ pub const EVENT_NAME_BYTES: usize = 256;
 /// record headers around it.
 pub const STREAM_BYTES_MAX: usize = 31 * 1_024;
 
-/// Undecided TCP streams that are remembered; beyond, the oldest is evicted.
-pub const FLOWS_MAX: u32 = 65_536;
+/// Undecided TCP streams that are remembered (168 bytes each); beyond, the oldest is evicted.
+pub const FLOWS_MAX: u32 = 131_072;
 
 /// Undecided streams of which bytes are kept: those whose hello takes several segments.
 pub const HELLOS_MAX: u32 = 4_096;

@@ -18,6 +18,7 @@ const VERIFIED_INSTRUCTIONS_MAX: u32 = 500_000;
 /// working areas, 64 KiB and a little for each possible CPU.
 const SMALL_POLICY_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
+/// Served: the host's own addresses, and others behind it.
 fn load(policy: &str) -> Private {
     let policy = parse_policy(policy, Path::new("policy.toml"), Path::new("."))
         .unwrap_or_else(|e| panic!("{e}"));
@@ -28,6 +29,7 @@ fn load(policy: &str) -> Private {
         ],
         sockets: kernel_fields::socket_offsets(),
         partial_checksums: true,
+        interfaces: 2,
         ..HostFacts::default()
     };
     assert!(facts.sockets.is_some(), "the kernel has type information");
@@ -35,6 +37,16 @@ fn load(policy: &str) -> Private {
         proxy_protocol: InspectPorts::Any,
         no_sni: Outcome::Drop,
         http2: Outcome::Drop,
+        serves: Some(
+            [
+                "198.51.100.1/32",
+                "2001:db8::1/128",
+                "203.0.113.0/24",
+                "2001:db8:2::/64",
+            ]
+            .map(|prefix| prefix.parse().unwrap())
+            .to_vec(),
+        ),
         ..HostConfig::default()
     };
     let compiled = compile(&policy, &host, &facts, Role::Live, None).expect("a small policy");
