@@ -27,11 +27,11 @@ pub type Line = [u64; 8];
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Table {
-    /// Bitmap over the leading bits of blocked IPv4 prefixes.
+    /// Bitmaps of blocked IPv4 prefixes, see [`crate::tables::v4`].
     V4Summary = 0,
     /// Buckets of blocked IPv4 prefixes; values index [`Table::RuleSets`].
     V4Buckets = 1,
-    /// Bloom filter of blocked IPv6 prefixes.
+    /// Bloom filters of blocked IPv6 prefixes, see [`crate::tables::v6`].
     V6Summary = 2,
     /// Buckets of blocked IPv6 prefixes; values index [`Table::RuleSets`].
     V6Buckets = 3,
@@ -184,14 +184,19 @@ impl Config {
     /// No policy: everything passes.
     pub const EMPTY: Self = {
         let v4 = V4Params {
-            summary_shift: 16,
+            shifts: 16 << 8 | 16,
+            wide_at: 0,
+            narrow_at: 0,
+            narrow_lines: 1,
             bucket_count: 1,
             seed: 0,
             length_count: 0,
-            lengths: [0; 36],
+            lengths: [0; 40],
         };
         let v6 = V6Params {
             bloom_lines: 1,
+            area_lines: 1,
+            area_length: 0,
             bucket_count: 1,
             seed: 0,
             length_count: 0,
@@ -308,6 +313,16 @@ pub struct Rule {
 impl Rule {
     /// Value of [`Rule::protocol`] for a rule that is not narrowed. 255 is reserved by IANA.
     pub const ANY_PROTOCOL: u8 = 255;
+
+    /// Whether the rule enforces at all times, for every protocol and port.
+    #[inline(always)]
+    pub const fn is_plain(&self) -> bool {
+        self.action != Action::Observe as u8
+            && self.protocol == Self::ANY_PROTOCOL
+            && self.port_count == 0
+            && self.from_tai_ns == 0
+            && self.until_tai_ns == u64::MAX
+    }
 
     /// A rule in force at all times, for every protocol and port.
     pub const fn new(action: Action, rank: u16, slot_version: u32) -> Self {

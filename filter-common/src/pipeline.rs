@@ -3,6 +3,7 @@
 use crate::{
     abi::{Action, Protocol, Verdict, feature, port_class},
     env::{Env, Window},
+    fast::Glance,
     flow::{self, Reading, flags},
     hit::{Hit, Qualifiers},
     origins,
@@ -47,6 +48,18 @@ impl Decision {
             reason,
             protocol,
             hit,
+        }
+    }
+}
+
+impl Glance {
+    /// The decision, if this is sure.
+    #[inline(always)]
+    pub const fn decision(self) -> Decision {
+        if self.hit.is_none() {
+            Decision::pass(Reason::NoMatch, Protocol::None)
+        } else {
+            Decision::by_rule(self.hit, Reason::OriginSource, Protocol::None)
         }
     }
 }
@@ -102,20 +115,24 @@ fn search<E: Env>(env: &E, family: Family, address: Address, qualifiers: Qualifi
     match family {
         Family::V4 => {
             let address = address[1] as u32;
-            if features & feature::V4 == 0 || !origins::maybe_v4(env, address) {
+            if features & feature::V4 == 0 || !origins::touches_v4(env, address) {
                 return Hit::NONE;
             }
             env.search_v4(address, qualifiers)
         }
-        Family::V6 if features & feature::V6 != 0 => env.search_v6(address, qualifiers),
-        Family::V6 => Hit::NONE,
+        Family::V6 => {
+            if features & feature::V6 == 0 || !origins::maybe_v6(env, address) {
+                return Hit::NONE;
+            }
+            env.search_v6(address, qualifiers)
+        }
     }
 }
 
 /// Whether a name's rule could be stronger than the origin's. At equal strength the origin
 /// decides, so that a flood from a blocked origin costs no look at its payload.
 #[inline(always)]
-fn names_may_beat<E: Env>(env: &E, origin: Hit) -> bool {
+pub(crate) fn names_may_beat<E: Env>(env: &E, origin: Hit) -> bool {
     origin.is_none() || env.config().name_action_max > origin.action() as u32
 }
 

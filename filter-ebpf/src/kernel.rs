@@ -20,7 +20,7 @@ use filter_common::{
 use crate::{
     calls, maps,
     memory::MapMemory,
-    packet::{Window, first_buffer_len, opaque},
+    packet::{Window, first_buffer_len, mask, one_to, opaque},
     rules::{self, Generation},
     state,
 };
@@ -129,7 +129,8 @@ impl Env for Kernel {
     #[inline(always)]
     fn port_class(&self, port: u16) -> u8 {
         match maps::PORT_CLASS.get(0) {
-            Some(classes) => classes[usize::from(port)],
+            // Not every kernel's verifier knows that a 16-bit word has 16 bits once its bytes are swapped.
+            Some(classes) => classes[mask::<0xffff>(u64::from(port)) as usize],
             None => 0,
         }
     }
@@ -152,11 +153,11 @@ impl Env for Kernel {
 
     #[inline(always)]
     fn fetch(&mut self, offset: u32, len: u32, at: u32) -> bool {
-        let (at, len) = (opaque(u64::from(at)), opaque(u64::from(len)));
-        if at > STREAM_BYTES_MAX as u64 || len == 0 || len > STREAM_BYTES_MAX as u64 {
+        let Some(len) = one_to::<{ STREAM_BYTES_MAX as u64 }>(len) else {
             return false;
-        }
-        if at + len > STREAM_BYTES_MAX as u64 {
+        };
+        let at = opaque(u64::from(at));
+        if at > STREAM_BYTES_MAX as u64 || at + len > STREAM_BYTES_MAX as u64 {
             return false;
         }
         self.load_bytes(offset, len, at)
@@ -164,10 +165,9 @@ impl Env for Kernel {
 
     #[inline(always)]
     fn fetch_aside(&mut self, offset: u32, len: u32) -> bool {
-        let len = opaque(u64::from(len));
-        if len == 0 || len > STREAM_BYTES_MAX as u64 {
+        let Some(len) = one_to::<{ STREAM_BYTES_MAX as u64 }>(len) else {
             return false;
-        }
+        };
         self.load_bytes(offset, len, u64::from(HANDSHAKE_AT))
     }
 

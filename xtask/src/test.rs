@@ -42,6 +42,7 @@ pub(crate) fn run(all: bool, filter: Option<&str>) -> Result<()> {
     }
     interrupt::install()?;
     setup::ensure_programs()?;
+    packages::ensure_programs(&packages::TEST_PROGRAMS)?;
     if all {
         packages::ensure_programs(&packages::LONG_TEST_PROGRAMS)?;
     }

@@ -356,6 +356,10 @@ fn at_start<E: Env>(env: &mut E, segment: Segment, next: u32) -> Plan {
 #[inline(always)]
 fn more<E: Env>(env: &mut E, segment: Segment, flow: Flow) -> Plan {
     let ahead = segment.seq.wrapping_sub(flow.next) as i32;
+    if ahead > 0 && mistaken(env, segment, flow) {
+        forget(env);
+        return Plan::begin_again(env, segment);
+    }
     if ahead > 0 {
         return Plan::drop(Reason::HeldBack, segment);
     }
@@ -377,6 +381,16 @@ fn more<E: Env>(env: &mut E, segment: Segment, flow: Flow) -> Plan {
         return Plan::pass(Reason::HelloIncomplete, segment);
     }
     Plan::more(segment.without(old))
+}
+
+/// Whether what looked like the start of a hello in mid-stream was a late copy of a segment that
+/// the server had already: it has answered since. Without this the client's next bytes would wait
+/// for ever for a rest that nobody sends again.
+#[inline(always)]
+fn mistaken<E: Env>(env: &mut E, segment: Segment, flow: Flow) -> bool {
+    flow.certain == 0
+        && host(env).kind != peer::CONNECTION
+        && (segment.ack.wrapping_sub(flow.ack) as i32) > 0
 }
 
 /// More of a half-read hello whose bytes were evicted: it cannot be judged.
@@ -420,15 +434,22 @@ fn after_allowed<E: Env>(env: &mut E, segment: Segment, flow: Flow) -> Plan {
         forget(env);
         return Plan::begin_again(env, segment);
     }
-    if segment.seq == flow.start {
-        // The hello again, before the server has answered: what it says now counts.
-        return Plan::start(env, segment, flow.certain != 0);
-    }
     let known = flow.kept != 0
         && env.hello_load(flow.kept)
         && repeats(env, segment, flow, ahead.unsigned_abs());
     if known {
+        // The server may have the rest already, and the client not send it again.
         return Plan::pass(Reason::NoMatch, segment);
+    }
+    let hello = without_dummy(env, segment);
+    let again = if hello.seq == flow.start {
+        hello
+    } else {
+        segment
+    };
+    if again.seq == flow.start {
+        // Another hello, before the server has answered: what it says now counts.
+        return Plan::start(env, again, flow.certain != 0);
     }
     Plan::drop(Reason::Overlap, segment)
 }

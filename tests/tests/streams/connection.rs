@@ -21,6 +21,8 @@ pub(crate) struct Connection<'a> {
     pub(crate) received: Vec<u8>,
     beyond: Vec<Piece>,
     pub(crate) hits: usize,
+    /// What the client acknowledges.
+    pub(crate) ack: u32,
 }
 
 /// What became of a segment.
@@ -53,11 +55,12 @@ impl<'a> Connection<'a> {
             received: Vec::new(),
             beyond: Vec::new(),
             hits: 0,
+            ack: 0x2000_0001,
         }
     }
 
     pub(crate) fn packet(&self, seq: u32) -> Packet {
-        Packet::tcp(&self.src, &self.dst).seq(seq)
+        Packet::tcp(&self.src, &self.dst).seq(seq).ack(self.ack)
     }
 
     pub(crate) fn syn(&mut self, isn: u32) {
