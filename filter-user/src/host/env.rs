@@ -6,7 +6,7 @@ use filter_common::{
     abi::{Config, FlowKey, Line, Rule, Table},
     checksum,
     env::{Env, Rules, Window},
-    flow::{self, Blocked, Comparison, Flow, Options, Peer, Reading, Segment},
+    flow::{self, Blocked, Comparison, Course, Entry, Options, Peer, Reading, Segment},
     hello::Progress,
     hit::{self, Hit, Listed, Qualifiers},
     hostname, http, limits,
@@ -21,6 +21,9 @@ use filter_common::{
 
 use super::state::Streams;
 use crate::compile::Compiled;
+
+/// Index of `lo`.
+const LOOPBACK: u32 = 1;
 
 /// Memory of the process.
 #[derive(Default)]
@@ -69,7 +72,8 @@ pub(super) fn working_area() -> Box<HostWork> {
         head: http::Head::default(),
         key: FlowKey::default(),
         peer: Peer::default(),
-        flow: Flow::default(),
+        served: 0,
+        entry: Entry::default(),
         options: flow::OptionWalk::default(),
         sum: checksum::Sum::default(),
         comparison: Comparison::default(),
@@ -292,11 +296,11 @@ impl Env for HostEnv<'_> {
         self.rules.compiled.ports[usize::from(port)]
     }
 
-    fn serves_v4(&self, addr: u32) -> bool {
+    fn serves_v4(&self, addr: u32) -> u32 {
         origins::serves_v4(&self.rules, addr)
     }
 
-    fn serves_v6(&self, addr: [u64; 2]) -> bool {
+    fn serves_v6(&self, addr: [u64; 2]) -> u32 {
         origins::serves_v6(&self.rules, addr)
     }
 
@@ -341,16 +345,54 @@ impl Env for HostEnv<'_> {
         flow::inspect(self, segment)
     }
 
+    fn watch(&mut self, segment: Segment) {
+        flow::watch(self, segment);
+    }
+
+    fn course(&mut self, segment: Segment) -> Course {
+        flow::course(self, segment)
+    }
+
+    fn settle(&mut self, state: u32, next: u32, kept: u32) {
+        flow::settle(self, state, next, kept);
+    }
+
+    /// As the kernel's test run has it: that of `lo`, for every frame.
+    fn interface(&self) -> u32 {
+        LOOPBACK
+    }
+
+    fn count_connection(&mut self, answered: bool) {
+        if answered {
+            self.streams.directions.answered += 1;
+        } else {
+            self.streams.directions.unanswered += 1;
+        }
+    }
+
     fn flow_load(&mut self) -> bool {
         let Some(flow) = self.streams.flows.load(&self.work.key) else {
             return false;
         };
-        self.work.flow = *flow;
+        self.work.entry = *flow;
         true
     }
 
     fn flow_store(&mut self) {
-        self.streams.flows.store(self.work.key, self.work.flow);
+        let Entry { flow, answers } = self.work.entry;
+        match self.streams.flows.load_mut(&self.work.key) {
+            Some(entry) => entry.flow = flow,
+            None => self
+                .streams
+                .flows
+                .store(self.work.key, Entry { flow, answers }),
+        }
+    }
+
+    fn answers_store(&mut self) {
+        if let Some(entry) = self.streams.flows.load_mut(&self.work.key) {
+            entry.answers = self.work.entry.answers;
+        }
     }
 
     fn flow_delete(&mut self) {
