@@ -22,7 +22,8 @@ const STEP_BYTES: u32 = 16;
 /// Steps that a whole stream takes at most.
 pub const STEPS_MAX: u32 = STREAM_BYTES_MAX as u32 / STEP_BYTES + 1;
 
-/// Longest method; the registry's longest has 17 letters.
+/// Longest method in mid-stream; the registry's longest has 17 letters. Where a stream is known to start
+/// it may have any length: nginx and hyper take them, and forward the request.
 const METHOD_LEN_MAX: u32 = 32;
 
 /// Where the walk is.
@@ -231,7 +232,7 @@ fn one_byte<M: Memory>(work: &mut Work<M>, at: u32, byte: u8) -> Option<Progress
                 work.head.phase.set(phase::BEFORE_TARGET);
                 return None;
             }
-            let long = at - work.head.mark.get() >= METHOD_LEN_MAX;
+            let long = work.head.certain.get() == 0 && at - work.head.mark.get() >= METHOD_LEN_MAX;
             (long || !is_token(byte)).then_some(Progress::Other)
         }
         phase::BEFORE_TARGET => before_target(work, at, byte),
