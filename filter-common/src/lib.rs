@@ -13,6 +13,7 @@ extern crate std;
 pub mod abi;
 pub mod checksum;
 pub mod env;
+pub mod fast;
 pub mod flow;
 pub mod hello;
 pub mod hit;

@@ -72,6 +72,12 @@ pub(crate) const LONG_TEST_PROGRAMS: [Program; 1] = [Program {
     package: "haproxy",
 }];
 
+/// What fuzzing needs beside Rust: libFuzzer is C++.
+pub(crate) const FUZZ_PROGRAMS: [Program; 1] = [Program {
+    name: "c++",
+    package: "g++",
+}];
+
 /// Debian asks this script whether a freshly installed daemon may start.
 const POLICY_SCRIPT: &str = "/usr/sbin/policy-rc.d";
 
