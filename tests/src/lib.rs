@@ -19,3 +19,4 @@ pub mod probe;
 pub mod process;
 pub mod runner;
 pub mod site;
+pub mod variants;

@@ -12,6 +12,7 @@ mod setup;
 mod shell;
 mod test;
 mod toolchain;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -67,6 +68,15 @@ enum Command {
         #[arg(long)]
         check: bool,
     },
+    /// The program, the fixtures and the commands on other kernels, into target/vm/report.json
+    ///
+    /// Boots Debian's kernels under qemu with software emulation: 6.1 (the oldest supported), 6.12,
+    /// 6.18, pinned by content, and `newest`, whose failures are told but do not count. All of them
+    /// unless some are named. Needs root to install qemu.
+    Vm {
+        /// Kernels to boot
+        kernels: Vec<String>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -76,6 +86,7 @@ fn main() -> ExitCode {
         Command::Demo => demo::run(),
         Command::Lint => lint::run(),
         Command::Bench { quick, check } => bench::run(quick, check),
+        Command::Vm { kernels } => vm::run(&kernels),
         Command::Test { all, filter } => test::run(all, filter.as_deref()),
     };
     match result {

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     compile::{Meta, Term, config_digest},
     controller::{CommandError, RunState, WantedInterface},
-    datapath::{Cost, DatapathError, Enforced, EventLosses, Root},
+    datapath::{self, Cost, DatapathError, Enforced, EventLosses, Kernel, Root},
 };
 
 /// Reasons that say "a server could still make sense of this, we could not".
@@ -75,6 +75,8 @@ pub struct Status {
     pub unparsed: Vec<(&'static str, u64)>,
     /// What the program in place costs.
     pub cost: Option<Cost>,
+    /// The running kernel, and what is done without what it lacks.
+    pub kernel: Kernel,
     /// What this version does not see.
     pub limits: Vec<&'static str>,
 }
@@ -189,6 +191,7 @@ fn gather(root: &Root, wanted: Wanted) -> Result<Status, CommandError> {
         last_error: wanted.error,
         events,
         unparsed,
+        kernel: datapath::kernel(),
         limits: LIMITS.to_vec(),
     })
 }
@@ -353,6 +356,14 @@ fn write_status(out: &mut dyn std::io::Write, status: &Status) -> std::io::Resul
     )?;
     for (reason, packets) in &status.unparsed {
         writeln!(out, "unparsed   {reason}: {packets} packets")?;
+    }
+    writeln!(out, "kernel     {}", status.kernel.release)?;
+    for lacking in &status.kernel.lacks {
+        writeln!(
+            out,
+            "lacks      {} (Linux {}): {}",
+            lacking.feature, lacking.since, lacking.instead
+        )?;
     }
     for limit in &status.limits {
         writeln!(out, "limit      {limit}")?;
