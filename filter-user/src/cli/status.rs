@@ -13,7 +13,7 @@ use super::{
 use crate::{
     compile::{Meta, Term, config_digest},
     controller::{CommandError, RunState, WantedInterface},
-    datapath::{Cost, DatapathError, Enforced, EventLosses, Root},
+    datapath::{self, Cost, DatapathError, Enforced, EventLosses, Kernel, Root},
 };
 
 /// Reasons that say "a server could still make sense of this, we could not".
@@ -78,6 +78,8 @@ pub struct Status {
     pub cost: Option<Cost>,
     /// Connections that pass through, by interface.
     pub connections: Vec<Connections>,
+    /// The running kernel, and what is done without what it lacks.
+    pub kernel: Kernel,
     /// What this version does not see.
     pub limits: Vec<&'static str>,
 }
@@ -207,6 +209,7 @@ fn gather(root: &Root, wanted: Wanted) -> Result<Status, CommandError> {
         events,
         unparsed,
         connections,
+        kernel: datapath::kernel(),
         limits: LIMITS.to_vec(),
     })
 }
@@ -409,6 +412,14 @@ fn write_status(out: &mut dyn std::io::Write, status: &Status) -> std::io::Resul
         writeln!(out, "unparsed   {reason}: {packets} packets")?;
     }
     write_weak(out, &status.connections)?;
+    writeln!(out, "kernel     {}", status.kernel.release)?;
+    for lacking in &status.kernel.lacks {
+        writeln!(
+            out,
+            "lacks      {} (Linux {}): {}",
+            lacking.feature, lacking.since, lacking.instead
+        )?;
+    }
     for limit in &status.limits {
         writeln!(out, "limit      {limit}")?;
     }
