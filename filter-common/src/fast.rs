@@ -93,13 +93,12 @@ fn ipv4<E: Env>(env: &E, network: u32) -> Glance {
     }
     if env.config().features & feature::V4 != 0 {
         let (src, dst) = (header.be32::<12>(), header.be32::<16>());
-        let (is_src_listed, is_dst_listed) =
-            (origins::maybe_v4(env, src), origins::maybe_v4(env, dst));
-        if is_dst_listed {
+        let (of_src, of_dst) = (origins::kinds_v4(env, src), origins::kinds_v4(env, dst));
+        if !of_dst.is_none() {
             return Glance::UNSURE;
         }
-        if is_src_listed {
-            return listed_source(env, origins::first_v4(env, src));
+        if !of_src.is_none() {
+            return listed_source(env, origins::first_v4(env, src, of_src));
         }
     }
     transport(env, protocol, header.be16::<22>(), start, end)

@@ -38,7 +38,7 @@ impl<P> Built<P> {
 
 impl Built<V4Params> {
     fn maybe(&self, addr: u32) -> bool {
-        v4::maybe(&self.lines(), Table::V4Summary, &self.params, addr)
+        !v4::kinds(&self.lines(), Table::V4Summary, &self.params, addr).is_none()
     }
 
     fn probe(&self, addr: u32, length: u8) -> Option<u32> {
