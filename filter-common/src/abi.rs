@@ -37,11 +37,11 @@ pub enum Table {
     V6Buckets = 3,
     /// As [`Table::V4Summary`], for the addresses that the operator serves.
     ServedV4Summary = 4,
-    /// As [`Table::V4Buckets`]; the value has no meaning.
+    /// As [`Table::V4Buckets`]; the values are those of [`served`].
     ServedV4Buckets = 5,
     /// As [`Table::V6Summary`], for the addresses that the operator serves.
     ServedV6Summary = 6,
-    /// As [`Table::V6Buckets`]; the value has no meaning.
+    /// As [`Table::V6Buckets`]; the values are those of [`served`].
     ServedV6Buckets = 7,
     /// Bloom filter of blocked names.
     NameSummary = 8,
@@ -128,6 +128,12 @@ pub mod feature {
     pub const FAST_OPEN: u32 = 1 << 18;
     /// First fragments towards inspected ports pass.
     pub const FRAGMENTS_PASS: u32 = 1 << 19;
+    /// Connections to served addresses pass through, so that the answers are watched (router role).
+    pub const ANSWERS: u32 = 1 << 24;
+    /// Answers are believed on whatever interface they arrive (replay).
+    pub const ANSWERS_ANYWHERE: u32 = 1 << 25;
+    /// Answers do not arrive: a SYN is all there is to know where a stream starts.
+    pub const ONE_SIDED: u32 = 1 << 26;
 }
 
 /// Load-time constants of a generation, in the program's `.rodata`.
@@ -229,6 +235,16 @@ impl Config {
             },
         }
     };
+}
+
+/// Whether names are read on connections to an address: the values of the served tables.
+pub mod served {
+    /// The address is not served.
+    pub const NO: u32 = 0;
+    /// Connections to it pass through (router role).
+    pub const BEYOND: u32 = 1;
+    /// It is an address of this host (server role).
+    pub const HERE: u32 = 2;
 }
 
 /// What a port is inspected for: the value of the 65,536-byte port map.
@@ -376,6 +392,16 @@ pub struct RuleCounters {
     pub packets: u64,
     /// Their frame bytes.
     pub bytes: u64,
+}
+
+/// Per-CPU counters of connections that pass through, of one interface.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Directions {
+    /// Judged with the server's direction seen.
+    pub answered: u64,
+    /// Judged by the client's direction alone.
+    pub unanswered: u64,
 }
 
 /// A TCP or UDP flow as seen from its initiator. IPv4 addresses are mapped (`::ffff:a.b.c.d`).

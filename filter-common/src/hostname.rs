@@ -98,8 +98,10 @@ pub fn step<R: Rules, M: Memory>(
 /// `listed` is [`crate::hit::listed`], behind a function boundary in the kernel.
 #[inline(always)]
 pub fn try_candidates<M: Memory>(work: &Work<M>, listed: impl Fn(u32, u32, u16) -> Listed) -> Hit {
-    let count = work.candidate_count.get();
     for turn in 0..NAME_CANDIDATES_MAX as u32 {
+        // Read again in each turn: of a count in a register the compiler makes the loop's only
+        // bound, and the verifier of Linux 6.1 does not know how large that is.
+        let count = work.candidate_count.get();
         if turn >= count {
             break;
         }

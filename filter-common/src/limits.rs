@@ -72,6 +72,10 @@ pub const BLOCKED_FLOWS_MAX: u32 = 65_536;
 /// on its way in one batch. A forger who knows neither hits both with a chance of 1 in 2^28.
 pub const SEQUENCE_DISTANCE_MAX: u32 = 131_072;
 
+/// Interfaces whose connections are counted by whether both directions were seen; an interface that
+/// comes again has another index.
+pub const INTERFACES_COUNTED_MAX: u32 = 1_024;
+
 /// Longest ClientHello handshake message that is parsed.
 pub const HELLO_BYTES_MAX: usize = 16_384 + 4;
 

@@ -1,7 +1,7 @@
 //! Origin prefixes: the longest prefix with a rule in force that matches wins.
 
 use crate::{
-    abi::{SetRef, Table},
+    abi::{SetRef, Table, served},
     env::Rules,
     hit::{Hit, Listed, Qualifiers, listed},
     tables::{
@@ -130,9 +130,9 @@ pub fn listed_v6<R: Rules>(
     }
 }
 
-/// Whether names are read on connections to an IPv4 address.
+/// Whether names are read on connections to an IPv4 address: one of [`served`].
 #[inline(always)]
-pub fn serves_v4<R: Rules>(rules: &R, addr: u32) -> bool {
+pub fn serves_v4<R: Rules>(rules: &R, addr: u32) -> u32 {
     let params = &rules.config().served_v4;
     v4::longest(
         rules,
@@ -141,12 +141,12 @@ pub fn serves_v4<R: Rules>(rules: &R, addr: u32) -> bool {
         params,
         addr,
     )
-    .is_some()
+    .map_or(served::NO, |(_, value)| value)
 }
 
-/// Whether names are read on connections to an IPv6 address.
+/// Whether names are read on connections to an IPv6 address: one of [`served`].
 #[inline(always)]
-pub fn serves_v6<R: Rules>(rules: &R, addr: [u64; 2]) -> bool {
+pub fn serves_v6<R: Rules>(rules: &R, addr: [u64; 2]) -> u32 {
     let params = &rules.config().served_v6;
     v6::longest(
         rules,
@@ -155,5 +155,5 @@ pub fn serves_v6<R: Rules>(rules: &R, addr: [u64; 2]) -> bool {
         params,
         addr,
     )
-    .is_some()
+    .map_or(served::NO, |(_, value)| value)
 }

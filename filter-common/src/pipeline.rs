@@ -1,7 +1,7 @@
 //! The path of a packet: parse, look up, read the hello, decide.
 
 use crate::{
-    abi::{Action, Protocol, Verdict, feature, port_class},
+    abi::{Action, Protocol, Verdict, feature, port_class, served},
     env::{Env, Window},
     fast::Glance,
     flow::{self, Reading, flags},
@@ -152,6 +152,9 @@ fn read_payload<E: Env>(env: &mut E, packet: &Packet, ports: Ports) -> Reading {
     if env.config().features & (feature::NAMES | feature::READ_NAMES) == 0 || !ports.shown {
         return nothing;
     }
+    if env.config().features & feature::ANSWERS != 0 && packet.protocol == TCP {
+        watch_answer(env, packet, ports);
+    }
     let class = env.port_class(ports.dst);
     if class == 0 {
         return nothing;
@@ -167,13 +170,40 @@ fn read_payload<E: Env>(env: &mut E, packet: &Packet, ports: Ports) -> Reading {
 
 #[inline(always)]
 fn serves<E: Env>(env: &E, packet: &Packet) -> bool {
+    service(env, packet.family, packet.dst) != served::NO
+}
+
+/// One of [`served`] for an address of a packet.
+#[inline(always)]
+fn service<E: Env>(env: &E, family: Family, address: Address) -> u32 {
     let features = env.config().features;
     if features & feature::SERVE_ANY != 0 {
-        return true;
+        return served::BEYOND;
     }
-    match packet.family {
-        Family::V4 => features & feature::SERVED_V4 != 0 && env.serves_v4(packet.dst[1] as u32),
-        Family::V6 => features & feature::SERVED_V6 != 0 && env.serves_v6(packet.dst),
+    match family {
+        Family::V4 if features & feature::SERVED_V4 != 0 => env.serves_v4(address[1] as u32),
+        Family::V6 if features & feature::SERVED_V6 != 0 => env.serves_v6(address),
+        Family::V4 | Family::V6 => served::NO,
+    }
+}
+
+/// Takes note of what a served address sends from an inspected port: what it answers to a client
+/// whose connection passes through. Pure acknowledgements, and what this host sends, end here.
+#[inline(always)]
+fn watch_answer<E: Env>(env: &mut E, packet: &Packet, ports: Ports) {
+    let class = env.port_class(ports.src) & (port_class::TLS | port_class::HTTP);
+    if class == 0 || !matches!(packet.fragment, Fragment::Whole) {
+        return;
+    }
+    let Ok(segment) = packet.segment(env, ports.src, class) else {
+        return;
+    };
+    if !flow::matters(segment) || service(env, packet.family, packet.src) != served::BEYOND {
+        return;
+    }
+    if let Some(work) = env.work() {
+        work.key = flow::key(packet.dst, packet.src, ports.dst, ports.src);
+        env.watch(segment);
     }
 }
 
@@ -191,13 +221,15 @@ fn read_segment<E: Env>(env: &mut E, packet: &Packet, ports: Ports, class: u8) -
     if segment.len == 0 && segment.flags & (flags::SYN | flags::RST) == 0 {
         return nothing;
     }
-    if !serves(env, packet) {
+    let service = service(env, packet.family, packet.dst);
+    if service == served::NO {
         return nothing;
     }
     let Some(work) = env.work() else {
         return nothing;
     };
     work.begin();
+    work.served = service;
     work.key = flow::key(packet.src, packet.dst, ports.src, ports.dst);
     env.inspect(segment)
 }

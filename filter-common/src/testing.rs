@@ -6,7 +6,7 @@ use std::{boxed::Box, string::String, vec::Vec};
 use crate::{
     abi::FlowKey,
     checksum,
-    flow::{Comparison, Flow, OptionWalk, Peer},
+    flow::{Comparison, Entry, OptionWalk, Peer},
     hello::Progress,
     http,
     limits::{EXTENSIONS_MAX, NAME_CANDIDATES_MAX, NAMES_PER_HELLO_MAX, RECORDS_MAX},
@@ -51,7 +51,8 @@ pub(crate) fn work(stream: &[u8]) -> Box<Work<TestMemory>> {
         odd_name: TestVariable::default(),
         key: FlowKey::default(),
         peer: Peer::default(),
-        flow: Flow::default(),
+        served: 0,
+        entry: Entry::default(),
         options: OptionWalk::default(),
         sum: checksum::Sum::default(),
         comparison: Comparison::default(),

@@ -108,6 +108,9 @@ pub fn shape<M: Memory>(work: &Work<M>, len: u32) -> Shape {
         return Shape::Several;
     }
     let record_len = work.be16(3);
+    if record_len > RECORD_LEN_MAX {
+        return Shape::Decided(Progress::Malformed);
+    }
     let message_len = HANDSHAKE_HEADER_LEN + work.be24(RECORD_HEADER_LEN + 1);
     if record_len > 0 && work.byte(RECORD_HEADER_LEN) != CLIENT_HELLO {
         return Shape::Decided(Progress::Other);

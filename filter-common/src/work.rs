@@ -72,8 +72,10 @@ pub struct Work<M: Memory> {
     pub key: crate::abi::FlowKey,
     /// What the host knows of it.
     pub peer: crate::flow::Peer,
+    /// Whether its destination is an address of this host: one of [`crate::abi::served`].
+    pub served: u32,
     /// What is kept of it: loaded from and stored to the flow table.
-    pub flow: crate::flow::Flow,
+    pub entry: crate::flow::Entry,
     /// State of a walk over TCP options.
     pub options: crate::flow::OptionWalk<M>,
     /// State of a sum.

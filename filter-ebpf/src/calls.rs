@@ -24,7 +24,9 @@ use filter_common::{
     work::Work,
 };
 
-use crate::{kernel::Kernel, maps, memory::MapMemory, rules::Generation, sockets};
+use crate::{
+    kernel::Kernel, maps, memory::MapMemory, packet::opaque, rules::Generation, sockets, state,
+};
 
 /// Extensions that one turn of `bpf_loop` looks at: a turn costs about 10 ns.
 const EXTENSIONS_PER_TURN: u32 = 8;
@@ -69,6 +71,42 @@ pub(crate) extern "C" fn walk_extensions(
 pub(crate) extern "C" fn inspect(ctx: *mut xdp_md, place: u64, numbers: u64, rest: u64) -> u64 {
     let mut kernel = Kernel::new(XdpContext::new(ctx));
     flow::inspect(&mut kernel, Segment::unpack([place, numbers, rest])).pack()
+}
+
+/// [`flow::watch`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn watch(ctx: *mut xdp_md, place: u64, numbers: u64, rest: u64) -> u64 {
+    let mut kernel = Kernel::new(XdpContext::new(ctx));
+    flow::watch(&mut kernel, Segment::unpack([place, numbers, rest]));
+    0
+}
+
+/// [`flow::course`]; a packed [`flow::Course`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn course(ctx: *mut xdp_md, place: u64, numbers: u64, rest: u64) -> u64 {
+    let mut kernel = Kernel::new(XdpContext::new(ctx));
+    flow::course(&mut kernel, Segment::unpack([place, numbers, rest])).pack()
+}
+
+/// [`flow::settle`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn settle(ctx: *mut xdp_md, state: u64, next: u64, kept: u64) -> u64 {
+    // Unused by what is called, the compiler would pass anything in its place, and the verifier insists.
+    opaque(ctx.addr() as u64);
+    let mut kernel = Kernel::new(XdpContext::new(ctx));
+    flow::settle(&mut kernel, state as u32, next as u32, kept as u32);
+    0
+}
+
+/// [`state::count_connection`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn count_connection(interface: u64, answered: u64) -> u64 {
+    state::count_connection(interface as u32, answered != 0);
+    0
 }
 
 /// [`flow::read_options`] of `len` bytes fetched aside; packed [`flow::Options`].
@@ -129,14 +167,14 @@ pub(crate) extern "C" fn listed_v6(high: u64, low: u64, length: u64, qualifiers:
     origins::listed_v6(&Generation, [high, low], length as u8, qualifiers).pack()
 }
 
-/// Whether names are read on connections to an IPv4 address.
+/// [`origins::serves_v4`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn serves_v4(addr: u64) -> u64 {
     u64::from(origins::serves_v4(&Generation, addr as u32))
 }
 
-/// Whether names are read on connections to an IPv6 address.
+/// [`origins::serves_v6`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn serves_v6(high: u64, low: u64) -> u64 {

@@ -64,6 +64,7 @@ pub struct OptionWalk<M: Memory> {
     timestamped: M::Var,
     signed: M::Var,
     timestamp: M::Var,
+    echo: M::Var,
 }
 
 /// Reads `len` bytes of options fetched aside, like the kernel's `tcp_parse_options`.
@@ -74,6 +75,7 @@ pub fn read_options<M: Memory>(work: &Work<M>, len: u32) -> Options {
     walk.timestamped.set(0);
     walk.signed.set(0);
     walk.timestamp.set(0);
+    walk.echo.set(0);
     for _ in 0..OPTIONS_LEN_MAX {
         if !one_option(work, len) {
             break;
@@ -108,6 +110,7 @@ fn one_option<M: Memory>(work: &Work<M>, len: u32) -> bool {
         walk.timestamped.set(1);
         walk.timestamp
             .set(work.be16(at + 2) << 16 | work.be16(at + 4));
+        walk.echo.set(work.be16(at + 6) << 16 | work.be16(at + 8));
     }
     if kind == OPTION_MD5 || kind == OPTION_AO {
         walk.signed.set(1);
@@ -123,7 +126,7 @@ pub(super) fn refused<E: Env>(env: &mut E, segment: Segment) -> Reason {
         return Reason::BadFlags;
     }
     let host = host(env);
-    if host.kind == peer::CONNECTION {
+    if host.kind == peer::CONNECTION || host.kind == peer::SEEN {
         let unsent = host.snd_nxt.wrapping_sub(segment.ack) as i32;
         let acked = segment.ack.wrapping_sub(host.snd_una) as i32;
         // Once something was acknowledged, Linux takes older acknowledgements within the window.
@@ -150,7 +153,24 @@ pub(super) fn refused<E: Env>(env: &mut E, segment: Segment) -> Reason {
     if !checksums_hold(env, segment) {
         return Reason::BadChecksum;
     }
+    if host.kind == peer::SEEN
+        && host.ts_recent != 0
+        && options.timestamp.wrapping_sub(host.ts_recent) as i32 > 0
+        && let Some(work) = env.work()
+        && options.timestamped
+    {
+        work.entry.flow.ts_recent = options.timestamp;
+    }
     Reason::NoMatch
+}
+
+/// The timestamp that a segment gives back; 0 if it has none.
+#[inline(always)]
+pub(super) fn echoed_timestamp<E: Env>(env: &mut E, segment: Segment) -> u32 {
+    if !options(env, segment).timestamped {
+        return 0;
+    }
+    env.work().map_or(0, |work| work.options.echo.get())
 }
 
 #[inline(always)]

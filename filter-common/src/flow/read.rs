@@ -2,7 +2,7 @@
 
 use super::{
     Blocked, Flow, Reading, Segment, state,
-    stream::{flow, forget, qualifiers, store},
+    stream::{flow, forget, qualifiers},
 };
 use crate::{
     abi::{Protocol, feature, port_class},
@@ -57,7 +57,7 @@ pub(super) fn read<E: Env>(env: &mut E, segment: Segment, protocol: Protocol) ->
     };
     let reason = match progress {
         Progress::Other => {
-            forget(env);
+            env.settle(state::PASSED, segment.seq.wrapping_add(segment.len), kept);
             return Reading::nothing(Reason::OtherProtocol, Protocol::None);
         }
         Progress::Malformed => return unparsed(env, flow, Reason::HelloMalformed, protocol),
@@ -100,30 +100,24 @@ pub(super) fn read<E: Env>(env: &mut E, segment: Segment, protocol: Protocol) ->
     } else {
         reason
     };
+    let settled = match (progress, protocol) {
+        (Progress::Incomplete, _) if flow.state == state::BESIDE => {
+            // Behind a ClientHello the server's answer will come, and then this again.
+            if flow.beyond != 0 && protocol == Protocol::Tls {
+                return Reading::dropped(Reason::HeldBack, protocol);
+            }
+            0
+        }
+        (Progress::Incomplete, _) if flow.beyond != 0 && flow.kept == 0 => {
+            // Less than what a verdict was given on, while what comes behind that has passed.
+            return Reading::dropped(Reason::Overlap, protocol);
+        }
+        (Progress::Incomplete, _) => state::READING,
+        (_, Protocol::Tls) => state::ALLOWED,
+        _ => state::PASSED,
+    };
     let next = segment.seq.wrapping_add(segment.len);
-    if progress == Progress::Incomplete {
-        keep(
-            env,
-            Flow {
-                state: state::READING,
-                next,
-                kept,
-                ..flow
-            },
-        );
-    } else if protocol == Protocol::Tls {
-        allow(
-            env,
-            Flow {
-                state: state::ALLOWED,
-                next,
-                kept,
-                ..flow
-            },
-        );
-    } else {
-        forget(env);
-    }
+    env.settle(settled, next, kept);
     Reading::nothing(reason, protocol)
 }
 
@@ -144,26 +138,6 @@ fn block<E: Env>(env: &mut E, segment: Segment, flow: Flow, hit: Hit, protocol: 
         protocol: protocol as u16,
         ..Blocked::default()
     });
-}
-
-/// Keeps the bytes of an incomplete hello.
-#[inline(always)]
-fn keep<E: Env>(env: &mut E, flow: Flow) {
-    env.hello_store(flow.kept);
-    store(env, flow);
-}
-
-/// Notes that the hello was allowed. Its bytes are kept on if several segments brought it, so
-/// that they cannot be exchanged before the server has answered.
-#[inline(always)]
-fn allow<E: Env>(env: &mut E, flow: Flow) {
-    let several = env.hello_exists();
-    if several {
-        env.hello_store(flow.kept);
-        store(env, flow);
-    } else {
-        store(env, Flow { kept: 0, ..flow });
-    }
 }
 
 /// A hello that cannot be read. If it started the connection for certain, a server might still

@@ -123,7 +123,7 @@ pub(super) fn compile_with(
 
     let mut warnings = keys.notes.warnings(&ids);
     let served = if has_names && role == Role::Live {
-        host::served(host, facts)
+        host::serves(host, facts)
     } else {
         Vec::new()
     };
@@ -134,8 +134,8 @@ pub(super) fn compile_with(
                 .to_owned(),
         );
     }
-    let served_v4 = build_v4(&unvalued(Family::V4, &served, v4_entry), &mut prefix_rng)?;
-    let served_v6 = build_v6(&unvalued(Family::V6, &served, v6_entry), &mut prefix_rng)?;
+    let served_v4 = build_v4(&valued(Family::V4, &served, v4_entry), &mut prefix_rng)?;
+    let served_v6 = build_v6(&valued(Family::V6, &served, v6_entry), &mut prefix_rng)?;
 
     let sockets = if has_names && role == Role::Live {
         if facts.sockets.is_none() {
@@ -183,6 +183,12 @@ pub(super) fn compile_with(
             has_names && role == Role::Live,
         ),
         (feature::SOCKETS, sockets.is_some()),
+        (host::directions(&served, facts), true),
+        (
+            // A capture has no sides, and may have been taken of one direction.
+            feature::ANSWERS | feature::ANSWERS_ANYWHERE | feature::ONE_SIDED,
+            role != Role::Live,
+        ),
         (feature::UNPARSED_PASS, host.unparsed == Outcome::Pass),
         (feature::FRAGMENTS_PASS, host.fragments == Outcome::Pass),
         (feature::FAST_OPEN, sockets.is_some() && facts.fast_open),
@@ -394,9 +400,9 @@ fn name_entry<'a>((name, value): &(&'a str, u32)) -> NameEntry<'a> {
 }
 
 /// Entries whose value has no meaning.
-fn unvalued<E>(family: Family, nets: &[IpNet], entry: fn(&(Prefix, u32)) -> E) -> Vec<E> {
+fn valued<E>(family: Family, nets: &[(IpNet, u32)], entry: fn(&(Prefix, u32)) -> E) -> Vec<E> {
     nets.iter()
-        .filter_map(|net| Some(entry(&(family.prefix(net)?, 0))))
+        .filter_map(|(net, value)| Some(entry(&(family.prefix(net)?, *value))))
         .collect()
 }
 

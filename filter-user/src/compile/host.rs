@@ -2,7 +2,7 @@
 
 use std::{fmt::Write as _, net::IpAddr};
 
-use filter_common::abi::{feature, port_class};
+use filter_common::abi::{feature, port_class, served};
 use ipnet::IpNet;
 use sha2::{Digest as _, Sha256};
 
@@ -26,8 +26,37 @@ pub(super) fn protected(host: &HostConfig, facts: &HostFacts) -> Vec<IpNet> {
     prefixes
 }
 
-/// Prefixes on which names are read.
-pub(super) fn served(host: &HostConfig, facts: &HostFacts) -> Vec<IpNet> {
+/// Prefixes on which names are read, with a value of [`served`]: addresses of this host have an entry
+/// of their own.
+pub(super) fn serves(host: &HostConfig, facts: &HostFacts) -> Vec<(IpNet, u32)> {
+    let own: Vec<IpNet> = facts.own_addresses.iter().map(single).collect();
+    let prefixes = served_prefixes(host, facts);
+    let here: Vec<IpNet> = own
+        .into_iter()
+        .filter(|address| prefixes.iter().any(|prefix| prefix.contains(address)))
+        .collect();
+    let beyond = prefixes
+        .into_iter()
+        .filter(|prefix| !here.contains(prefix))
+        .map(|prefix| (prefix, served::BEYOND));
+    let mut all: Vec<(IpNet, u32)> = beyond.collect();
+    all.extend(here.iter().map(|address| (*address, served::HERE)));
+    all.sort_unstable();
+    all.dedup();
+    all
+}
+
+/// The [`feature`] bits that say how connections to these prefixes are followed.
+pub(super) fn directions(serves: &[(IpNet, u32)], facts: &HostFacts) -> u32 {
+    let passing = serves.iter().any(|(_, value)| *value == served::BEYOND);
+    match (passing, facts.interfaces > 1) {
+        (false, _) => 0,
+        (true, true) => feature::ANSWERS,
+        (true, false) => feature::ANSWERS | feature::ONE_SIDED,
+    }
+}
+
+fn served_prefixes(host: &HostConfig, facts: &HostFacts) -> Vec<IpNet> {
     let mut prefixes: Vec<IpNet> = match &host.serves {
         Some(serves) => serves.iter().map(IpNet::trunc).collect(),
         None => facts.own_addresses.iter().map(single).collect(),
@@ -78,7 +107,14 @@ pub(super) fn digest(host: &HostConfig, facts: &HostFacts) -> String {
     let prefixes = |prefixes: Vec<IpNet>| sorted(prefixes.iter().map(IpNet::to_string));
     let mut hash = Sha256::new();
     for (label, items) in [
-        ("serves", prefixes(served(host, facts))),
+        (
+            "serves",
+            sorted(serves(host, facts).iter().map(|it| format!("{it:?}"))),
+        ),
+        (
+            "directions",
+            vec![directions(&serves(host, facts), facts).to_string()],
+        ),
         ("protect prefixes", prefixes(protected(host, facts))),
         ("protect names", names(&host.protect_names)),
         ("protect domains", names(&host.protect_domains)),

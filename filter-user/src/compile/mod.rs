@@ -49,6 +49,8 @@ pub struct HostFacts {
     pub fast_open: bool,
     /// Whether an interface delivers TCP checksums that a device is still to complete.
     pub partial_checksums: bool,
+    /// How many interfaces the filter is to be attached to.
+    pub interfaces: usize,
 }
 
 /// Whether names are read on a live interface or in a capture.

@@ -29,6 +29,7 @@ pub fn gather(ssh_connection: Option<&str>, interfaces: &[InterfaceConfig]) -> H
         partial_checksums: interfaces
             .iter()
             .any(|interface| netdev::leaves_checksums(&interface.name)),
+        interfaces: interfaces.len(),
     }
 }
 

@@ -26,6 +26,14 @@ impl Scene {
         Self::Router(Routed::new())
     }
 
+    /// Where clients run.
+    pub fn visitor(&self) -> &Namespace {
+        match self {
+            Self::Server(net) => &net.visitor,
+            Self::Router(net) => &net.visitor,
+        }
+    }
+
     /// Where servers run.
     pub fn servers(&self) -> &Namespace {
         match self {
