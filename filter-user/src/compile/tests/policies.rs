@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use filter_common::{
-    abi::{ABI_VERSION, Action, PortRange, SetRef, Table, feature, port_class},
+    abi::{ABI_VERSION, Action, PortRange, SetRef, Table, feature, port_class, served},
     limits::{NAME_CANDIDATES_MAX, PORT_RANGES_PER_RULE, REDIRECT_TARGETS_MAX, RULES_PER_KEY_MAX},
     tables::{v4, v6},
 };
@@ -12,7 +12,7 @@ use super::{
     compiled, facts, hit_name, hit_v4, hit_v6, host, names_of, nets, policy, rule, set, try_compile,
 };
 use crate::{
-    compile::{CompileError, Role, compile, host as host_facts},
+    compile::{CompileError, HostFacts, Role, compile, host as host_facts},
     policy::model::{HostConfig, HostName, InspectPorts, Policy, Rule},
 };
 
