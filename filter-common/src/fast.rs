@@ -101,7 +101,8 @@ fn ipv4<E: Env>(env: &E, network: u32) -> Glance {
             return listed_source(env, origins::first_v4(env, src, of_src));
         }
     }
-    transport(env, protocol, header.be16::<22>(), start, end)
+    let ports = [header.be16::<20>(), header.be16::<22>()];
+    transport(env, protocol, ports, start, end)
 }
 
 /// A hit of the source, where none of the destination is possible.
@@ -149,7 +150,8 @@ fn ipv6<E: Env>(env: &E, network: u32) -> Glance {
             return listed_source(env, env.search_v6(src, qualifiers));
         }
     }
-    transport(env, protocol, header.be16::<42>(), start, end)
+    let ports = [header.be16::<40>(), header.be16::<42>()];
+    transport(env, protocol, ports, start, end)
 }
 
 /// Whether this is a TCP or UDP packet, all of which is in the frame, and long enough for ports.
@@ -158,30 +160,37 @@ fn shows_ports<E: Env>(env: &E, protocol: u8, start: u32, end: u32) -> bool {
     (protocol == TCP || protocol == UDP) && start + PORTS_LEN <= end && env.contains(end)
 }
 
-/// A transport header at `start` towards `port`, in a packet that ends at `end`.
+/// A transport header at `start` with these source and destination ports, in a packet that ends at `end`.
 #[inline(always)]
-fn transport<E: Env>(env: &E, protocol: u8, port: u16, start: u32, end: u32) -> Glance {
-    if env.config().features & (feature::NAMES | feature::READ_NAMES) == 0 {
+fn transport<E: Env>(env: &E, protocol: u8, [src, dst]: [u16; 2], start: u32, end: u32) -> Glance {
+    const SEGMENTS: u8 = port_class::TLS | port_class::HTTP;
+    let features = env.config().features;
+    if features & (feature::NAMES | feature::READ_NAMES) == 0 {
         return Glance::UNRELATED;
     }
-    let class = env.port_class(port);
+    let mut class = env.port_class(dst);
+    if features & feature::ANSWERS != 0 && protocol == TCP {
+        // What a server sends matters as well.
+        class |= env.port_class(src);
+    }
     if class == 0 {
         return Glance::UNRELATED;
     }
     Glance::unrelated_if(match protocol {
-        TCP => class & (port_class::TLS | port_class::HTTP) == 0 || is_bare(env, start, end),
+        TCP => class & SEGMENTS == 0 || is_bare(env, start, end),
         _ => class & port_class::QUIC == 0 || is_short_quic(env, start, end),
     })
 }
 
-/// Whether a segment neither carries payload nor opens or resets a connection.
+/// Whether a segment neither carries payload nor opens or ends a connection.
 #[inline(always)]
 fn is_bare<E: Env>(env: &E, start: u32, end: u32) -> bool {
+    const MATTERS: u8 = flags::SYN | flags::RST | flags::FIN;
     let Some(header) = env.window::<20>(start) else {
         return false;
     };
     let len = u32::from(header.u8::<12>() >> 4) * 4;
-    len >= TCP_LEN && start + len == end && header.u8::<13>() & (flags::SYN | flags::RST) == 0
+    len >= TCP_LEN && start + len == end && header.u8::<13>() & MATTERS == 0
 }
 
 /// Whether a datagram is complete and no QUIC long header: anything else belongs to connections that
