@@ -7,10 +7,11 @@ use aya_ebpf::{
 use filter_common::{
     abi::{Config, Line, Rule, Table, feature},
     env::{Env, Rules},
-    flow::{Blocked, Options, Peer, Reading, Segment},
+    flow::{Blocked, Course, Options, Peer, Reading, Segment},
     hello::Progress,
     hit::{Hit, Listed, Qualifiers},
     limits::{NAMES_PER_HELLO_MAX, STREAM_BYTES_MAX},
+    proxy::Header,
     reason::Reason,
     tables::Lines,
     wire::{Chain, Tags},
@@ -136,19 +137,51 @@ impl Env for Kernel {
     }
 
     #[inline(always)]
-    fn serves_v4(&self, addr: u32) -> bool {
-        calls::serves_v4(u64::from(addr)) != 0
+    fn serves_v4(&self, addr: u32) -> u32 {
+        calls::serves_v4(u64::from(addr)) as u32
     }
 
     #[inline(always)]
-    fn serves_v6(&self, addr: [u64; 2]) -> bool {
-        calls::serves_v6(addr[0], addr[1]) != 0
+    fn serves_v6(&self, addr: [u64; 2]) -> u32 {
+        calls::serves_v6(addr[0], addr[1]) as u32
     }
 
     #[inline(always)]
     fn inspect(&mut self, segment: Segment) -> Reading {
         let [place, numbers, rest] = segment.pack();
         Reading::unpack(calls::inspect(self.ctx.ctx, place, numbers, rest))
+    }
+
+    #[inline(always)]
+    fn watch(&mut self, segment: Segment) {
+        let [place, numbers, rest] = segment.pack();
+        calls::watch(self.ctx.ctx, place, numbers, rest);
+    }
+
+    #[inline(always)]
+    fn course(&mut self, segment: Segment) -> Course {
+        let [place, numbers, rest] = segment.pack();
+        Course::unpack(calls::course(self.ctx.ctx, place, numbers, rest))
+    }
+
+    #[inline(always)]
+    fn settle(&mut self, state: u32, next: u32, kept: u32) {
+        calls::settle(
+            self.ctx.ctx,
+            u64::from(state),
+            u64::from(next),
+            u64::from(kept),
+        );
+    }
+
+    #[inline(always)]
+    fn interface(&self) -> u32 {
+        self.ifindex()
+    }
+
+    #[inline(always)]
+    fn count_connection(&mut self, answered: bool) {
+        calls::count_connection(u64::from(self.ifindex()), u64::from(answered));
     }
 
     #[inline(always)]
@@ -209,6 +242,11 @@ impl Env for Kernel {
     #[inline(always)]
     fn flow_store(&mut self) {
         state::store_flow();
+    }
+
+    #[inline(always)]
+    fn answers_store(&mut self) {
+        state::store_answers();
     }
 
     #[inline(always)]
@@ -275,6 +313,11 @@ impl Env for Kernel {
     #[inline(always)]
     fn search_v6(&self, addr: [u64; 2], qualifiers: Qualifiers) -> Hit {
         Hit(calls::search_v6(addr[0], addr[1], qualifiers.pack()))
+    }
+
+    #[inline(always)]
+    fn read_proxy(&mut self, len: u32) -> Header {
+        Header::unpack(calls::read_proxy(u64::from(len)))
     }
 
     #[inline(always)]

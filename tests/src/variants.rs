@@ -23,6 +23,8 @@ pub struct Variant {
     role: Role,
     /// Whether the host's sockets are consulted.
     sockets: bool,
+    /// Interfaces that it is attached to.
+    interfaces: usize,
     /// Whether interfaces deliver unfinished checksums, and the host takes payload in a SYN.
     lenient: bool,
 }
@@ -35,6 +37,7 @@ impl Variant {
             host: "",
             role: Role::Live,
             sockets: true,
+            interfaces: 1,
             lenient: true,
         }
     }
@@ -56,6 +59,7 @@ impl Variant {
         let facts = HostFacts {
             own_addresses: own.map(|it| it.parse().expect("an address")).to_vec(),
             sockets: kernel_fields::socket_offsets().filter(|_| self.sockets),
+            interfaces: self.interfaces,
             partial_checksums: self.lenient,
             fast_open: self.lenient,
             ..HostFacts::default()
@@ -119,7 +123,11 @@ pub fn everything() -> Variant {
         every_length()
     );
     Variant {
-        host: "debug = true\n",
+        host: "debug = true\n[inspect]\nno_sni = \"drop\"\nhttp2 = \"drop\"\n\
+               tls = [{ port = 443, proxy_protocol = true }]\n\
+               http = [{ port = 80, proxy_protocol = true }]\n\
+               serves = [\"198.51.100.1\", \"2001:db8::1\", \"203.0.113.0/24\", \"2001:db8:2::/64\"]\n",
+        interfaces: 2,
         ..Variant::live("everything", rules)
     }
 }
@@ -137,6 +145,11 @@ pub fn all() -> Vec<Variant> {
         ),
         Variant::live("names", NAMES),
         Variant {
+            host: "[inspect]\nserves = [\"203.0.113.0/24\", \"2001:db8:2::/64\"]\n",
+            interfaces: 2,
+            ..Variant::live("names, router role", NAMES)
+        },
+        Variant {
             lenient: false,
             ..Variant::live("names, strict checksums", NAMES)
         },
@@ -145,7 +158,7 @@ pub fn all() -> Vec<Variant> {
             ..Variant::live("names without the host's sockets", NAMES)
         },
         Variant {
-            host: "[inspect]\nunparsed = \"pass\"\nfragments = \"pass\"\nno_name = \"drop\"\n\
+            host: "[inspect]\nunparsed = \"pass\"\nfragments = \"pass\"\nno_sni = \"drop\"\nhttp2 = \"drop\"\n\
                    [events]\nper_window = 0\n",
             ..Variant::live("names, the other outcomes, no events", NAMES)
         },

@@ -42,15 +42,27 @@ pub(crate) const PROGRAMS: [Program; 5] = [
     },
 ];
 
-/// What only the long tests call.
-pub(crate) const LONG_TEST_PROGRAMS: [Program; 2] = [
-    Program {
-        name: "haproxy",
-        package: "haproxy",
-    },
+/// What tests call besides: real clients.
+pub(crate) const TEST_PROGRAMS: [Program; 5] = [
     Program {
         name: "java",
         package: "openjdk-17-jdk-headless",
+    },
+    Program {
+        name: "go",
+        package: "golang-go",
+    },
+    Program {
+        name: "chromium",
+        package: "chromium",
+    },
+    Program {
+        name: "firefox-esr",
+        package: "firefox-esr",
+    },
+    Program {
+        name: "certutil",
+        package: "libnss3-tools",
     },
 ];
 
@@ -73,6 +85,18 @@ pub(crate) const VM_PROGRAMS: [Program; 4] = [
         package: "binutils",
     },
 ];
+
+/// What only the long tests call.
+pub(crate) const LONG_TEST_PROGRAMS: [Program; 1] = [Program {
+    name: "haproxy",
+    package: "haproxy",
+}];
+
+/// What fuzzing needs beside Rust: libFuzzer is C++.
+pub(crate) const FUZZ_PROGRAMS: [Program; 1] = [Program {
+    name: "c++",
+    package: "g++",
+}];
 
 /// Debian asks this script whether a freshly installed daemon may start.
 const POLICY_SCRIPT: &str = "/usr/sbin/policy-rc.d";

@@ -22,6 +22,7 @@
 
 mod attach;
 mod check;
+mod connections;
 mod counters;
 mod error;
 mod install;
@@ -41,6 +42,7 @@ mod stored;
 mod sys;
 
 pub use check::Probe;
+pub use connections::{Connection, Connections};
 pub use counters::{Cost, EventLosses, ReasonCounters};
 pub use error::{DatapathError, InstallError, Mode};
 pub use install::{Installed, InstalledOn};
