@@ -18,11 +18,19 @@ use filter_common::{
     hello::Progress,
     hit::{self, Listed, Qualifiers, listed},
     hostname, http,
+<<<<<<< HEAD
     limits::{EXTENSIONS_MAX, RECORDS_MAX, STREAM_BYTES_MAX},
     origins,
     tls::{self, Shape, Step},
     wire,
     work::{HANDSHAKE_AT, Work},
+=======
+    limits::{EXTENSIONS_MAX, RECORDS_MAX},
+    origins, proxy,
+    tls::{self, Shape, Step},
+    wire,
+    work::{Variable as _, Work},
+>>>>>>> main
 };
 
 use crate::{
@@ -283,6 +291,7 @@ pub(crate) extern "C" fn search_name(index: u64, qualifiers: u64) -> u64 {
         return 0;
     }
     repeat(hostname::STEPS_MAX, name_turn);
+    hostname::finish(work);
     hostname::try_candidates(work, |set, kinds, specificity| {
         Listed::unpack(listed_name(
             u64::from(set),
@@ -292,6 +301,14 @@ pub(crate) extern "C" fn search_name(index: u64, qualifiers: u64) -> u64 {
         ))
     })
     .0
+}
+
+/// [`proxy::read`]; a packed [`proxy::Header`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn read_proxy(len: u64) -> u64 {
+    let Some(work) = work() else { return 0 };
+    proxy::read(work, len as u32).pack()
 }
 
 /// Reads the ClientHello in the first `len` bytes of the stream; a [`Progress`] discriminant.
@@ -311,7 +328,7 @@ fn read_tls_stream(len: u32) -> Progress {
         Shape::Decided(progress) => return progress,
         Shape::OneRecord(message) => message,
         Shape::Several => {
-            work.records.begin(len);
+            work.records.begin(work.begins.get(), len);
             repeat(RECORDS_MAX, record_turn);
             match work.records.finish(work) {
                 Ok(message) => message,

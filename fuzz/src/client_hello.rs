@@ -109,6 +109,11 @@ fn rustls_name(stream: &[u8]) -> Option<String> {
 }
 
 fn found_by_rustls((progress, names): &(Progress, Vec<Vec<u8>>), expected: &str) {
+    // rustls takes a name type that it does not know for everything up to the end of the list, whatever
+    // length it states: dropped, where the start of the stream is certain.
+    if *progress == Progress::Malformed {
+        return;
+    }
     assert_eq!(*progress, Progress::Named, "rustls serves {expected:?}");
     // rustls takes a trailing dot off, as the filter does when it looks the name up.
     let plain = |name: &[u8]| {

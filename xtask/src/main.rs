@@ -13,6 +13,7 @@ mod setup;
 mod shell;
 mod test;
 mod toolchain;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -82,6 +83,18 @@ enum Command {
         /// Exit with an error if a figure misses its budget
         #[arg(long)]
         check: bool,
+        /// Only kinds of packets whose names contain this, without other filters and without loading
+        #[arg(long)]
+        case: Option<String>,
+    },
+    /// The program, the fixtures and the commands on other kernels, into target/vm/report.json
+    ///
+    /// Boots Debian's kernels under qemu with software emulation: 6.1 (the oldest supported), 6.12,
+    /// 6.18, pinned by content, and `newest`, whose failures are told but do not count. All of them
+    /// unless some are named. Needs root to install qemu.
+    Vm {
+        /// Kernels to boot
+        kernels: Vec<String>,
     },
 }
 
@@ -103,7 +116,8 @@ fn main() -> ExitCode {
             };
             fuzz::run(&targets, length)
         }
-        Command::Bench { quick, check } => bench::run(quick, check),
+        Command::Bench { quick, check, case } => bench::run(quick, check, case.as_deref()),
+        Command::Vm { kernels } => vm::run(&kernels),
         Command::Test { all, filter } => test::run(all, filter.as_deref()),
     };
     match result {

@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use anyhow::{Context as _, Result};
 
 use crate::{
-    packages::{self, PROGRAMS, TEST_PROGRAMS},
+    packages::{self, FUZZ_PROGRAMS, PROGRAMS, TEST_PROGRAMS},
     shell,
     toolchain::{self, Toolchain},
 };
@@ -20,7 +20,8 @@ pub(crate) fn run() -> Result<()> {
     println!("BPF linker    {}", toolchain.linker.display());
     ensure_programs()?;
     packages::ensure_programs(&TEST_PROGRAMS)?;
-    for program in PROGRAMS.iter().chain(&TEST_PROGRAMS) {
+    packages::ensure_programs(&FUZZ_PROGRAMS)?;
+    for program in PROGRAMS.iter().chain(&TEST_PROGRAMS).chain(&FUZZ_PROGRAMS) {
         if let Some(path) = shell::which(program.name) {
             println!("{:<13} {}", program.name, path.display());
         }
