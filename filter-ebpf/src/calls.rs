@@ -18,19 +18,11 @@ use filter_common::{
     hello::Progress,
     hit::{self, Listed, Qualifiers, listed},
     hostname, http,
-<<<<<<< HEAD
     limits::{EXTENSIONS_MAX, RECORDS_MAX, STREAM_BYTES_MAX},
-    origins,
-    tls::{self, Shape, Step},
-    wire,
-    work::{HANDSHAKE_AT, Work},
-=======
-    limits::{EXTENSIONS_MAX, RECORDS_MAX},
     origins, proxy,
     tls::{self, Shape, Step},
     wire,
-    work::{Variable as _, Work},
->>>>>>> main
+    work::{HANDSHAKE_AT, Variable as _, Work},
 };
 
 use crate::{
