@@ -9,13 +9,14 @@
 use super::{
     Answers, Entry, Flow, Peer, Segment,
     accept::{checksums_hold, echoed_timestamp},
-    flags, peer, state,
-    stream::{flow, forget, passes_through, repeats, store},
+    flags, known, peer, state,
+    stream::{flow, forget, load, passes_through, repeats, store},
 };
 use crate::{
     abi::{feature, served},
     env::Env,
     reason::Reason,
+    work::Variable as _,
 };
 
 /// Whether a segment of the server's direction may matter: pure acknowledgements do not.
@@ -27,7 +28,7 @@ pub const fn matters(segment: Segment) -> bool {
 /// Takes note of a segment of a server, whose client's flow is in the working area.
 #[inline(always)]
 pub fn watch<E: Env>(env: &mut E, segment: Segment) {
-    if !env.flow_load() {
+    if !load(env) {
         return;
     }
     let anywhere = env.config().features & feature::ANSWERS_ANYWHERE != 0;
@@ -374,8 +375,10 @@ pub fn settle<E: Env>(env: &mut E, state: u32, next: u32, kept: u32) {
     }
     // Behind a verdict the bytes are kept on if several segments brought them, so that they cannot be
     // exchanged before the server has answered.
-    let keeps = state == state::READING || env.hello_exists();
+    let Some(work) = env.work() else { return };
+    let keeps = state == state::READING || work.entry.flow.kept != 0;
     if keeps {
+        work.known.set(known::ENTRY | known::HELLO);
         env.hello_store(kept);
     }
     let Some(work) = env.work() else { return };
@@ -383,6 +386,7 @@ pub fn settle<E: Env>(env: &mut E, state: u32, next: u32, kept: u32) {
     flow.state = state;
     flow.next = next;
     flow.kept = if keeps { kept } else { 0 };
+    work.known.set(work.known.get() | known::ENTRY);
     env.flow_store();
 }
 
