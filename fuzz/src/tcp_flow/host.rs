@@ -141,8 +141,7 @@ impl LinuxHost {
             return None;
         }
         if segment.has(flag::ACK) {
-            let known = self.cookies.contains(&segment.seq);
-            if known && segment.ack == ISS.wrapping_add(1) && !segment.has(flag::SYN) {
+            if self.opens(segment) {
                 self.begin(segment.seq, segment);
                 self.state = State::Established;
                 return self.data(segment);
@@ -171,6 +170,14 @@ impl LinuxHost {
             flags: flag::SYN | flag::ACK,
             len: 0,
         })
+    }
+
+    /// Whether a segment has the right cookie.
+    fn opens(&self, segment: &Segment) -> bool {
+        let kind = segment.flags & (flag::SYN | flag::ACK | flag::RST);
+        kind == flag::ACK
+            && segment.ack == ISS.wrapping_add(1)
+            && self.cookies.contains(&segment.seq)
     }
 
     fn begin(&mut self, start: u32, segment: &Segment) {

@@ -19,21 +19,31 @@ use super::{
 static TRACE: LazyLock<bool> = LazyLock::new(|| env::var_os("EDGEFILTER_FUZZ_TRACE").is_some());
 
 thread_local! {
-    /// By [`Setup::partial`] and [`Setup::fast_open`].
-    static RUNNERS: [RefCell<HostRunner>; 4] = [
-        0,
-        feature::CHECKSUM_PARTIAL,
-        feature::FAST_OPEN,
-        feature::CHECKSUM_PARTIAL | feature::FAST_OPEN,
-    ]
-    .map(|features| RefCell::new(runner_of_host(features)));
+    /// By [`Setup::partial`], [`Setup::fast_open`] and [`Setup::server`].
+    static RUNNERS: [RefCell<HostRunner>; 8] = std::array::from_fn(|index| {
+        let bit = |number: usize| index >> number & 1 != 0;
+        let mut features = if bit(2) {
+            feature::SOCKETS
+        } else {
+            feature::ANSWERS | feature::ANSWERS_ANYWHERE
+        };
+        if bit(0) {
+            features |= feature::CHECKSUM_PARTIAL;
+        }
+        if bit(1) {
+            features |= feature::FAST_OPEN;
+        }
+        RefCell::new(runner_of_host(features))
+    });
 
     static READER: RefCell<Reader> = RefCell::default();
 }
 
 /// Runs `with` on a link whose filter has seen nothing yet.
 pub(super) fn with_link(setup: Setup, with: impl FnOnce(&mut Link<'_>)) {
-    let index = usize::from(setup.partial) | usize::from(setup.fast_open) << 1;
+    let index = usize::from(setup.partial)
+        | usize::from(setup.fast_open) << 1
+        | usize::from(setup.server) << 2;
     RUNNERS.with(|runners| {
         let runner = &mut *runners[index].borrow_mut();
         runner.restart(0);
@@ -84,7 +94,7 @@ impl Link<'_> {
         }
         let (action, reason) = self.judge(&segment.frame(self.setup.port()));
         if *TRACE {
-            eprintln!("{segment}: {fate:?}, action {action} {reason:?}");
+            eprintln!("{fate:?}, action {action} {reason:?}: {segment}");
         }
         if action != xdp::PASS {
             return Err(reason);

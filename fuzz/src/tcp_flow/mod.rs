@@ -36,7 +36,12 @@ pub(crate) fn runner(role: Role) -> HostRunner {
 /// As [`runner`] on a live interface, with exactly these of the features that hosts differ in.
 fn runner_of_host(features: u32) -> HostRunner {
     let mut compiled = compiled(POLICY, &Host::default(), Role::Live);
-    let all = feature::CHECKSUM_PARTIAL | feature::FAST_OPEN;
+    let all = feature::CHECKSUM_PARTIAL
+        | feature::FAST_OPEN
+        | feature::SOCKETS
+        | feature::ANSWERS
+        | feature::ANSWERS_ANYWHERE
+        | feature::ONE_SIDED;
     compiled.config.features = compiled.config.features & !all | features & all;
     HostRunner::new(compiled, 0)
 }
