@@ -122,12 +122,16 @@ pub mod feature {
     pub const SOCKETS: u32 = 1 << 15;
     /// A TCP checksum field that holds the pseudo-header's sum is taken for right.
     pub const CHECKSUM_PARTIAL: u32 = 1 << 16;
-    /// A hello without a name is dropped.
-    pub const NO_NAME_DROP: u32 = 1 << 17;
+    /// A hello that names no host is dropped.
+    pub const NO_SNI_DROP: u32 = 1 << 17;
     /// The host takes payload in a SYN (TCP Fast Open).
     pub const FAST_OPEN: u32 = 1 << 18;
     /// First fragments towards inspected ports pass.
     pub const FRAGMENTS_PASS: u32 = 1 << 19;
+    /// HTTP/2 with prior knowledge is dropped.
+    pub const HTTP2_DROP: u32 = 1 << 20;
+    /// On some ports a PROXY protocol header may precede the hello.
+    pub const PROXY: u32 = 1 << 21;
     /// Connections to served addresses pass through, so that the answers are watched (router role).
     pub const ANSWERS: u32 = 1 << 24;
     /// Answers are believed on whatever interface they arrive (replay).
@@ -255,6 +259,8 @@ pub mod port_class {
     pub const HTTP: u8 = 1 << 1;
     /// QUIC over UDP.
     pub const QUIC: u8 = 1 << 2;
+    /// A PROXY protocol header may precede what the port is inspected for over TCP.
+    pub const PROXY: u8 = 1 << 3;
 }
 
 /// What a rule does, weakest first: the order decides between rules that hit the

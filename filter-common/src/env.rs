@@ -155,6 +155,9 @@ pub trait Env: Rules {
     /// [`crate::origins::search_v6`], behind a function boundary in the kernel.
     fn search_v6(&self, addr: [u64; 2], qualifiers: Qualifiers) -> Hit;
 
+    /// [`crate::proxy::read`] of the first `len` bytes of the stream, behind a function boundary in the kernel.
+    fn read_proxy(&mut self, len: u32) -> crate::proxy::Header;
+
     /// The walks of [`crate::tls`] over the first `len` bytes of the stream, behind a function boundary.
     fn read_tls(&mut self, len: u32) -> crate::hello::Progress;
 

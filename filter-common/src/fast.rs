@@ -102,7 +102,8 @@ fn ipv4<E: Env>(env: &E, network: u32) -> Glance {
             return listed_source(env, origins::first_v4(env, src));
         }
     }
-    transport(env, protocol, header.be16::<22>(), start, end)
+    let ports = [header.be16::<20>(), header.be16::<22>()];
+    transport(env, protocol, ports, start, end)
 }
 
 /// A hit of the source, where none of the destination is possible.
@@ -150,7 +151,8 @@ fn ipv6<E: Env>(env: &E, network: u32) -> Glance {
             return listed_source(env, env.search_v6(src, qualifiers));
         }
     }
-    transport(env, protocol, header.be16::<42>(), start, end)
+    let ports = [header.be16::<40>(), header.be16::<42>()];
+    transport(env, protocol, ports, start, end)
 }
 
 /// Whether this is a TCP or UDP packet, all of which is in the frame, and long enough for ports.
@@ -159,13 +161,17 @@ fn shows_ports<E: Env>(env: &E, protocol: u8, start: u32, end: u32) -> bool {
     (protocol == TCP || protocol == UDP) && start + PORTS_LEN <= end && env.contains(end)
 }
 
-/// A transport header at `start` towards `port`, in a packet that ends at `end`.
+/// A transport header at `start` with these ports, source and destination, in a packet that ends at
+/// `end`.
 #[inline(always)]
-fn transport<E: Env>(env: &E, protocol: u8, port: u16, start: u32, end: u32) -> Glance {
+fn transport<E: Env>(env: &E, protocol: u8, ports: [u16; 2], start: u32, end: u32) -> Glance {
     if env.config().features & (feature::NAMES | feature::READ_NAMES) == 0 {
         return Glance::UNRELATED;
     }
-    let class = env.port_class(port);
+    if protocol == TCP && may_answer(env, ports[0], start, end) {
+        return Glance::UNSURE;
+    }
+    let class = env.port_class(ports[1]);
     if class == 0 {
         return Glance::UNRELATED;
     }
@@ -173,6 +179,21 @@ fn transport<E: Env>(env: &E, protocol: u8, port: u16, start: u32, end: u32) -> 
         TCP => class & (port_class::TLS | port_class::HTTP) == 0 || is_bare(env, start, end),
         _ => class & port_class::QUIC == 0 || is_short_quic(env, start, end),
     })
+}
+
+/// Whether a segment may be what a server says to a client whose connection passes through.
+#[inline(always)]
+fn may_answer<E: Env>(env: &E, port: u16, start: u32, end: u32) -> bool {
+    if env.config().features & feature::ANSWERS == 0
+        || env.port_class(port) & (port_class::TLS | port_class::HTTP) == 0
+    {
+        return false;
+    }
+    let ends = match env.window::<20>(start) {
+        Some(header) => header.u8::<13>() & flags::FIN != 0,
+        None => true,
+    };
+    ends || !is_bare(env, start, end)
 }
 
 /// Whether a segment neither carries payload nor opens or resets a connection.

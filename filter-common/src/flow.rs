@@ -168,6 +168,12 @@ pub mod peer {
 }
 
 impl Peer {
+    /// Whether the numbers of both directions are known.
+    #[inline(always)]
+    pub const fn numbered(self) -> bool {
+        self.kind >= peer::CONNECTION
+    }
+
     /// Whether the host has received nothing on the connection yet.
     #[inline(always)]
     pub const fn fresh(self) -> bool {

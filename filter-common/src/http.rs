@@ -106,11 +106,12 @@ pub(crate) const fn is_blank(byte: u8) -> bool {
 #[inline(always)]
 pub fn begin<M: Memory>(work: &Work<M>, end: u32, certain: bool) -> Option<Progress> {
     // RFC 9113, section 3.4: the preface's first line is `PRI * HTTP/2.0`.
-    if end >= 6 && work.be24(0) == 0x50_52_49 && work.be24(3) == 0x20_2a_20 {
+    let begins = work.begins.get();
+    if end >= begins + 6 && work.be24(begins) == 0x50_52_49 && work.be24(begins + 3) == 0x20_2a_20 {
         return Some(Progress::Http2);
     }
     let head = &work.head;
-    head.at.set(0);
+    head.at.set(begins);
     head.end.set(end);
     head.phase.set(phase::LEADING_LINES);
     head.method.set(0);

@@ -22,6 +22,7 @@ pub mod http;
 pub mod limits;
 pub mod origins;
 pub mod pipeline;
+pub mod proxy;
 pub mod reason;
 pub mod tables;
 #[cfg(test)]

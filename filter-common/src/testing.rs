@@ -49,6 +49,9 @@ pub(crate) fn work(stream: &[u8]) -> Box<Work<TestMemory>> {
         candidate_lens: [0; NAME_CANDIDATES_MAX],
         candidate_count: TestVariable::default(),
         odd_name: TestVariable::default(),
+        literal_name: TestVariable::default(),
+        ech: TestVariable::default(),
+        begins: TestVariable::default(),
         key: FlowKey::default(),
         peer: Peer::default(),
         served: 0,
@@ -89,7 +92,7 @@ fn drive_tls(work: &mut Work<TestMemory>, len: u32) -> Progress {
         Shape::Decided(progress) => return progress,
         Shape::OneRecord(message) => message,
         Shape::Several => {
-            work.records.begin(len);
+            work.records.begin(work.begins.get(), len);
             repeat(RECORDS_MAX, || tls::record_step(work));
             match work.records.finish(work) {
                 Ok(message) => message,

@@ -18,10 +18,10 @@ use filter_common::{
     hit::{self, Listed, Qualifiers, listed},
     hostname, http,
     limits::{EXTENSIONS_MAX, RECORDS_MAX},
-    origins,
+    origins, proxy,
     tls::{self, Shape, Step},
     wire,
-    work::Work,
+    work::{Variable as _, Work},
 };
 
 use crate::{
@@ -228,6 +228,7 @@ pub(crate) extern "C" fn search_name(index: u64, qualifiers: u64) -> u64 {
         return 0;
     }
     repeat(hostname::STEPS_MAX, name_turn);
+    hostname::finish(work);
     hostname::try_candidates(work, |set, kinds, specificity| {
         Listed::unpack(listed_name(
             u64::from(set),
@@ -237,6 +238,14 @@ pub(crate) extern "C" fn search_name(index: u64, qualifiers: u64) -> u64 {
         ))
     })
     .0
+}
+
+/// [`proxy::read`]; a packed [`proxy::Header`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn read_proxy(len: u64) -> u64 {
+    let Some(work) = work() else { return 0 };
+    proxy::read(work, len as u32).pack()
 }
 
 /// Reads the ClientHello in the first `len` bytes of the stream; a [`Progress`] discriminant.
@@ -256,7 +265,7 @@ fn read_tls_stream(len: u32) -> Progress {
         Shape::Decided(progress) => return progress,
         Shape::OneRecord(message) => message,
         Shape::Several => {
-            work.records.begin(len);
+            work.records.begin(work.begins.get(), len);
             repeat(RECORDS_MAX, record_turn);
             match work.records.finish(work) {
                 Ok(message) => message,

@@ -11,6 +11,7 @@ use filter_common::{
     hello::Progress,
     hit::{Hit, Listed, Qualifiers},
     limits::{NAMES_PER_HELLO_MAX, STREAM_BYTES_MAX},
+    proxy::Header,
     reason::Reason,
     tables::Lines,
     wire::{Chain, Tags},
@@ -312,6 +313,11 @@ impl Env for Kernel {
     #[inline(always)]
     fn search_v6(&self, addr: [u64; 2], qualifiers: Qualifiers) -> Hit {
         Hit(calls::search_v6(addr[0], addr[1], qualifiers.pack()))
+    }
+
+    #[inline(always)]
+    fn read_proxy(&mut self, len: u32) -> Header {
+        Header::unpack(calls::read_proxy(u64::from(len)))
     }
 
     #[inline(always)]

@@ -24,4 +24,5 @@ pub mod probe;
 pub mod process;
 pub mod runner;
 pub mod site;
+pub mod variants;
 pub mod witness;

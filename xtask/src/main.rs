@@ -13,6 +13,7 @@ mod setup;
 mod shell;
 mod test;
 mod toolchain;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -83,6 +84,15 @@ enum Command {
         #[arg(long)]
         check: bool,
     },
+    /// The program, the fixtures and the commands on other kernels, into target/vm/report.json
+    ///
+    /// Boots Debian's kernels under qemu with software emulation: 6.1 (the oldest supported), 6.12,
+    /// 6.18, pinned by content, and `newest`, whose failures are told but do not count. All of them
+    /// unless some are named. Needs root to install qemu.
+    Vm {
+        /// Kernels to boot
+        kernels: Vec<String>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -104,6 +114,7 @@ fn main() -> ExitCode {
             fuzz::run(&targets, length)
         }
         Command::Bench { quick, check } => bench::run(quick, check),
+        Command::Vm { kernels } => vm::run(&kernels),
         Command::Test { all, filter } => test::run(all, filter.as_deref()),
     };
     match result {

@@ -43,9 +43,6 @@ pub(crate) fn run(all: bool, filter: Option<&str>) -> Result<()> {
     interrupt::install()?;
     setup::ensure_programs()?;
     packages::ensure_programs(&packages::TEST_PROGRAMS)?;
-    if all {
-        packages::ensure_programs(&packages::LONG_TEST_PROGRAMS)?;
-    }
     bpf_build::object(&setup::ensure_toolchain()?)?;
     shell::run(shell::cargo().args(["build", "--quiet"]))?;
     shell::run(shell::cargo().args(["test", "--quiet", "--no-run"]))?;

@@ -126,7 +126,7 @@ pub(super) fn refused<E: Env>(env: &mut E, segment: Segment) -> Reason {
         return Reason::BadFlags;
     }
     let host = host(env);
-    if host.kind == peer::CONNECTION || host.kind == peer::SEEN {
+    if host.numbered() {
         let unsent = host.snd_nxt.wrapping_sub(segment.ack) as i32;
         let acked = segment.ack.wrapping_sub(host.snd_una) as i32;
         // Once something was acknowledged, Linux takes older acknowledgements within the window.
@@ -153,15 +153,27 @@ pub(super) fn refused<E: Env>(env: &mut E, segment: Segment) -> Reason {
     if !checksums_hold(env, segment) {
         return Reason::BadChecksum;
     }
-    if host.kind == peer::SEEN
-        && host.ts_recent != 0
-        && options.timestamp.wrapping_sub(host.ts_recent) as i32 > 0
-        && let Some(work) = env.work()
-        && options.timestamped
-    {
-        work.entry.flow.ts_recent = options.timestamp;
-    }
+    remember_timestamp(env);
     Reason::NoMatch
+}
+
+/// Later segments of a connection that passes through must not be older than this one. What the
+/// options say is still in the working area.
+#[inline(always)]
+fn remember_timestamp<E: Env>(env: &mut E) {
+    if env.config().features & feature::ANSWERS == 0 {
+        return;
+    }
+    let Some(work) = env.work() else { return };
+    let timestamp = work.options.timestamp.get();
+    let newer = timestamp.wrapping_sub(work.peer.ts_recent) as i32 > 0;
+    if work.peer.kind == peer::SEEN
+        && work.peer.ts_recent != 0
+        && work.options.timestamped.get() != 0
+        && newer
+    {
+        work.entry.flow.ts_recent = timestamp;
+    }
 }
 
 /// The timestamp that a segment gives back; 0 if it has none.
@@ -175,6 +187,9 @@ pub(super) fn echoed_timestamp<E: Env>(env: &mut E, segment: Segment) -> u32 {
 
 #[inline(always)]
 fn options<E: Env>(env: &mut E, segment: Segment) -> Options {
+    if let Some(work) = env.work() {
+        work.options.timestamped.set(0);
+    }
     let transport = u32::from(segment.transport);
     let Some(header) = env.window::<20>(transport) else {
         return Options::default();

@@ -13,11 +13,11 @@ use super::{
 use crate::{
     compile::{Meta, Term, config_digest},
     controller::{CommandError, RunState, WantedInterface},
-    datapath::{Cost, DatapathError, Enforced, EventLosses, Root},
+    datapath::{self, Cost, DatapathError, Enforced, EventLosses, Kernel, Root},
 };
 
 /// Reasons that say "a server could still make sense of this, we could not".
-const UNPARSED: [Reason; 11] = [
+const UNPARSED: [Reason; 12] = [
     Reason::Truncated,
     Reason::VlanDepth,
     Reason::ExtensionDepth,
@@ -26,6 +26,7 @@ const UNPARSED: [Reason; 11] = [
     Reason::HelloIncomplete,
     Reason::HelloMalformed,
     Reason::HelloTooLong,
+    Reason::ProxyMalformed,
     Reason::OddName,
     Reason::QuicUnread,
     Reason::Http2,
@@ -37,7 +38,7 @@ const SETTLE: Duration = Duration::from_millis(100);
 const LIMITS: [&str; 3] = [
     "names in QUIC are not read (counted as quic_unread)",
     "of an encrypted hello (ECH) only the outer name is seen",
-    "a new hostname rule does not end connections that are open",
+    "a new hostname rule does not end connections that are open (apply --cut does)",
 ];
 
 /// What `status` prints.
@@ -77,6 +78,8 @@ pub struct Status {
     pub cost: Option<Cost>,
     /// Connections that pass through, by interface.
     pub connections: Vec<Connections>,
+    /// The running kernel, and what is done without what it lacks.
+    pub kernel: Kernel,
     /// What this version does not see.
     pub limits: Vec<&'static str>,
 }
@@ -206,6 +209,7 @@ fn gather(root: &Root, wanted: Wanted) -> Result<Status, CommandError> {
         events,
         unparsed,
         connections,
+        kernel: datapath::kernel(),
         limits: LIMITS.to_vec(),
     })
 }
@@ -408,6 +412,14 @@ fn write_status(out: &mut dyn std::io::Write, status: &Status) -> std::io::Resul
         writeln!(out, "unparsed   {reason}: {packets} packets")?;
     }
     write_weak(out, &status.connections)?;
+    writeln!(out, "kernel     {}", status.kernel.release)?;
+    for lacking in &status.kernel.lacks {
+        writeln!(
+            out,
+            "lacks      {} (Linux {}): {}",
+            lacking.feature, lacking.since, lacking.instead
+        )?;
+    }
     for limit in &status.limits {
         writeln!(out, "limit      {limit}")?;
     }

@@ -21,8 +21,8 @@ use super::{
     slots,
 };
 use crate::policy::{
-    model::{HostConfig, Outcome, Policy, Rule},
-    rule_digest,
+    model::{HostConfig, InspectPorts, Outcome, Policy, Rule},
+    names_digest, rule_digest,
 };
 
 /// Compiles a policy for this host.
@@ -192,7 +192,12 @@ pub(super) fn compile_with(
         (feature::UNPARSED_PASS, host.unparsed == Outcome::Pass),
         (feature::FRAGMENTS_PASS, host.fragments == Outcome::Pass),
         (feature::FAST_OPEN, sockets.is_some() && facts.fast_open),
-        (feature::NO_NAME_DROP, host.no_name == Outcome::Drop),
+        (feature::NO_SNI_DROP, host.no_sni == Outcome::Drop),
+        (feature::HTTP2_DROP, host.http2 == Outcome::Drop),
+        (
+            feature::PROXY,
+            host.proxy_protocol != InspectPorts::List(Vec::new()),
+        ),
     ];
     let config = Config {
         abi: ABI_VERSION,
@@ -486,6 +491,7 @@ fn meta_rule(rule: &Rule, (slot, slot_version): (u16, u32)) -> MetaRule {
         slot_version,
         id: rule.id.clone(),
         digest: rule_digest(rule),
+        names_digest: names_digest(rule),
         action: rule.action.as_str().to_owned(),
         redirect_interface: rule.redirect_interface.clone(),
         hosts: rule.hosts.len(),

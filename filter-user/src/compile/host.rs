@@ -10,7 +10,7 @@ use super::HostFacts;
 use crate::policy::model::{ChecksumMode, HostConfig, HostName, InspectPorts};
 
 /// Prefixes that no rule may hit.
-pub(super) fn protected(host: &HostConfig, facts: &HostFacts) -> Vec<IpNet> {
+pub fn protected(host: &HostConfig, facts: &HostFacts) -> Vec<IpNet> {
     let mut prefixes: Vec<IpNet> = host.protect_prefixes.iter().map(IpNet::trunc).collect();
     if host.protect_self {
         prefixes.extend(
@@ -56,7 +56,8 @@ pub(super) fn directions(serves: &[(IpNet, u32)], facts: &HostFacts) -> u32 {
     }
 }
 
-fn served_prefixes(host: &HostConfig, facts: &HostFacts) -> Vec<IpNet> {
+/// Prefixes on which names are read.
+pub fn served_prefixes(host: &HostConfig, facts: &HostFacts) -> Vec<IpNet> {
     let mut prefixes: Vec<IpNet> = match &host.serves {
         Some(serves) => serves.iter().map(IpNet::trunc).collect(),
         None => facts.own_addresses.iter().map(single).collect(),
@@ -67,12 +68,13 @@ fn served_prefixes(host: &HostConfig, facts: &HostFacts) -> Vec<IpNet> {
 }
 
 /// `port_class` bits of every port.
-pub(super) fn ports(host: &HostConfig) -> Box<[u8; 65_536]> {
+pub fn ports(host: &HostConfig) -> Box<[u8; 65_536]> {
     let mut classes = Box::new([0u8; 65_536]);
     for (ports, class) in [
         (&host.tls, port_class::TLS),
         (&host.http, port_class::HTTP),
         (&host.quic, port_class::QUIC),
+        (&host.proxy_protocol, port_class::PROXY),
     ] {
         match ports {
             InspectPorts::Any => classes.iter_mut().for_each(|bits| *bits |= class),
@@ -122,7 +124,8 @@ pub(super) fn digest(host: &HostConfig, facts: &HostFacts) -> String {
         ("sockets", vec![format!("{:?}", facts.sockets)]),
         ("checksums", vec![checksums(host, facts).to_string()]),
         ("unparsed", vec![format!("{:?}", host.unparsed)]),
-        ("no name", vec![format!("{:?}", host.no_name)]),
+        ("no sni", vec![format!("{:?}", host.no_sni)]),
+        ("http2", vec![format!("{:?}", host.http2)]),
         ("fragments", vec![format!("{:?}", host.fragments)]),
         ("fast open", vec![facts.fast_open.to_string()]),
         ("events", vec![host.events_per_window.to_string()]),

@@ -12,6 +12,7 @@ use filter_common::{
     hostname, http, limits,
     limits::{NAME_CANDIDATES_MAX, NAMES_PER_HELLO_MAX, STREAM_BYTES_MAX},
     origins,
+    proxy::{self, Header},
     reason::Reason,
     tables::Lines,
     tls::{self, Message, Shape, Step},
@@ -66,6 +67,9 @@ pub(super) fn working_area() -> Box<HostWork> {
         candidate_lens: [0; NAME_CANDIDATES_MAX],
         candidate_count: HostVariable::default(),
         odd_name: HostVariable::default(),
+        literal_name: HostVariable::default(),
+        ech: HostVariable::default(),
+        begins: HostVariable::default(),
         suffixes: Default::default(),
         records: tls::Records::default(),
         extensions: tls::Extensions::default(),
@@ -234,6 +238,7 @@ impl HostEnv<'_> {
                     break;
                 }
             }
+            hostname::finish(self.work);
         }
         hostname::try_candidates(self.work, |set, kinds, specificity| {
             hit::listed(rules, set, kinds, specificity, qualifiers)
@@ -455,6 +460,10 @@ impl Env for HostEnv<'_> {
         origins::search_v6(&self.rules, addr, qualifiers)
     }
 
+    fn read_proxy(&mut self, len: u32) -> Header {
+        proxy::read(self.work, len)
+    }
+
     fn read_tls(&mut self, len: u32) -> Progress {
         read_tls(self.work, len)
     }
@@ -485,7 +494,7 @@ pub(super) fn read_tls(work: &mut HostWork, len: u32) -> Progress {
         Shape::Decided(progress) => progress,
         Shape::OneRecord(message) => read_extensions(work, message),
         Shape::Several => {
-            work.records.begin(len);
+            work.records.begin(work.begins.get(), len);
             repeat(limits::RECORDS_MAX, || tls::record_step(work));
             match work.records.finish(work) {
                 Ok(message) => read_extensions(work, message),

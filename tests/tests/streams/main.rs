@@ -17,7 +17,7 @@ use filter_tests::{
     runner::Judge,
 };
 use filter_user::compile::{Compiled, Role};
-use hellos::{Hello, Piece, hellos};
+use hellos::{Hello, Piece, hellos, proxied};
 
 const SEED: u64 = 0x0EDF_0000_2026_0201;
 const ISN: u32 = 0xFFFF_FF00;
@@ -33,6 +33,15 @@ action = "drop"
 
 fn policy() -> Compiled {
     compiled(POLICY, &Host::default(), Role::Replay { checksums: false })
+}
+
+/// The same on ports where a PROXY protocol header may come first.
+fn policy_behind_proxy() -> Compiled {
+    let host = Host {
+        proxied: vec![443, 80],
+        ..Host::default()
+    };
+    compiled(POLICY, &host, Role::Replay { checksums: false })
 }
 
 /// Pieces between these places, which are sorted.
@@ -455,4 +464,17 @@ fn events_in_the_middle_of_a_hello_do_not_hide_the_name() {
     let hellos = hellos();
     events(&mut OnHost::load(&policy()), &hellos);
     events(&mut InKernel::load(&policy()), &hellos);
+}
+
+#[test]
+fn a_proxy_header_before_the_hello_hides_nothing_at_any_cut_and_in_any_order() {
+    let hellos = proxied();
+    let mut host = OnHost::load(&policy_behind_proxy());
+    every_cut(&mut host, &hellos, 1, 20);
+    let mut host = OnHost::load(&policy_behind_proxy());
+    any_order(&mut host, &hellos, 50);
+    honest(&mut OnHost::load(&policy_behind_proxy()), &hellos, 50);
+    let mut kernel = InKernel::load(&policy_behind_proxy());
+    every_cut(&mut kernel, &hellos, 23, 2);
+    any_order(&mut InKernel::load(&policy_behind_proxy()), &hellos, 5);
 }
