@@ -112,6 +112,11 @@ pub fn inspect<E: Env>(env: &mut E, segment: Segment) -> Reading {
         return plan.reading;
     }
     let certain = flow(env).certain != 0;
+    if certain && plan.segment.flags & flags::URG != 0 {
+        // The host takes the urgent byte out of the stream: what begins like nothing here may begin
+        // like a hello there.
+        return Reading::dropped(Reason::BadFlags, Protocol::None);
+    }
     let protocol = protocol_of(env, plan.segment);
     if protocol == Protocol::None {
         if certain {

@@ -1,16 +1,19 @@
 //! Any hello, in any records and segments, in any order and again: the name of the plain parse.
 
-use filter_common::{abi::Protocol, hello::Progress};
+use filter_common::{abi::Protocol, hello::Progress, reason::Reason};
 use filter_tests::{
     adapter::{InKernel, OnHost},
     mutate::Random,
-    packet::tls::{ClientHello, record},
+    packet::{
+        flag,
+        tls::{ClientHello, record},
+    },
     runner::Judge,
 };
 use filter_user::host::Reader;
 
 use crate::{
-    connection::Connection,
+    connection::{Connection, Fate},
     hellos::{Hello, Piece},
     opened, pieces, policy, random_cuts, shuffle,
 };
@@ -121,6 +124,27 @@ fn assert_judged(connection: &Connection<'_>, hello: &Hello, sent: &[Piece]) {
         assert_eq!(connection.hits, 0, "{}", what());
         assert!(connection.got_through(hello), "{}", what());
     }
+}
+
+/// The host takes an urgent byte out of the stream: before a hello it may be anything.
+fn urgent_byte_first(judge: &mut dyn Judge) {
+    for (client, urgent) in [(0, 0x17), (1, b'x')] {
+        let mut connection = opened(judge, client, 443, 7);
+        let piece = Piece {
+            at: 0,
+            bytes: vec![urgent],
+        };
+        let fate = connection.send_bent(&piece, |packet| {
+            packet.flags(flag::ACK | flag::URG).urgent(1)
+        });
+        assert_eq!(fate, Fate::Dropped(Some(Reason::BadFlags)), "{urgent:#x}");
+    }
+}
+
+#[test]
+fn an_urgent_byte_before_a_hello_is_not_let_through() {
+    urgent_byte_first(&mut OnHost::load(&policy()));
+    urgent_byte_first(&mut InKernel::load(&policy()));
 }
 
 #[test]
