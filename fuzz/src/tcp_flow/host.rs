@@ -34,6 +34,8 @@ pub(super) struct LinuxHost {
     start: u32,
     snd_una: u32,
     snd_nxt: u32,
+    /// Bytes that the client has acknowledged: so far back are acknowledgements still taken.
+    bytes_acked: u32,
     ts_recent: u32,
     /// Starts of the connections that a cookie was sent for.
     cookies: Vec<u32>,
@@ -55,6 +57,7 @@ impl LinuxHost {
             start: 0,
             snd_una: ISS,
             snd_nxt: ISS,
+            bytes_acked: 0,
             ts_recent: 0,
             cookies: Vec::new(),
             bytes: Vec::new(),
@@ -249,11 +252,13 @@ impl LinuxHost {
         }
         let unsent = (self.snd_nxt.wrapping_sub(segment.ack) as i32) < 0;
         let acked = segment.ack.wrapping_sub(self.snd_una) as i32;
-        if unsent || acked < -(WINDOW as i32) {
+        let window = WINDOW.min(self.bytes_acked) as i32;
+        if unsent || acked < -window {
             return None;
         }
         if acked > 0 {
             self.snd_una = segment.ack;
+            self.bytes_acked += acked.unsigned_abs();
         }
         self.data(segment)
     }

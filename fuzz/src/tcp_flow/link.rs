@@ -19,19 +19,22 @@ use super::{
 static TRACE: LazyLock<bool> = LazyLock::new(|| env::var_os("EDGEFILTER_FUZZ_TRACE").is_some());
 
 thread_local! {
-    /// By [`Setup::partial`], [`Setup::fast_open`] and [`Setup::server`].
-    static RUNNERS: [RefCell<HostRunner>; 8] = std::array::from_fn(|index| {
+    /// By [`Setup::partial`], [`Setup::fast_open`], [`Setup::server`] and [`Setup::one_sided`].
+    static RUNNERS: [RefCell<HostRunner>; 16] = std::array::from_fn(|index| {
         let bit = |number: usize| index >> number & 1 != 0;
         let mut features = if bit(2) {
             feature::SOCKETS
         } else {
             feature::ANSWERS | feature::ANSWERS_ANYWHERE
         };
-        if bit(0) {
-            features |= feature::CHECKSUM_PARTIAL;
-        }
-        if bit(1) {
-            features |= feature::FAST_OPEN;
+        for (number, extra) in [
+            (0, feature::CHECKSUM_PARTIAL),
+            (1, feature::FAST_OPEN),
+            (3, feature::ONE_SIDED),
+        ] {
+            if bit(number) {
+                features |= extra;
+            }
         }
         RefCell::new(runner_of_host(features))
     });
@@ -43,7 +46,8 @@ thread_local! {
 pub(super) fn with_link(setup: Setup, with: impl FnOnce(&mut Link<'_>)) {
     let index = usize::from(setup.partial)
         | usize::from(setup.fast_open) << 1
-        | usize::from(setup.server) << 2;
+        | usize::from(setup.server) << 2
+        | usize::from(setup.one_sided) << 3;
     RUNNERS.with(|runners| {
         let runner = &mut *runners[index].borrow_mut();
         runner.restart(0);
@@ -56,7 +60,6 @@ pub(super) fn with_link(setup: Setup, with: impl FnOnce(&mut Link<'_>)) {
             host: LinuxHost::new(setup),
             waiting: Vec::new(),
             answered: false,
-            answers_seen: true,
         });
     });
 }
@@ -80,8 +83,6 @@ pub(super) struct Link<'r> {
     waiting: Vec<Segment>,
     /// Whether the host has answered the hello.
     answered: bool,
-    /// Whether what the host sends comes by the filter.
-    pub(super) answers_seen: bool,
 }
 
 impl Link<'_> {
@@ -137,7 +138,7 @@ impl Link<'_> {
     }
 
     fn reply(&mut self, reply: &Reply) {
-        if !self.setup.server && self.answers_seen {
+        if !self.setup.server && !self.setup.one_sided {
             self.runner.set_peer(Default::default());
             let (action, reason) = self.judge(&reply.frame(self.setup.port()));
             assert_eq!(action, xdp::PASS, "an answer is dropped: {reason:?}");

@@ -51,6 +51,8 @@ fn runner_of_host(features: u32) -> HostRunner {
 struct Setup {
     /// Whether the filter asks the host's socket; else it sees both directions pass.
     server: bool,
+    /// Whether only the client's direction comes by the filter, which knows that.
+    one_sided: bool,
     /// Whether the hello is a request.
     http: bool,
     timestamps: bool,
@@ -78,6 +80,7 @@ impl Setup {
         let server = bit(1);
         let setup = Self {
             server,
+            one_sided: !server && bit(4),
             http: bit(2),
             timestamps: bit(3),
             cookies: false,
@@ -103,6 +106,11 @@ pub(crate) fn check(data: &[u8]) {
     if honest {
         honest::check(setup, input);
     } else {
+        // With one direction alone it cannot be told what the host refuses.
+        let setup = Setup {
+            one_sided: false,
+            ..setup
+        };
         attack::check(setup, input);
     }
 }
