@@ -196,8 +196,8 @@ impl Course {
     }
 }
 
-/// What becomes of a client's payload whose entry is in the working area, and which is not for a
-/// socket of this host.
+/// What becomes of a client's payload whose entry is in the working area, where a socket of this host or
+/// the server's direction says how far the stream has come.
 ///
 /// Fields are read where they are needed and not carried along: the stack is short.
 #[inline(always)]
@@ -205,6 +205,9 @@ pub fn course<E: Env>(env: &mut E, segment: Segment) -> Course {
     let Some(work) = env.work() else {
         return Course::JUDGED;
     };
+    if work.peer.kind == peer::CONNECTION {
+        return provisional(env, segment);
+    }
     let course = if work.entry.answers.seen != 0 {
         work.peer = as_peer(&work.entry);
         answered(env, segment)
@@ -305,9 +308,11 @@ fn provisional<E: Env>(env: &mut E, segment: Segment) -> Course {
     if !decided || flow.certain == 0 {
         return Course::JUDGED;
     }
-    // Where answers are not seen, the client is believed to acknowledge them.
-    let has_it = answers.seen == 0 || answers.acked.wrapping_sub(flow.next) as i32 >= 0;
-    if has_it && segment.ack.wrapping_sub(flow.ack) as i32 > 0 {
+    let here = work.peer.kind == peer::CONNECTION;
+    // Where neither a socket nor answers tell, the client is believed to acknowledge them.
+    let told = here || answers.seen != 0;
+    let has_it = !told || work.peer.rcv_nxt.wrapping_sub(flow.next) as i32 >= 0;
+    if has_it && (here || segment.ack.wrapping_sub(flow.ack) as i32 > 0) {
         forget(env);
         return Course::GUESSED;
     }
@@ -350,11 +355,12 @@ pub(super) fn read_beside<E: Env>(env: &mut E, segment: Segment) -> u32 {
     let old = if ahead < 0 { ahead.unsigned_abs() } else { 0 };
     let old = if old < segment.len { old } else { 0 };
     let start = segment.seq.wrapping_add(old);
+    let here = work.peer.kind == peer::CONNECTION;
     *flow = Flow {
         state: state::BESIDE,
         start,
         next: start,
-        beyond: (flow.state == state::ALLOWED) as u32,
+        beyond: (flow.state == state::ALLOWED || here) as u32,
         ..Flow::default()
     };
     old
@@ -390,15 +396,17 @@ pub fn settle<E: Env>(env: &mut E, state: u32, next: u32, kept: u32) {
     env.flow_store();
 }
 
-/// Whether verdicts on the stream wait for the server, since no socket can be asked.
+/// Whether verdicts on the stream wait until the server has the bytes that they were given on.
 #[inline(always)]
 fn waits<E: Env>(env: &mut E) -> bool {
-    if !passes_through(env) {
-        return false;
-    }
+    let passes_through = passes_through(env);
     let Some(work) = env.work() else {
         return false;
     };
-    let kind = work.peer.kind;
-    work.entry.flow.certain != 0 && (kind == peer::SEEN || kind == peer::NONE)
+    let told = match work.peer.kind {
+        peer::CONNECTION => true,
+        peer::SEEN | peer::NONE => passes_through,
+        _ => false,
+    };
+    work.entry.flow.certain != 0 && told
 }

@@ -114,6 +114,11 @@ pub fn inspect<E: Env>(env: &mut E, segment: Segment) -> Reading {
         return plan.reading;
     }
     let certain = flow(env).certain != 0;
+    if certain && plan.segment.flags & flags::URG != 0 {
+        // The host takes the urgent byte out of the stream: what begins like nothing here may begin
+        // like a hello there.
+        return Reading::dropped(Reason::BadFlags, Protocol::None);
+    }
     let protocol = protocol_of(env, plan.segment);
     if protocol == Protocol::None {
         if certain {
@@ -160,24 +165,30 @@ fn plan<E: Env>(env: &mut E, segment: Segment) -> Plan {
     }
     let flow = flow(env);
     if host(env).kind == peer::NONE && passes_through(env) {
-        return match env.course(segment) {
-            Course::JUDGED => by_state(env, segment, flow),
-            Course::BEGINS => Plan::begin(env, segment),
-            Course::GUESSED => Plan::begin_again(env, segment),
-            Course::BESIDE => {
-                let old = read_beside(env, segment);
-                Plan::more(segment.without(old))
-            }
-            course => match course.verdict() {
-                (true, reason) => Plan::drop(reason, segment),
-                (false, reason) => Plan::pass(reason, segment),
-            },
-        };
+        return by_course(env, segment, flow);
     }
     if flow.reopened != 0 && segment.seq == flow.reopened_at && segment.seq != flow.next {
         return Plan::begin(env, segment);
     }
     by_state(env, segment, flow)
+}
+
+/// A payload of a connection of which the host, or the server's direction, says how far it has come.
+#[inline(always)]
+fn by_course<E: Env>(env: &mut E, segment: Segment, flow: Flow) -> Plan {
+    match env.course(segment) {
+        Course::JUDGED => by_state(env, segment, flow),
+        Course::BEGINS => Plan::begin(env, segment),
+        Course::GUESSED => Plan::begin_again(env, segment),
+        Course::BESIDE => {
+            let old = read_beside(env, segment);
+            Plan::more(segment.without(old))
+        }
+        course => match course.verdict() {
+            (true, reason) => Plan::drop(reason, segment),
+            (false, reason) => Plan::pass(reason, segment),
+        },
+    }
 }
 
 /// Whether connections without a socket of this host are expected.
@@ -201,7 +212,7 @@ fn at_host<E: Env>(env: &mut E, segment: Segment) -> Plan {
         // which the host has bytes that never came by here.
         let unseen = host(env).rcv_nxt.wrapping_sub(flow.next) as i32 > 0;
         if flow.connection == host(env).start && !unseen {
-            return by_state(env, segment, flow);
+            return by_course(env, segment, flow);
         }
         forget(env);
     }
@@ -210,6 +221,13 @@ fn at_host<E: Env>(env: &mut E, segment: Segment) -> Plan {
         if !near(segment.seq, host(env).rcv_nxt) || !near(segment.ack, host(env).snd_una) {
             return Plan::pass(Reason::BadSequence, segment);
         }
+        // What the host has already, it does not look at again.
+        let old = host(env).rcv_nxt.wrapping_sub(segment.seq) as i32;
+        let segment = if old > 0 {
+            segment.without(old.unsigned_abs())
+        } else {
+            segment
+        };
         return Plan::begin_again(env, segment);
     }
     let start = host(env).start;
