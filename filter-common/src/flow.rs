@@ -121,10 +121,17 @@ pub struct Peer {
 pub mod peer {
     /// No socket: the connection passes through, or sockets are not consulted.
     pub const NONE: u32 = 0;
-    /// A socket that listens: under SYN cookies a connection may still come of it.
+    /// A socket that listens, and takes no SYN cookies: the host refuses the segment, unless
+    /// somebody rewrites its destination on the way.
     pub const LISTENER: u32 = 1;
     /// A connection, or a request for one.
     pub const CONNECTION: u32 = 2;
+    /// A socket that listens, and takes the segment's acknowledgement for its SYN cookie: the
+    /// connection starts with this segment, at `start`.
+    pub const COOKIE: u32 = 3;
+    /// A socket that listens and takes SYN cookies, of which this is none. The segment counts only
+    /// behind one with a cookie that has not reached the host yet.
+    pub const NO_COOKIE: u32 = 4;
 }
 
 impl Peer {

@@ -90,7 +90,7 @@ impl Plan {
 /// Reads a segment of the flow whose key is in the working area.
 #[inline(always)]
 pub fn inspect<E: Env>(env: &mut E, segment: Segment) -> Reading {
-    env.look_up_peer();
+    env.look_up_peer(segment);
     let plan = plan(env, segment);
     if !plan.reads {
         return plan.reading;
@@ -129,15 +129,14 @@ fn plan<E: Env>(env: &mut E, segment: Segment) -> Plan {
     if let Some(reading) = still_blocked(env, segment) {
         return Plan::done(reading, segment);
     }
-    if host(env).kind == peer::CONNECTION {
-        return at_host(env, segment);
+    match host(env).kind {
+        peer::CONNECTION => return at_host(env, segment),
+        peer::COOKIE => return with_cookie(env, segment),
+        peer::NO_COOKIE => return without_cookie(env, segment),
+        _ => {}
     }
     if !env.flow_load() {
-        return if host(env).kind == peer::LISTENER {
-            Plan::begin(env, segment)
-        } else {
-            Plan::begin_again(env, segment)
-        };
+        return Plan::begin_again(env, segment);
     }
     let flow = flow(env);
     if flow.reopened != 0 && segment.seq == flow.reopened_at && segment.seq != flow.next {
@@ -173,6 +172,45 @@ fn at_host<E: Env>(env: &mut E, segment: Segment) -> Plan {
     }
     let start = host(env).start;
     at_start(env, segment, start)
+}
+
+/// Sequence numbers beside the right one that Linux takes with one cookie, whose low bits tell
+/// one of four segment sizes (`check_tcp_syn_cookie`).
+const COOKIE_SLACK: u32 = 3;
+
+/// A payload that opens its connection by a SYN cookie, unless one before it has.
+#[inline(always)]
+fn with_cookie<E: Env>(env: &mut E, segment: Segment) -> Plan {
+    if env.flow_load() {
+        let flow = flow(env);
+        let beside = segment.seq.wrapping_sub(flow.connection) as i32;
+        if beside.unsigned_abs() <= COOKIE_SLACK {
+            return opening(env, segment, flow);
+        }
+        forget(env);
+    }
+    Plan::begin(env, segment)
+}
+
+/// A payload at a socket that takes cookies, without one: it may follow one with a cookie that the
+/// host is about to receive. Otherwise the host refuses it; but it must not come first, or the host
+/// would have it when the cookie comes.
+#[inline(always)]
+fn without_cookie<E: Env>(env: &mut E, segment: Segment) -> Plan {
+    if !env.flow_load() {
+        return Plan::drop(Reason::BadSequence, segment);
+    }
+    let flow = flow(env);
+    opening(env, segment, flow)
+}
+
+/// A payload on a connection that a cookie opened, before the host has it.
+#[inline(always)]
+fn opening<E: Env>(env: &mut E, segment: Segment, flow: Flow) -> Plan {
+    if let Some(work) = env.work() {
+        work.peer.start = flow.connection;
+    }
+    by_state(env, segment, flow)
 }
 
 /// Whether two numbers are within what may be on its way.
@@ -436,7 +474,12 @@ fn after_allowed<E: Env>(env: &mut E, segment: Segment, flow: Flow) -> Plan {
 /// Whether the host has the allowed hello; where there is no socket to tell, it is believed to.
 #[inline(always)]
 fn has_hello<E: Env>(env: &mut E, flow: Flow) -> bool {
-    host(env).kind != peer::CONNECTION || host(env).rcv_nxt.wrapping_sub(flow.next) as i32 >= 0
+    let host = host(env);
+    match host.kind {
+        peer::CONNECTION => host.rcv_nxt.wrapping_sub(flow.next) as i32 >= 0,
+        peer::COOKIE | peer::NO_COOKIE => false,
+        _ => true,
+    }
 }
 
 /// The segment without the dummy change_cipher_spec record that a client may send before its

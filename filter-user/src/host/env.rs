@@ -308,7 +308,7 @@ impl Env for HostEnv<'_> {
     }
 
     /// The host build judges captures and fixtures: there is no socket behind them.
-    fn look_up_peer(&mut self) {
+    fn look_up_peer(&mut self, _segment: Segment) {
         self.work.peer = Peer::default();
     }
 
