@@ -33,6 +33,10 @@ pub mod state {
     pub const READING: u32 = 2;
     /// The hello was allowed, but the server's answer is not yet acknowledged.
     pub const ALLOWED: u32 = 3;
+    /// Requests were allowed, and the next one starts at `next`, behind the last one's body if it
+    /// has one. The heads of those before have `kept` bytes from `start` on, and are kept if several
+    /// segments brought them.
+    pub const BETWEEN: u32 = 4;
 }
 
 /// What is kept of an undecided stream.
@@ -50,7 +54,7 @@ pub struct Flow {
     pub next: u32,
     /// Acknowledgement number that came with the first segment.
     pub ack: u32,
-    /// Bytes from `start` on that are kept.
+    /// Bytes from `start` on that are kept, see also [`state::BETWEEN`].
     pub kept: u32,
     /// Sequence number after a later SYN on the same ports; valid if `reopened`.
     pub reopened_at: u32,

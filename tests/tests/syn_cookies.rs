@@ -14,7 +14,8 @@ use filter_tests::{
     adapter::{InKernel, compiled},
     client::{Answer, curl, curl_with},
     conform::{
-        ALLOWED, BLOCKED, POLICY, all, connection::Connection, each, scene::Scene, station::Station,
+        ALLOWED, BLOCKED, POLICY, all, connection::Connection, each, known::Checksums,
+        scene::Scene, station::Station,
     },
     edge::Edge,
     fixtures::Host,
@@ -55,7 +56,7 @@ struct Batch {
 
 impl Batch {
     fn new(syncookies: &str) -> Self {
-        let scene = Scene::server();
+        let scene = Scene::server(Checksums::Partial);
         scene
             .servers()
             .sysctl("net/ipv4/tcp_syncookies", syncookies);
@@ -82,6 +83,7 @@ impl Batch {
         let connection = Connection::open(&self.station, server, &[], false).expect("a SYN-ACK");
         let host = Host {
             serves: vec![self.scene.v4(), self.scene.v6()],
+            http: vec![443],
             ..Host::default()
         };
         let mut live = compiled(POLICY, &host, Role::Live);
@@ -168,6 +170,22 @@ fn a_decoy_that_acknowledges_what_was_not_sent_is_no_part_of_the_hello() {
         vec![head, decoy, tail]
     });
     assert_eq!(seen, [INCOMPLETE, REFUSED, BLOCKS]);
+}
+
+#[test]
+fn a_request_behind_a_body_of_which_a_part_is_missing_waits() {
+    // The host would take other bytes in its place, if they came with the missing part.
+    let batch = Batch::new(ALWAYS);
+    let seen = batch.judge(false, |connection| {
+        let head = "POST / HTTP/1.1\r\nHost: allowed.example\r\nContent-Length: 9\r\n\r\n";
+        let other = b"y(ET / HTTP/1.1\r\n\r\n";
+        vec![
+            connection.segment(0, head.as_bytes()),
+            connection.segment(head.len() + 8, other),
+        ]
+    });
+    let served = (PASS, Some(Reason::NoMatch));
+    assert_eq!(seen, [served, (DROP, Some(Reason::HeldBack))]);
 }
 
 #[test]

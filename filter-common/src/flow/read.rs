@@ -121,6 +121,8 @@ pub(super) fn read<E: Env>(env: &mut E, segment: Segment, protocol: Protocol) ->
                 ..flow
             },
         );
+    } else if matches!(progress, Progress::Named | Progress::NoName) {
+        follow(env, flow, flow.kept + segment.len);
     } else {
         forget(env);
     }
@@ -151,6 +153,31 @@ fn block<E: Env>(env: &mut E, segment: Segment, flow: Flow, hit: Hit, protocol: 
 fn keep<E: Env>(env: &mut E, flow: Flow) {
     env.hello_store(flow.kept);
     store(env, flow);
+}
+
+/// Notes where the next request starts, if that is known; `end`: what the segment reaches to.
+#[inline(always)]
+fn follow<E: Env>(env: &mut E, flow: Flow, end: u32) {
+    let rest = match env.work() {
+        Some(work) => http::rest(work),
+        None => return,
+    };
+    // Not within what was too long to be taken.
+    let passed = rest.next < end;
+    if !rest.known || flow.certain == 0 || passed {
+        forget(env);
+        return;
+    }
+    let between = Flow {
+        state: state::BETWEEN,
+        next: flow.start.wrapping_add(rest.next),
+        kept: rest.behind,
+        ..flow
+    };
+    if env.hello_exists() {
+        env.hello_store(rest.behind);
+    }
+    store(env, between);
 }
 
 /// Notes that the hello was allowed. Its bytes are kept on if several segments brought it, so

@@ -224,6 +224,7 @@ fn by_state<E: Env>(env: &mut E, segment: Segment, flow: Flow) -> Plan {
     match flow.state {
         state::OPENED => at_start(env, segment, flow.next),
         state::READING => more(env, segment, flow),
+        state::BETWEEN => between(env, segment, flow),
         _ => after_allowed(env, segment, flow),
     }
 }
@@ -455,7 +456,10 @@ fn after_allowed<E: Env>(env: &mut E, segment: Segment, flow: Flow) -> Plan {
     let ahead = segment.seq.wrapping_sub(flow.next) as i32;
     let answered = (segment.ack.wrapping_sub(flow.ack) as i32) > 0 && has_hello(env, flow);
     if answered || ahead >= 0 {
-        forget(env);
+        // Before the host has the connection, only the entry shows that there is one.
+        if host(env).kind != peer::NO_COOKIE {
+            forget(env);
+        }
         return Plan::begin_again(env, segment);
     }
     if segment.seq == flow.start {
@@ -469,6 +473,54 @@ fn after_allowed<E: Env>(env: &mut E, segment: Segment, flow: Flow) -> Plan {
         return Plan::pass(Reason::NoMatch, segment);
     }
     Plan::drop(Reason::Overlap, segment)
+}
+
+/// Payload behind an allowed request: its head again, its body, or the next request.
+#[inline(always)]
+fn between<E: Env>(env: &mut E, segment: Segment, flow: Flow) -> Plan {
+    let body = flow.start.wrapping_add(flow.kept);
+    let seen_here = matches!(host(env).kind, peer::NONE | peer::LISTENER);
+    let before = flow.start.wrapping_sub(segment.seq) as i32;
+    let ahead = segment.seq.wrapping_sub(flow.next) as i32;
+    // Without a socket the entry may be an earlier connection's, and packets may have come by another way.
+    let far = before > SEQUENCE_DISTANCE_MAX as i32 || ahead > 0 && flow.next == body;
+    if seen_here && far {
+        forget(env);
+        return Plan::begin_again(env, segment);
+    }
+    let of_head = body.wrapping_sub(segment.seq) as i32;
+    let host_has_head =
+        host(env).kind == peer::CONNECTION && host(env).rcv_nxt.wrapping_sub(body) as i32 >= 0;
+    if of_head > 0 && !host_has_head {
+        if segment.seq == flow.start {
+            // As after an allowed hello: what the head says now counts.
+            return Plan::start(env, segment, flow.certain != 0);
+        }
+        let known =
+            env.hello_load(flow.kept) && repeats(env, segment, flow, of_head.unsigned_abs());
+        if !known {
+            return Plan::drop(Reason::Overlap, segment);
+        }
+    }
+    let end = segment.seq.wrapping_add(segment.len);
+    if end.wrapping_sub(flow.next) as i32 <= 0 {
+        return Plan::pass(Reason::NoMatch, segment);
+    }
+    // With bytes of the body missing, what comes now could be replaced before the host reads it.
+    let gap = match host(env).kind {
+        peer::CONNECTION => segment.seq.wrapping_sub(host(env).rcv_nxt) as i32 > 0,
+        peer::COOKIE | peer::NO_COOKIE => true,
+        _ => false,
+    };
+    if ahead > 0 || gap && flow.next != body {
+        return Plan::drop(Reason::HeldBack, segment);
+    }
+    forget(env);
+    Plan::start(
+        env,
+        segment.without(ahead.unsigned_abs()),
+        flow.certain != 0,
+    )
 }
 
 /// Whether the host has the allowed hello; where there is no socket to tell, it is believed to.

@@ -1,14 +1,21 @@
 //! Where a table is played: both roles of the edge behind one face.
 
-use super::{POLICY, station::Station};
+use super::{POLICY, known::Checksums, station::Station};
 use crate::{
     edge::Edge,
-    net::{Direct, Namespace, Routed},
+    net::{Direct, Namespace, Offload, Routed, set_offload},
 };
 
-/// The namespaces of one role.
+/// The namespaces of one role, and how the filter judges checksums there.
 #[derive(Debug)]
-pub enum Scene {
+pub struct Scene {
+    role: Role,
+    checksums: Checksums,
+    cookies: bool,
+}
+
+#[derive(Debug)]
+enum Role {
     /// The servers run on the edge itself.
     Server(Direct),
     /// The servers run behind the edge, which routes.
@@ -17,69 +24,124 @@ pub enum Scene {
 
 impl Scene {
     /// Client and edge with servers.
-    pub fn server() -> Self {
-        Self::Server(Direct::new())
+    pub fn server(checksums: Checksums) -> Self {
+        let net = Direct::new();
+        if checksums == Checksums::Strict {
+            for (namespace, interface) in [
+                (&net.visitor, Direct::VISITOR_IF),
+                (&net.edge, Direct::EDGE_IF),
+            ] {
+                set_offload(namespace, interface, Offload::TransmitChecksum, false);
+            }
+        }
+        Self {
+            role: Role::Server(net),
+            checksums,
+            cookies: false,
+        }
+    }
+
+    /// As [`Scene::server`]; the host answers every SYN with a cookie.
+    pub fn with_syn_cookies(checksums: Checksums) -> Self {
+        let scene = Self {
+            cookies: true,
+            ..Self::server(checksums)
+        };
+        scene.servers().sysctl("net/ipv4/tcp_syncookies", "2");
+        scene
     }
 
     /// Client, edge and servers.
-    pub fn router() -> Self {
-        Self::Router(Routed::new())
+    pub fn router(checksums: Checksums) -> Self {
+        let net = Routed::new();
+        if checksums == Checksums::Strict {
+            for (namespace, interface) in [
+                (&net.visitor, "eth0"),
+                (&net.edge, Routed::VISITOR_SIDE),
+                (&net.edge, Routed::ORIGIN_SIDE),
+                (&net.origin, "eth0"),
+            ] {
+                set_offload(namespace, interface, Offload::TransmitChecksum, false);
+            }
+        }
+        Self {
+            role: Role::Router(net),
+            checksums,
+            cookies: false,
+        }
+    }
+
+    /// Whether the host answers every SYN with a cookie.
+    pub fn uses_cookies(&self) -> bool {
+        self.cookies
+    }
+
+    /// Whether the truth was measured in such a scene.
+    pub fn is_as_measured(&self) -> bool {
+        matches!(self.role, Role::Server(_)) && !self.cookies
     }
 
     /// Where servers run.
     pub fn servers(&self) -> &Namespace {
-        match self {
-            Self::Server(net) => &net.edge,
-            Self::Router(net) => &net.origin,
+        match &self.role {
+            Role::Server(net) => &net.edge,
+            Role::Router(net) => &net.origin,
         }
     }
 
     /// The servers' IPv4 address.
     pub fn v4(&self) -> &'static str {
-        match self {
-            Self::Server(_) => Direct::EDGE_V4,
-            Self::Router(_) => Routed::NEIGHBOUR_V4,
+        match &self.role {
+            Role::Server(_) => Direct::EDGE_V4,
+            Role::Router(_) => Routed::NEIGHBOUR_V4,
         }
     }
 
     /// The servers' IPv6 address.
     pub fn v6(&self) -> &'static str {
-        match self {
-            Self::Server(_) => Direct::EDGE_V6,
-            Self::Router(_) => Routed::NEIGHBOUR_V6,
+        match &self.role {
+            Role::Server(_) => Direct::EDGE_V6,
+            Role::Router(_) => Routed::NEIGHBOUR_V6,
         }
     }
 
     /// A raw client beside the visitor.
     pub fn station(&self) -> Station {
-        match self {
-            Self::Server(net) => Station::direct(net),
-            Self::Router(net) => Station::routed(net),
+        match &self.role {
+            Role::Server(net) => Station::direct(net),
+            Role::Router(net) => Station::routed(net),
         }
     }
 
     /// Starts the filter with [`POLICY`]; `inspect`: more keys of that table of the configuration.
     pub fn enforce(&self, inspect: &str) -> Edge<'_> {
         let serves = [self.v4(), self.v6()];
-        let (edge, interfaces, serves): (_, &[&str], _) = match self {
-            Self::Server(net) => (&net.edge, &[Direct::EDGE_IF], String::new()),
-            Self::Router(net) => (
+        let (edge, interfaces, serves): (_, &[&str], _) = match &self.role {
+            Role::Server(net) => (&net.edge, &[Direct::EDGE_IF], String::new()),
+            Role::Router(net) => (
                 &net.edge,
                 &[Routed::VISITOR_SIDE, Routed::ORIGIN_SIDE],
                 format!("serves = {serves:?}\n"),
             ),
         };
         let mut edge = Edge::new(edge, interfaces, POLICY);
-        edge.configure(interfaces, &format!("[inspect]\n{serves}{inspect}"));
+        let checksum = format!("checksum = \"{}\"\n", self.checksums.word());
+        edge.configure(
+            interfaces,
+            &format!("[inspect]\n{serves}{checksum}{inspect}"),
+        );
         edge.start();
         edge
     }
 
-    /// Its role in the names of tables.
-    pub fn role(&self) -> &'static str {
-        match self {
-            Self::Server(_) => "server",
-            Self::Router(_) => "router",
-        }
+    /// The name of a table that is played here: of `what`, in which `variant` if any.
+    pub fn table(&self, what: &str, variant: &str) -> String {
+        let role = match &self.role {
+            Role::Server(_) => "server",
+            Role::Router(_) => "router",
+        };
+        let cookies = if self.cookies { "-cookies" } else { "" };
+        let checksums = self.checksums.word();
+        format!("{what}-{role}{cookies}{variant}-{checksums}")
     }
 }

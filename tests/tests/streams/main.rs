@@ -11,11 +11,11 @@ use filter_tests::{
     adapter::{InKernel, OnHost, compiled},
     fixtures::Host,
     mutate::Random,
-    packet::flag,
+    packet::{flag, http::Request},
     runner::Judge,
 };
 use filter_user::compile::{Compiled, Role};
-use hellos::{Hello, Piece, hellos};
+use hellos::{Hello, Piece, hellos, later_requests};
 
 const SEED: u64 = 0x0EDF_0000_2026_0201;
 const ISN: u32 = 0xFFFF_FF00;
@@ -300,6 +300,77 @@ fn events(judge: &mut dyn Judge, hellos: &[Hello]) {
         );
         connection.send(&rest);
         connection.assert_blocked(hello, &nothing);
+    }
+}
+
+/// Requests behind others, in order, cut in two at many places and in four at random ones: what
+/// comes before the last is served.
+fn later_at_cuts(judge: &mut dyn Judge, stride: usize, random_rounds: usize) {
+    let mut random = Random::new(SEED + 6);
+    let mut client = 0;
+    for hello in later_requests() {
+        let twos = (1..hello.bytes.len()).step_by(stride).map(|cut| vec![cut]);
+        let fours = (0..random_rounds).map(|_| random_cuts(&hello, 3, &mut random));
+        for cuts in twos.chain(fours).collect::<Vec<_>>() {
+            client += 1;
+            let mut connection = Connection::open(judge, client, hello.port, ISN);
+            for piece in pieces(&hello, &cuts) {
+                connection.send(&piece);
+            }
+            connection.assert_blocked(&hello, &|| format!("cut at {cuts:?}"));
+            let before = hello.bytes.len() - Request::to("www.blocked.example").bytes().len();
+            let served = cuts.iter().filter(|cut| **cut <= before).max();
+            assert!(
+                connection.received.len() >= served.copied().unwrap_or_default(),
+                "{}: {cuts:?}",
+                hello.title
+            );
+        }
+    }
+}
+
+#[test]
+fn a_later_request_is_found_at_every_cut() {
+    later_at_cuts(&mut OnHost::load(&policy()), 1, 400);
+    later_at_cuts(&mut InKernel::load(&policy()), 37, 20);
+}
+
+#[test]
+fn behind_a_long_body_reordered_and_repeated_segments_still_hit() {
+    let uploads: Vec<_> = later_requests()
+        .into_iter()
+        .filter(|it| it.bytes.starts_with(b"POST"))
+        .collect();
+    honest(&mut OnHost::load(&policy()), &uploads, 200);
+    honest(&mut InKernel::load(&policy()), &uploads, 10);
+}
+
+#[test]
+fn a_head_sent_again_before_its_body_is_read_again() {
+    let upload = later_requests().swap_remove(1);
+    let head = upload.bytes.windows(4).position(|end| end == b"\r\n\r\n");
+    let head = Piece::of(&upload, 0, head.expect("a head") + 4);
+    let blocked = hellos().pop().expect("a request");
+    for judge in [
+        &mut OnHost::load(&policy()) as &mut dyn Judge,
+        &mut InKernel::load(&policy()),
+    ] {
+        let mut connection = Connection::open(judge, 1, 80, ISN);
+        assert_eq!(connection.send(&head), Fate::Passed(Some(Reason::NoMatch)));
+        let (first, rest) = (
+            Piece::of(&blocked, 0, 9),
+            Piece::of(&blocked, 9, blocked.complete),
+        );
+        assert_eq!(
+            connection.send(&rest),
+            Fate::Dropped(Some(Reason::Overlap)),
+            "in the place of the head"
+        );
+        connection.send(&first);
+        assert_eq!(
+            connection.send(&rest),
+            Fate::Dropped(Some(Reason::Hostname))
+        );
     }
 }
 
