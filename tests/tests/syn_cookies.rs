@@ -166,7 +166,7 @@ fn a_decoy_that_acknowledges_what_was_not_sent_is_no_part_of_the_hello() {
     let batch = Batch::new(ALWAYS);
     let seen = batch.judge(false, |connection| {
         let [head, tail] = halves(connection);
-        let decoy = connection.segment(60, &vec![0; 40]).shift_ack(10);
+        let decoy = connection.segment(60, &[0; 40]).shift_ack(10);
         vec![head, decoy, tail]
     });
     assert_eq!(seen, [INCOMPLETE, REFUSED, BLOCKS]);
