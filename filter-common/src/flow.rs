@@ -3,11 +3,13 @@
 //!
 //! The rule behind every line: decide when the byte that completes the hello arrives (no server
 //! can act on less, so partial data may pass), and let nothing ambiguous through before the
-//! verdict. An entry exists only while a connection is undecided; established traffic finds none.
+//! verdict. An entry exists only while a connection is undecided; established traffic finds none,
+//! except on HTTP connections to this host, where it says where the next request starts.
 
 mod accept;
 mod compare;
 mod read;
+mod reverse;
 mod stream;
 
 pub use self::{
@@ -16,6 +18,7 @@ pub use self::{
         COMPARE_BYTES, COMPARE_STEPS_MAX, Comparison, begin_comparison, compare_step,
         finish_comparison,
     },
+    reverse::{Course, course, matters, settle, watch},
     stream::inspect,
 };
 use crate::{
@@ -33,10 +36,39 @@ pub mod state {
     pub const READING: u32 = 2;
     /// The hello was allowed, but the server's answer is not yet acknowledged.
     pub const ALLOWED: u32 = 3;
-    /// Requests were allowed, and the next one starts at `next`, behind the last one's body if it
-    /// has one. The heads of those before have `kept` bytes from `start` on, and are kept if several
-    /// segments brought them.
-    pub const BETWEEN: u32 = 4;
+    /// As [`ALLOWED`], of a request or of another protocol, in a stream that passes through.
+    pub const PASSED: u32 = 4;
+    /// Never stored: a segment is read by itself, and the stream's entry stays as it is.
+    pub const BESIDE: u32 = 5;
+    /// Requests to this host were allowed, and the next one starts at `next`, behind the last one's body
+    /// if it has one. The heads of those before have `kept` bytes from `start` on, and are kept if
+    /// several segments brought them.
+    pub const BETWEEN: u32 = 6;
+}
+
+/// An undecided stream in the table. One direction writes one half of it, so that both may be under
+/// way at a time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Entry {
+    /// What the client sent.
+    pub flow: Flow,
+    /// What the server sent.
+    pub answers: Answers,
+}
+
+/// What was seen of the server's direction of a connection that passes through.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Answers {
+    /// Nonzero once a SYN-ACK has confirmed [`Flow::connection`].
+    pub seen: u32,
+    /// Sequence number of the server's first byte.
+    pub start: u32,
+    /// Sequence number of the server's next byte.
+    pub next: u32,
+    /// Sequence number of the byte that the server expects next of the client.
+    pub acked: u32,
 }
 
 /// What is kept of an undecided stream.
@@ -47,8 +79,8 @@ pub struct Flow {
     pub state: u32,
     /// Sequence number of the first byte of what is read.
     pub start: u32,
-    /// Sequence number of the connection's first byte, where the host knows it: ties the entry to
-    /// its connection.
+    /// Sequence number of the connection's first byte, where the host knows it or a SYN said it:
+    /// ties the entry to its connection.
     pub connection: u32,
     /// Sequence number of the next byte.
     pub next: u32,
@@ -62,6 +94,12 @@ pub struct Flow {
     pub reopened: u32,
     /// Nonzero if `start` is known to be the start of the connection.
     pub certain: u32,
+    /// Timestamp last accepted, where the server's direction is seen; 0 if timestamps are off.
+    pub ts_recent: u32,
+    /// Interface that the client's SYN came in on.
+    pub interface: u32,
+    /// Nonzero if payload behind `next` has passed before the server had the bytes up to there.
+    pub beyond: u32,
 }
 
 /// A blocked connection: void in another generation, and when the rule is not in force.
@@ -103,7 +141,8 @@ pub mod flags {
     pub const URG: u8 = 0x20;
 }
 
-/// What the host itself knows of a connection (server role).
+/// What the host itself knows of a connection (server role), or what both directions have shown of it
+/// (router role).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Peer {
     /// One of [`peer`].
@@ -130,15 +169,35 @@ pub mod peer {
     pub const LISTENER: u32 = 1;
     /// A connection, or a request for one.
     pub const CONNECTION: u32 = 2;
+    /// No socket, but both directions of the connection were seen to pass.
+    pub const SEEN: u32 = 3;
     /// A socket that listens, and takes the segment's acknowledgement for its SYN cookie: the
     /// connection starts with this segment, at `start`.
-    pub const COOKIE: u32 = 3;
+    pub const COOKIE: u32 = 4;
     /// A socket that listens and takes SYN cookies, of which this is none. The segment counts only
     /// behind one with a cookie that has not reached the host yet.
-    pub const NO_COOKIE: u32 = 4;
+    pub const NO_COOKIE: u32 = 5;
 }
 
 impl Peer {
+    /// Whether the numbers of both directions are known.
+    #[inline(always)]
+    pub const fn numbered(self) -> bool {
+        matches!(self.kind, peer::CONNECTION | peer::SEEN)
+    }
+
+    /// Whether it is a socket that listens.
+    #[inline(always)]
+    pub const fn listens(self) -> bool {
+        matches!(self.kind, peer::LISTENER | peer::COOKIE | peer::NO_COOKIE)
+    }
+
+    /// Whether the segment belongs to a connection that this host has, or that its cookies open.
+    #[inline(always)]
+    pub const fn at_host(self) -> bool {
+        matches!(self.kind, peer::CONNECTION | peer::COOKIE | peer::NO_COOKIE)
+    }
+
     /// Whether the host has received nothing on the connection yet.
     #[inline(always)]
     pub const fn fresh(self) -> bool {
@@ -295,3 +354,5 @@ pub fn key(src: [u64; 2], dst: [u64; 2], src_port: u16, dst_port: u16) -> FlowKe
         reserved: [0; 3],
     }
 }
+
+const _: () = assert!(size_of::<Entry>() == 64);

@@ -21,8 +21,8 @@ use super::{
     slots,
 };
 use crate::policy::{
-    model::{HostConfig, Outcome, Policy, Rule},
-    rule_digest,
+    model::{HostConfig, InspectPorts, Outcome, Policy, Rule},
+    names_digest, rule_digest,
 };
 
 /// Compiles a policy for this host.
@@ -123,7 +123,7 @@ pub(super) fn compile_with(
 
     let mut warnings = keys.notes.warnings(&ids);
     let served = if has_names && role == Role::Live {
-        host::served(host, facts)
+        host::serves(host, facts)
     } else {
         Vec::new()
     };
@@ -134,8 +134,8 @@ pub(super) fn compile_with(
                 .to_owned(),
         );
     }
-    let served_v4 = build_v4(&unvalued(Family::V4, &served, v4_entry), &mut prefix_rng)?;
-    let served_v6 = build_v6(&unvalued(Family::V6, &served, v6_entry), &mut prefix_rng)?;
+    let served_v4 = build_v4(&valued(Family::V4, &served, v4_entry), &mut prefix_rng)?;
+    let served_v6 = build_v6(&valued(Family::V6, &served, v6_entry), &mut prefix_rng)?;
 
     let sockets = if has_names && role == Role::Live {
         if facts.sockets.is_none() {
@@ -183,10 +183,21 @@ pub(super) fn compile_with(
             has_names && role == Role::Live,
         ),
         (feature::SOCKETS, sockets.is_some()),
+        (host::directions(&served, facts), true),
+        (
+            // A capture has no sides, and may have been taken of one direction.
+            feature::ANSWERS | feature::ANSWERS_ANYWHERE | feature::ONE_SIDED,
+            role != Role::Live,
+        ),
         (feature::UNPARSED_PASS, host.unparsed == Outcome::Pass),
         (feature::FRAGMENTS_PASS, host.fragments == Outcome::Pass),
         (feature::FAST_OPEN, sockets.is_some() && facts.fast_open),
-        (feature::NO_NAME_DROP, host.no_name == Outcome::Drop),
+        (feature::NO_SNI_DROP, host.no_sni == Outcome::Drop),
+        (feature::HTTP2_DROP, host.http2 == Outcome::Drop),
+        (
+            feature::PROXY,
+            host.proxy_protocol != InspectPorts::List(Vec::new()),
+        ),
     ];
     let config = Config {
         abi: ABI_VERSION,
@@ -394,9 +405,9 @@ fn name_entry<'a>((name, value): &(&'a str, u32)) -> NameEntry<'a> {
 }
 
 /// Entries whose value has no meaning.
-fn unvalued<E>(family: Family, nets: &[IpNet], entry: fn(&(Prefix, u32)) -> E) -> Vec<E> {
+fn valued<E>(family: Family, nets: &[(IpNet, u32)], entry: fn(&(Prefix, u32)) -> E) -> Vec<E> {
     nets.iter()
-        .filter_map(|net| Some(entry(&(family.prefix(net)?, 0))))
+        .filter_map(|(net, value)| Some(entry(&(family.prefix(net)?, *value))))
         .collect()
 }
 
@@ -480,6 +491,7 @@ fn meta_rule(rule: &Rule, (slot, slot_version): (u16, u32)) -> MetaRule {
         slot_version,
         id: rule.id.clone(),
         digest: rule_digest(rule),
+        names_digest: names_digest(rule),
         action: rule.action.as_str().to_owned(),
         redirect_interface: rule.redirect_interface.clone(),
         hosts: rule.hosts.len(),

@@ -31,7 +31,11 @@ use filter_common::{
 };
 use serde::{Deserialize, Serialize};
 
-pub use self::{error::CompileError, generation::compile, host::config_digest};
+pub use self::{
+    error::CompileError,
+    generation::compile,
+    host::{config_digest, ports, protected, served_prefixes},
+};
 
 /// Facts about this host and moment that a compilation depends on, gathered by the caller
 /// so that compiling is a pure function.
@@ -49,6 +53,8 @@ pub struct HostFacts {
     pub fast_open: bool,
     /// Whether an interface delivers TCP checksums that a device is still to complete.
     pub partial_checksums: bool,
+    /// How many interfaces the filter is to be attached to.
+    pub interfaces: usize,
 }
 
 /// Whether names are read on a live interface or in a capture.
@@ -154,6 +160,10 @@ pub struct MetaRule {
     /// Digest of all that the rule says: its lists are not kept here.
     #[serde(default)]
     pub digest: String,
+    /// Digest of what it says about names, see [`crate::policy::names_digest`]; empty if the writer did
+    /// not note it.
+    #[serde(default)]
+    pub names_digest: String,
     /// Word of the action.
     pub action: String,
     /// Target of a redirect.

@@ -22,9 +22,11 @@
 
 mod attach;
 mod check;
+mod connections;
 mod counters;
 mod error;
 mod install;
+mod kernel_features;
 pub mod kernel_fields;
 mod kernel_log;
 mod mapped;
@@ -40,9 +42,11 @@ mod stored;
 mod sys;
 
 pub use check::Probe;
+pub use connections::{Connection, Connections};
 pub use counters::{Cost, EventLosses, ReasonCounters};
 pub use error::{DatapathError, InstallError, Mode};
 pub use install::{Installed, InstalledOn};
+pub use kernel_features::{Kernel, Lacking, kernel};
 pub use kernel_log::follow_kernel_log;
 pub use object::digest as object_digest;
 pub use private::{FRAME_BYTES_MIN, Private};

@@ -1,5 +1,6 @@
 //! A fingerprint of what a policy means.
 
+use filter_common::abi::PortRange;
 use ipnet::IpNet;
 use sha2::{Digest, Sha256};
 
@@ -23,6 +24,21 @@ pub(super) fn digest(rules: &[Rule]) -> String {
 /// As [`digest`], of one rule: tells whether its contents changed.
 pub fn rule_digest(rule: &Rule) -> String {
     digest(std::slice::from_ref(rule))
+}
+
+/// As [`rule_digest`], over what decides about a connection by its name alone: not the texts, the
+/// times and the origins. Empty if the rule has no names.
+pub fn names_digest(rule: &Rule) -> String {
+    if rule.hosts.is_empty() && rule.domains.is_empty() {
+        return String::new();
+    }
+    let mut canonical = Canonical::new();
+    canonical.bytes(SERIALISATION);
+    canonical.bytes(rule.action.as_str().as_bytes());
+    canonical.names(&rule.hosts);
+    canonical.names(&rule.domains);
+    canonical.narrowed(&rule.ports, rule.protocol.as_ref());
+    canonical.finish()
 }
 
 /// Bytes gathered before they are hashed: the hash function is slow on millions of short pieces.
@@ -83,12 +99,7 @@ impl Canonical {
         self.names(hosts);
         self.names(domains);
         self.prefixes(origins);
-        self.count(ports.len());
-        for range in ports {
-            self.raw(&range.first.to_be_bytes());
-            self.raw(&range.last.to_be_bytes());
-        }
-        self.bytes(protocol.as_ref().map_or(&[], std::slice::from_ref));
+        self.narrowed(ports, protocol.as_ref());
         for text in [title, reason, statement, authority, reference] {
             self.optional(text.as_deref());
         }
@@ -99,6 +110,15 @@ impl Canonical {
         for time in [from, until, review_by] {
             self.optional(time.map(|time| time.to_string()).as_deref());
         }
+    }
+
+    fn narrowed(&mut self, ports: &[PortRange], protocol: Option<&u8>) {
+        self.count(ports.len());
+        for range in ports {
+            self.raw(&range.first.to_be_bytes());
+            self.raw(&range.last.to_be_bytes());
+        }
+        self.bytes(protocol.map_or(&[], std::slice::from_ref));
     }
 
     fn names(&mut self, names: &[HostName]) {

@@ -13,6 +13,7 @@ mod conflict;
 mod digest;
 mod fields;
 mod host;
+mod inspected;
 mod keys;
 mod load;
 mod name;
@@ -26,7 +27,7 @@ mod times;
 mod tests;
 
 pub use diagnostics::{ConfigError, PolicyError};
-pub use digest::rule_digest;
+pub use digest::{names_digest, rule_digest};
 pub use host::{load_host_config, parse_host_config};
 pub use load::{load_policy, parse_policy};
 pub use name::NameError;

@@ -103,11 +103,16 @@ pub struct HostConfig {
     pub http: InspectPorts,
     /// Ports inspected for QUIC. Default: 443.
     pub quic: InspectPorts,
+    /// Of the ports inspected for TLS and HTTP/1 those on which a PROXY protocol header may precede the
+    /// hello. Default: none.
+    pub proxy_protocol: InspectPorts,
     /// What happens to a hello that cannot be read though a server might: malformed, too long,
     /// or lost half-way. Default: dropped.
     pub unparsed: Outcome,
-    /// What happens to a hello without a name. Default: passes.
-    pub no_name: Outcome,
+    /// What happens to a hello that names no host. Default: passes.
+    pub no_sni: Outcome,
+    /// What happens to HTTP/2 with prior knowledge. Default: passes.
+    pub http2: Outcome,
     /// What happens to the first fragment of a datagram towards an inspected port. Default: dropped.
     pub fragments: Outcome,
     /// How TCP checksums of inspected segments are judged. Default: by the interfaces' drivers.
@@ -138,8 +143,10 @@ impl Default for HostConfig {
             tls: InspectPorts::List(vec![443]),
             http: InspectPorts::List(vec![80]),
             quic: InspectPorts::List(vec![443]),
+            proxy_protocol: InspectPorts::List(Vec::new()),
             unparsed: Outcome::Drop,
-            no_name: Outcome::Pass,
+            no_sni: Outcome::Pass,
+            http2: Outcome::Pass,
             fragments: Outcome::Drop,
             checksum: ChecksumMode::Auto,
             protect_prefixes: Vec::new(),

@@ -76,7 +76,7 @@ fn kinds() -> Vec<(String, usize, Vec<Known>)> {
     let host = host.len();
     let tls = tls::tricks().len();
     let http = http::tricks().len();
-    let router_late = [KNOWN_AS_ROUTER, KNOWN_AS_ROUTER_LATE].concat();
+    let router_late = [KNOWN_AS_ONE_SIDED, KNOWN_AS_ROUTER_LATE].concat();
     let mut kinds = vec![
         ("host-server".to_owned(), host, KNOWN_AS_SERVER.to_vec()),
         (
@@ -90,7 +90,13 @@ fn kinds() -> Vec<(String, usize, Vec<Known>)> {
             KNOWN_UNDER_COOKIES.to_vec(),
         ),
         ("host-router".to_owned(), host, KNOWN_AS_ROUTER.to_vec()),
-        ("host-router-late".to_owned(), early, router_late),
+        ("host-router-late".to_owned(), early, router_late.clone()),
+        (
+            "host-one-sided".to_owned(),
+            host,
+            KNOWN_AS_ONE_SIDED.to_vec(),
+        ),
+        ("host-one-sided-late".to_owned(), early, router_late),
     ];
     for role in ["server", "router"] {
         for (server, rows, known) in [
@@ -179,7 +185,7 @@ fn number(reasons: &mut Vec<&'static str>, why: &'static str) -> usize {
 
 const PARTIAL: &str = "a decoy with the sum that a sender on the same machine leaves is taken where \
      such senders are served, and what is meant then contradicts it";
-const UNSEEN: &str = "without the host's socket a decoy with these numbers is taken as part of the \
+const UNSEEN: &str = "without the server's answers a decoy with these numbers is taken as part of the \
      stream, and what is meant then contradicts it";
 const URGENT: &str = "an urgent pointer is not let through before the verdict";
 const FRAGMENTS: &str =
@@ -205,7 +211,9 @@ const KNOWN_AS_SERVER: &[Known] = &[
 
 const KNOWN_UNDER_COOKIES: &[Known] = KNOWN_AS_SERVER;
 
-const KNOWN_AS_ROUTER: &[Known] = &[
+const KNOWN_AS_ROUTER: &[Known] = KNOWN_AS_SERVER;
+
+const KNOWN_AS_ONE_SIDED: &[Known] = &[
     Known::always("fake_ack_beyond_sndnxt (split)", Serves, UNSEEN),
     Known::always("fake_old_timestamp (split)", Serves, UNSEEN),
     Known::always("fake_bad_checksum: partial sum (split)", Serves, PARTIAL),
@@ -218,7 +226,7 @@ const KNOWN_AS_ROUTER: &[Known] = &[
     Known::always("v6_dstopts_then_fragments", Serves, FRAGMENTS),
 ];
 
-/// Besides [`KNOWN_AS_ROUTER`], on connections that were opened before.
+/// Besides [`KNOWN_AS_ONE_SIDED`], on connections that were opened before.
 const KNOWN_AS_ROUTER_LATE: &[Known] = &[
     Known::always("reverse_order", Blocks, START_UNKNOWN),
     Known::always("ooo_fake_tail_then_bigger_real_tail", Blocks, START_UNKNOWN),

@@ -20,6 +20,8 @@ enum Role {
     Server(Direct),
     /// The servers run behind the edge, which routes.
     Router(Routed),
+    /// As [`Role::Router`], filtering the visitor's side only: answers are not seen.
+    OneSided(Routed),
 }
 
 impl Scene {
@@ -34,11 +36,7 @@ impl Scene {
                 set_offload(namespace, interface, Offload::TransmitChecksum, false);
             }
         }
-        Self {
-            role: Role::Server(net),
-            checksums,
-            cookies: false,
-        }
+        Self::of(Role::Server(net), checksums)
     }
 
     /// As [`Scene::server`]; the host answers every SYN with a cookie.
@@ -53,22 +51,8 @@ impl Scene {
 
     /// Client, edge and servers.
     pub fn router(checksums: Checksums) -> Self {
-        let net = Routed::new();
-        if checksums == Checksums::Strict {
-            for (namespace, interface) in [
-                (&net.visitor, "eth0"),
-                (&net.edge, Routed::VISITOR_SIDE),
-                (&net.edge, Routed::ORIGIN_SIDE),
-                (&net.origin, "eth0"),
-            ] {
-                set_offload(namespace, interface, Offload::TransmitChecksum, false);
-            }
-        }
-        Self {
-            role: Role::Router(net),
-            checksums,
-            cookies: false,
-        }
+        let net = routed(checksums);
+        Self::of(Role::Router(net), checksums)
     }
 
     /// Whether the host answers every SYN with a cookie.
@@ -81,11 +65,43 @@ impl Scene {
         matches!(self.role, Role::Server(_)) && !self.cookies
     }
 
+    /// As [`Scene::router`]; the filter sees the client's direction only.
+    pub fn one_sided(checksums: Checksums) -> Self {
+        let net = routed(checksums);
+        Self::of(Role::OneSided(net), checksums)
+    }
+
+    /// As [`Scene::server`] with partial checksums, in a net of its own.
+    pub fn server_in(net: Direct) -> Self {
+        Self::of(Role::Server(net), Checksums::Partial)
+    }
+
+    /// As [`Scene::router`] with partial checksums, in a net of its own.
+    pub fn router_in(net: Routed) -> Self {
+        Self::of(Role::Router(net), Checksums::Partial)
+    }
+
+    fn of(role: Role, checksums: Checksums) -> Self {
+        Self {
+            role,
+            checksums,
+            cookies: false,
+        }
+    }
+
+    /// Where clients run.
+    pub fn visitor(&self) -> &Namespace {
+        match &self.role {
+            Role::Server(net) => &net.visitor,
+            Role::Router(net) | Role::OneSided(net) => &net.visitor,
+        }
+    }
+
     /// Where servers run.
     pub fn servers(&self) -> &Namespace {
         match &self.role {
             Role::Server(net) => &net.edge,
-            Role::Router(net) => &net.origin,
+            Role::Router(net) | Role::OneSided(net) => &net.origin,
         }
     }
 
@@ -93,7 +109,7 @@ impl Scene {
     pub fn v4(&self) -> &'static str {
         match &self.role {
             Role::Server(_) => Direct::EDGE_V4,
-            Role::Router(_) => Routed::NEIGHBOUR_V4,
+            Role::Router(_) | Role::OneSided(_) => Routed::NEIGHBOUR_V4,
         }
     }
 
@@ -101,7 +117,7 @@ impl Scene {
     pub fn v6(&self) -> &'static str {
         match &self.role {
             Role::Server(_) => Direct::EDGE_V6,
-            Role::Router(_) => Routed::NEIGHBOUR_V6,
+            Role::Router(_) | Role::OneSided(_) => Routed::NEIGHBOUR_V6,
         }
     }
 
@@ -109,7 +125,7 @@ impl Scene {
     pub fn station(&self) -> Station {
         match &self.role {
             Role::Server(net) => Station::direct(net),
-            Role::Router(net) => Station::routed(net),
+            Role::Router(net) | Role::OneSided(net) => Station::routed(net),
         }
     }
 
@@ -123,6 +139,11 @@ impl Scene {
                 &[Routed::VISITOR_SIDE, Routed::ORIGIN_SIDE],
                 format!("serves = {serves:?}\n"),
             ),
+            Role::OneSided(net) => (
+                &net.edge,
+                &[Routed::VISITOR_SIDE],
+                format!("serves = {serves:?}\n"),
+            ),
         };
         let mut edge = Edge::new(edge, interfaces, POLICY);
         let checksum = format!("checksum = \"{}\"\n", self.checksums.word());
@@ -134,14 +155,44 @@ impl Scene {
         edge
     }
 
-    /// The name of a table that is played here: of `what`, in which `variant` if any.
-    pub fn table(&self, what: &str, variant: &str) -> String {
-        let role = match &self.role {
+    /// The edge's own namespace.
+    pub fn edge(&self) -> &Namespace {
+        match &self.role {
+            Role::Server(net) => &net.edge,
+            Role::Router(net) | Role::OneSided(net) => &net.edge,
+        }
+    }
+
+    /// Its role in the names of tables.
+    pub fn role(&self) -> &'static str {
+        match &self.role {
             Role::Server(_) => "server",
             Role::Router(_) => "router",
-        };
+            Role::OneSided(_) => "one-sided",
+        }
+    }
+
+    /// The name of a table that is played here: of `what`, in which `variant` if any.
+    pub fn table(&self, what: &str, variant: &str) -> String {
+        let role = self.role();
         let cookies = if self.cookies { "-cookies" } else { "" };
         let checksums = self.checksums.word();
         format!("{what}-{role}{cookies}{variant}-{checksums}")
     }
+}
+
+/// A net with a router, whose hosts finish their checksums if those are judged strictly.
+fn routed(checksums: Checksums) -> Routed {
+    let net = Routed::new();
+    if checksums == Checksums::Strict {
+        for (namespace, interface) in [
+            (&net.visitor, "eth0"),
+            (&net.edge, Routed::VISITOR_SIDE),
+            (&net.edge, Routed::ORIGIN_SIDE),
+            (&net.origin, "eth0"),
+        ] {
+            set_offload(namespace, interface, Offload::TransmitChecksum, false);
+        }
+    }
+    net
 }

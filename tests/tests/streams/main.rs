@@ -2,20 +2,26 @@
 //! found with the byte that completes the hello, and a server never gets that byte of a blocked
 //! one. Through the host build in numbers, through the program in the kernel in a smaller set.
 
+mod at_host;
 mod connection;
+mod directions;
 mod hellos;
 
-use connection::{Connection, Fate};
-use filter_common::reason::Reason;
+use at_host::AtHost;
+use connection::{Connection, Fate, SERVER_ISN};
+use filter_common::{
+    flow::{Peer, peer},
+    reason::Reason,
+};
 use filter_tests::{
     adapter::{InKernel, OnHost, compiled},
     fixtures::Host,
     mutate::Random,
-    packet::{flag, http::Request},
+    packet::{flag, http::Request, tls::ClientHello},
     runner::Judge,
 };
 use filter_user::compile::{Compiled, Role};
-use hellos::{Hello, Piece, hellos, later_requests};
+use hellos::{Hello, Piece, hellos, later_requests, proxied};
 
 const SEED: u64 = 0x0EDF_0000_2026_0201;
 const ISN: u32 = 0xFFFF_FF00;
@@ -31,6 +37,15 @@ action = "drop"
 
 fn policy() -> Compiled {
     compiled(POLICY, &Host::default(), Role::Replay { checksums: false })
+}
+
+/// The same on ports where a PROXY protocol header may come first.
+fn policy_behind_proxy() -> Compiled {
+    let host = Host {
+        proxied: vec![443, 80],
+        ..Host::default()
+    };
+    compiled(POLICY, &host, Role::Replay { checksums: false })
 }
 
 /// Pieces between these places, which are sorted.
@@ -61,6 +76,15 @@ fn shuffle<T>(items: &mut [T], random: &mut Random) {
     }
 }
 
+/// Every other connection of those that are opened is also answered.
+fn opened(judge: &mut dyn Judge, client: usize, port: u16, isn: u32) -> Connection<'_> {
+    let mut connection = Connection::open(judge, client, port, isn);
+    if client / 2 % 2 == 0 {
+        connection.answer(isn);
+    }
+    connection
+}
+
 /// In order: everything before the piece that completes the hello, or shows the name of a request,
 /// passes as incomplete, and that piece and all behind it are dropped.
 ///
@@ -68,7 +92,7 @@ fn shuffle<T>(items: &mut [T], random: &mut Random) {
 fn in_order(judge: &mut dyn Judge, client: usize, hello: &Hello, cuts: &[usize]) {
     let what = || format!("cut at {cuts:?}");
     let mut connection = match client % 2 {
-        0 => Connection::open(judge, client, hello.port, ISN),
+        0 => opened(judge, client, hello.port, ISN),
         _ => Connection::joined(judge, client, hello.port, ISN),
     };
     let pieces = pieces(hello, cuts);
@@ -141,7 +165,7 @@ fn any_order(judge: &mut dyn Judge, hellos: &[Hello], rounds: usize) -> usize {
             // The client goes on sending what was not acknowledged.
             sent.extend(pieces(hello, &cuts));
             let isn = random.number() as u32;
-            let mut connection = Connection::open(judge, client, hello.port, isn);
+            let mut connection = opened(judge, client, hello.port, isn);
             connection.send_all(&sent);
             let whole = connection.got_through(hello);
             assert!(
@@ -179,6 +203,16 @@ fn odd_piece(hello: &Hello, random: &mut Random) -> Piece {
     piece
 }
 
+/// Pieces in any order, and some bytes twice.
+fn reordered(hello: &Hello, random: &mut Random) -> Vec<Piece> {
+    let count = 1 + random.below(8);
+    let mut sent = pieces(hello, &random_cuts(hello, count, random));
+    let from = random.below(hello.bytes.len());
+    sent.push(Piece::of(hello, from, hello.bytes.len()));
+    shuffle(&mut sent, random);
+    sent
+}
+
 /// Honest reordering and repetition: the hit comes, whatever the order.
 fn honest(judge: &mut dyn Judge, hellos: &[Hello], rounds: usize) -> usize {
     let mut random = Random::new(SEED + 4);
@@ -186,12 +220,8 @@ fn honest(judge: &mut dyn Judge, hellos: &[Hello], rounds: usize) -> usize {
     for hello in hellos {
         for _ in 0..rounds {
             client += 1;
-            let count = 1 + random.below(8);
-            let mut sent = pieces(hello, &random_cuts(hello, count, &mut random));
-            let from = random.below(hello.bytes.len());
-            sent.push(Piece::of(hello, from, hello.bytes.len()));
-            shuffle(&mut sent, &mut random);
-            let mut connection = Connection::open(judge, client, hello.port, ISN);
+            let sent = reordered(hello, &mut random);
+            let mut connection = opened(judge, client, hello.port, ISN);
             connection.send_all(&sent);
             connection.assert_blocked(hello, &|| format!("{sent:?}"));
         }
@@ -290,16 +320,25 @@ fn events(judge: &mut dyn Judge, hellos: &[Hello]) {
         let fate = connection.send(&contradiction);
         assert_eq!(fate, Fate::Dropped(Some(Reason::Overlap)), "{title}");
         assert_eq!(connection.hits, 0, "{title}");
-        // The same bytes again, from before the start on, do no harm.
-        let mut again = first.clone();
-        again.at = -3;
-        again.bytes.splice(0..0, *b"xyz");
+        // The same bytes again do no harm.
         assert!(
-            matches!(connection.send(&again), Fate::Passed(_)),
+            matches!(connection.send(&first), Fate::Passed(_)),
             "{title}"
         );
         connection.send(&rest);
         connection.assert_blocked(hello, &nothing);
+    }
+}
+
+/// [`honest`] on the host where connections end, which answers nothing.
+fn unanswered(hellos: &[Hello], rounds: usize) {
+    let mut random = Random::new(SEED + 8);
+    let mut judge = AtHost::new(OnHost::load(&policy()));
+    for (client, hello) in (0..rounds).flat_map(|_| hellos).enumerate() {
+        let sent = reordered(hello, &mut random);
+        let mut connection = Connection::open(&mut judge, client, hello.port, ISN);
+        connection.send_all(&sent);
+        connection.assert_blocked(hello, &|| format!("{sent:?}"));
     }
 }
 
@@ -331,8 +370,7 @@ fn later_at_cuts(judge: &mut dyn Judge, stride: usize, random_rounds: usize) {
 
 #[test]
 fn a_later_request_is_found_at_every_cut() {
-    later_at_cuts(&mut OnHost::load(&policy()), 1, 400);
-    later_at_cuts(&mut InKernel::load(&policy()), 37, 20);
+    later_at_cuts(&mut AtHost::new(OnHost::load(&policy())), 1, 400);
 }
 
 #[test]
@@ -341,8 +379,7 @@ fn behind_a_long_body_reordered_and_repeated_segments_still_hit() {
         .into_iter()
         .filter(|it| it.bytes.starts_with(b"POST"))
         .collect();
-    honest(&mut OnHost::load(&policy()), &uploads, 200);
-    honest(&mut InKernel::load(&policy()), &uploads, 10);
+    unanswered(&uploads, 200);
 }
 
 #[test]
@@ -351,27 +388,137 @@ fn a_head_sent_again_before_its_body_is_read_again() {
     let head = upload.bytes.windows(4).position(|end| end == b"\r\n\r\n");
     let head = Piece::of(&upload, 0, head.expect("a head") + 4);
     let blocked = hellos().pop().expect("a request");
-    for judge in [
-        &mut OnHost::load(&policy()) as &mut dyn Judge,
-        &mut InKernel::load(&policy()),
-    ] {
-        let mut connection = Connection::open(judge, 1, 80, ISN);
-        assert_eq!(connection.send(&head), Fate::Passed(Some(Reason::NoMatch)));
-        let (first, rest) = (
-            Piece::of(&blocked, 0, 9),
-            Piece::of(&blocked, 9, blocked.complete),
-        );
-        assert_eq!(
-            connection.send(&rest),
-            Fate::Dropped(Some(Reason::Overlap)),
-            "in the place of the head"
-        );
-        connection.send(&first);
-        assert_eq!(
-            connection.send(&rest),
-            Fate::Dropped(Some(Reason::Hostname))
-        );
+    // The host has not got it: it is lost, or still on its way.
+    let mut judge = OnHost::load(&policy());
+    let start = ISN.wrapping_add(1);
+    judge.set_peer(Peer {
+        kind: peer::CONNECTION,
+        start,
+        rcv_nxt: start,
+        snd_una: SERVER_ISN.wrapping_add(1),
+        snd_nxt: SERVER_ISN.wrapping_add(1),
+        ts_recent: 0,
+    });
+    let mut connection = Connection::joined(&mut judge, 1, 80, ISN);
+    assert_eq!(connection.send(&head), Fate::Passed(Some(Reason::NoMatch)));
+    let (first, rest) = (
+        Piece::of(&blocked, 0, 9),
+        Piece::of(&blocked, 9, blocked.complete),
+    );
+    assert_eq!(
+        connection.send(&rest),
+        Fate::Dropped(Some(Reason::Overlap)),
+        "in the place of the head"
+    );
+    connection.send(&first);
+    assert_eq!(
+        connection.send(&rest),
+        Fate::Dropped(Some(Reason::Hostname))
+    );
+}
+
+/// A segment that the server has already comes by again: the client's next bytes pass all the same,
+/// since nobody will send again what lies between.
+fn late_copies(judge: &mut dyn Judge) {
+    let allowed = ClientHello::new().padding(1_500).sni("neighbour.example");
+    let mut bytes = allowed.record();
+    let complete = bytes.len();
+    // A TLS 1.2 client's next record, a key exchange.
+    bytes.extend_from_slice(&[0x16, 3, 3, 0, 4, 16, 0, 0, 0]);
+    let hello = Hello {
+        title: "neighbour".to_owned(),
+        port: 443,
+        complete,
+        bytes,
+    };
+    let (start, second, next) = (
+        Piece::of(&hello, 0, 1_400),
+        Piece::of(&hello, 1_400, complete),
+        Piece::of(&hello, complete, hello.bytes.len()),
+    );
+
+    // Before the answer: the copy that went first was lost behind the filter.
+    let mut connection = Connection::open(judge, 0, 443, ISN);
+    for piece in [&start, &second, &start, &second, &start] {
+        let fate = connection.send(piece);
+        assert!(matches!(fate, Fate::Passed(_)), "{fate:?}");
     }
+    connection.ack += 90;
+    assert!(matches!(connection.send(&next), Fate::Passed(_)));
+
+    // Overtaken by what the client sent after the answer.
+    for client in [1, 2] {
+        let mut connection = match client {
+            1 => Connection::open(judge, client, 443, ISN),
+            _ => Connection::joined(judge, client, 443, ISN),
+        };
+        connection.send(&start);
+        connection.send(&second);
+        connection.ack += 90;
+        assert!(matches!(connection.send(&next), Fate::Passed(_)));
+        connection.ack -= 90;
+        assert!(matches!(connection.send(&start), Fate::Passed(_)));
+        connection.ack += 180;
+        let later = Piece {
+            at: hello.bytes.len() as i64,
+            bytes: vec![0x17, 3, 3, 0, 1, 7],
+        };
+        let fate = connection.send(&later);
+        assert!(matches!(fate, Fate::Passed(_)), "{client}: {fate:?}");
+    }
+
+    // The second hello after a HelloRetryRequest, behind a dummy change_cipher_spec record.
+    let one = |name: &str| ClientHello::named(name).record();
+    let first = one("neighbour.example");
+    let again = |name: &str| Piece {
+        at: first.len() as i64,
+        bytes: [&[0x14, 3, 3, 0, 1, 1][..], &one(name)].concat(),
+    };
+    for client in [3, 4] {
+        let mut connection = match client {
+            3 => Connection::open(judge, client, 443, ISN),
+            _ => Connection::joined(judge, client, 443, ISN),
+        };
+        let first = Piece {
+            at: 0,
+            bytes: first.clone(),
+        };
+        for _ in 0..2 {
+            assert!(matches!(connection.send(&first), Fate::Passed(_)));
+        }
+        connection.ack += 90;
+        for _ in 0..3 {
+            let fate = connection.send(&again("neighbour.example"));
+            assert!(matches!(fate, Fate::Passed(_)), "{client}: {fate:?}");
+        }
+        let fate = connection.send(&again("other.blocked.example"));
+        assert!(matches!(fate, Fate::Dropped(_)), "{client}: {fate:?}");
+    }
+
+    // Other bytes in the place of allowed ones are read, or dropped.
+    let other = ClientHello::new()
+        .padding(1_500)
+        .sni("other.blocked.example");
+    let other = other.record();
+    let mut connection = Connection::open(judge, 5, 443, ISN);
+    connection.send(&start);
+    connection.send(&second);
+    let half = Piece {
+        at: 0,
+        bytes: other[..1_450].to_vec(),
+    };
+    let rest = Piece {
+        at: 1_450,
+        bytes: other[1_450..].to_vec(),
+    };
+    connection.send(&half);
+    assert!(matches!(connection.send(&rest), Fate::Dropped(_)));
+}
+
+#[test]
+fn late_copies_of_an_allowed_hello_hold_nothing_up() {
+    late_copies(&mut OnHost::load(&policy()));
+    late_copies(&mut InKernel::load(&policy()));
 }
 
 #[test]
@@ -414,4 +561,17 @@ fn events_in_the_middle_of_a_hello_do_not_hide_the_name() {
     let hellos = hellos();
     events(&mut OnHost::load(&policy()), &hellos);
     events(&mut InKernel::load(&policy()), &hellos);
+}
+
+#[test]
+fn a_proxy_header_before_the_hello_hides_nothing_at_any_cut_and_in_any_order() {
+    let hellos = proxied();
+    let mut host = OnHost::load(&policy_behind_proxy());
+    every_cut(&mut host, &hellos, 1, 20);
+    let mut host = OnHost::load(&policy_behind_proxy());
+    any_order(&mut host, &hellos, 50);
+    honest(&mut OnHost::load(&policy_behind_proxy()), &hellos, 50);
+    let mut kernel = InKernel::load(&policy_behind_proxy());
+    every_cut(&mut kernel, &hellos, 23, 2);
+    any_order(&mut InKernel::load(&policy_behind_proxy()), &hellos, 5);
 }
