@@ -93,13 +93,12 @@ fn ipv4<E: Env>(env: &E, network: u32) -> Glance {
     }
     if env.config().features & feature::V4 != 0 {
         let (src, dst) = (header.be32::<12>(), header.be32::<16>());
-        let (is_src_listed, is_dst_listed) =
-            (origins::maybe_v4(env, src), origins::maybe_v4(env, dst));
-        if is_dst_listed {
+        let (of_src, of_dst) = (origins::kinds_v4(env, src), origins::kinds_v4(env, dst));
+        if !of_dst.is_none() {
             return Glance::UNSURE;
         }
-        if is_src_listed {
-            return listed_source(env, origins::first_v4(env, src));
+        if !of_src.is_none() {
+            return listed_source(env, origins::first_v4(env, src, of_src));
         }
     }
     let ports = [header.be16::<20>(), header.be16::<22>()];
@@ -161,49 +160,37 @@ fn shows_ports<E: Env>(env: &E, protocol: u8, start: u32, end: u32) -> bool {
     (protocol == TCP || protocol == UDP) && start + PORTS_LEN <= end && env.contains(end)
 }
 
-/// A transport header at `start` with these ports, source and destination, in a packet that ends at
-/// `end`.
+/// A transport header at `start` with these source and destination ports, in a packet that ends at `end`.
 #[inline(always)]
-fn transport<E: Env>(env: &E, protocol: u8, ports: [u16; 2], start: u32, end: u32) -> Glance {
-    if env.config().features & (feature::NAMES | feature::READ_NAMES) == 0 {
+fn transport<E: Env>(env: &E, protocol: u8, [src, dst]: [u16; 2], start: u32, end: u32) -> Glance {
+    const SEGMENTS: u8 = port_class::TLS | port_class::HTTP;
+    let features = env.config().features;
+    if features & (feature::NAMES | feature::READ_NAMES) == 0 {
         return Glance::UNRELATED;
     }
-    if protocol == TCP && may_answer(env, ports[0], start, end) {
-        return Glance::UNSURE;
+    let mut class = env.port_class(dst);
+    if features & feature::ANSWERS != 0 && protocol == TCP {
+        // What a server sends matters as well.
+        class |= env.port_class(src);
     }
-    let class = env.port_class(ports[1]);
     if class == 0 {
         return Glance::UNRELATED;
     }
     Glance::unrelated_if(match protocol {
-        TCP => class & (port_class::TLS | port_class::HTTP) == 0 || is_bare(env, start, end),
+        TCP => class & SEGMENTS == 0 || is_bare(env, start, end),
         _ => class & port_class::QUIC == 0 || is_short_quic(env, start, end),
     })
 }
 
-/// Whether a segment may be what a server says to a client whose connection passes through.
-#[inline(always)]
-fn may_answer<E: Env>(env: &E, port: u16, start: u32, end: u32) -> bool {
-    if env.config().features & feature::ANSWERS == 0
-        || env.port_class(port) & (port_class::TLS | port_class::HTTP) == 0
-    {
-        return false;
-    }
-    let ends = match env.window::<20>(start) {
-        Some(header) => header.u8::<13>() & flags::FIN != 0,
-        None => true,
-    };
-    ends || !is_bare(env, start, end)
-}
-
-/// Whether a segment neither carries payload nor opens or resets a connection.
+/// Whether a segment neither carries payload nor opens or ends a connection.
 #[inline(always)]
 fn is_bare<E: Env>(env: &E, start: u32, end: u32) -> bool {
+    const MATTERS: u8 = flags::SYN | flags::RST | flags::FIN;
     let Some(header) = env.window::<20>(start) else {
         return false;
     };
     let len = u32::from(header.u8::<12>() >> 4) * 4;
-    len >= TCP_LEN && start + len == end && header.u8::<13>() & (flags::SYN | flags::RST) == 0
+    len >= TCP_LEN && start + len == end && header.u8::<13>() & MATTERS == 0
 }
 
 /// Whether a datagram is complete and no QUIC long header: anything else belongs to connections that

@@ -4,13 +4,17 @@ use crate::{
     abi::{SetRef, Table, served},
     env::Rules,
     hit::{Hit, Listed, Qualifiers, listed},
-    tables::{set_ref, v4, v6},
+    tables::{
+        set_ref,
+        v4::{self, Kinds},
+        v6,
+    },
 };
 
-/// Whether an IPv4 address may be listed. Nearly every packet ends here, with one load of one bit.
+/// Which prefixes may list an IPv4 address. Nearly every packet ends here, with one load of one bit.
 #[inline(always)]
-pub fn maybe_v4<R: Rules>(rules: &R, addr: u32) -> bool {
-    v4::maybe(rules, Table::V4Summary, &rules.config().v4, addr)
+pub fn kinds_v4<R: Rules>(rules: &R, addr: u32) -> Kinds {
+    v4::kinds(rules, Table::V4Summary, &rules.config().v4, addr)
 }
 
 /// Whether a prefix touches the cell of an IPv4 address.
@@ -29,19 +33,13 @@ pub fn maybe_v6<R: Rules>(rules: &R, addr: [u64; 2]) -> bool {
 #[inline(always)]
 pub fn search_v4<R: Rules>(rules: &R, addr: u32, qualifiers: Qualifiers) -> Hit {
     let params = &rules.config().v4;
-    let narrow = v4::maybe_narrow(rules, Table::V4Summary, params, addr);
-    let wide = v4::maybe_wide(rules, Table::V4Summary, params, addr);
+    let kinds = kinds_v4(rules, addr);
     for position in 0..v4::LENGTHS {
         if position >= params.length_count as usize {
             break;
         }
         let length = params.lengths[position];
-        let may_hit = if length > v4::WIDE_LENGTH_MAX {
-            narrow
-        } else {
-            wide
-        };
-        if !may_hit {
+        if !kinds.has(length) {
             continue;
         }
         let Some(set) = v4::probe(rules, Table::V4Buckets, params, addr, length) else {
@@ -58,9 +56,8 @@ pub fn search_v4<R: Rules>(rules: &R, addr: u32, qualifiers: Qualifiers) -> Hit 
 /// The rule that decides about an IPv4 address, if that is the first one listed under the longest prefix
 /// and has no conditions that take a closer look; [`Hit::NONE`] says nothing. Rules are not counted.
 #[inline(always)]
-pub fn first_v4<R: Rules>(rules: &R, addr: u32) -> Hit {
+pub fn first_v4<R: Rules>(rules: &R, addr: u32, kinds: Kinds) -> Hit {
     let params = &rules.config().v4;
-    let narrow = v4::maybe_narrow(rules, Table::V4Summary, params, addr);
     let mut found = NOT_FOUND;
     let mut length = 0;
     for position in 0..v4::LENGTHS {
@@ -68,7 +65,7 @@ pub fn first_v4<R: Rules>(rules: &R, addr: u32) -> Hit {
             break;
         }
         length = params.lengths[position];
-        if length > v4::WIDE_LENGTH_MAX && !narrow {
+        if !kinds.has(length) {
             continue;
         }
         if let Some(set) = v4::probe(rules, Table::V4Buckets, params, addr, length) {

@@ -78,8 +78,9 @@ pub const SLOTS: usize = 8;
 /// Different prefix lengths, `/0` included.
 pub const LENGTHS: usize = 33;
 
-/// Longest prefix of the summary's wide part.
-pub const WIDE_LENGTH_MAX: u8 = 24;
+/// Longest prefix of the summary's wide part. Those of 25 and 26 bits are few in real lists, and would
+/// fill the narrow part with bits.
+pub const WIDE_LENGTH_MAX: u8 = 26;
 
 /// Addresses in a word of the narrow part, as a shift.
 const NARROW_SHIFT: u32 = 6;
@@ -114,19 +115,14 @@ pub fn touches_cell<L: Lines + ?Sized>(
 /// Whether a prefix of at most [`WIDE_LENGTH_MAX`] bits may cover `addr`: `false` is certain. Touches
 /// one line.
 #[inline(always)]
-pub fn maybe_wide<L: Lines + ?Sized>(
-    lines: &L,
-    summary: Table,
-    params: &V4Params,
-    addr: u32,
-) -> bool {
+fn maybe_wide<L: Lines + ?Sized>(lines: &L, summary: Table, params: &V4Params, addr: u32) -> bool {
     bit(lines, summary, params.wide_at, addr >> params.wide_shift())
 }
 
 /// Whether a prefix of more than [`WIDE_LENGTH_MAX`] bits may cover `addr`: `false` is certain. Touches
 /// one line.
 #[inline(always)]
-pub fn maybe_narrow<L: Lines + ?Sized>(
+fn maybe_narrow<L: Lines + ?Sized>(
     lines: &L,
     summary: Table,
     params: &V4Params,
@@ -144,12 +140,48 @@ pub fn maybe_narrow<L: Lines + ?Sized>(
     }
 }
 
-/// Whether a prefix may cover `addr`: `false` is certain. Touches the line of [`touches_cell`], and if
-/// that says yes those of [`maybe_wide`] and [`maybe_narrow`].
+/// Which prefixes may cover an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kinds {
+    wide: bool,
+    narrow: bool,
+}
+
+impl Kinds {
+    /// None, for certain.
+    pub const NONE: Self = Self {
+        wide: false,
+        narrow: false,
+    };
+
+    /// Whether none may.
+    #[inline(always)]
+    pub const fn is_none(self) -> bool {
+        !self.wide & !self.narrow
+    }
+
+    /// Whether one of this length may.
+    #[inline(always)]
+    pub const fn has(self, length: u8) -> bool {
+        if length > WIDE_LENGTH_MAX {
+            self.narrow
+        } else {
+            self.wide
+        }
+    }
+}
+
+/// Which prefixes may cover `addr`. Touches the line of [`touches_cell`], and if that says yes those of
+/// [`maybe_wide`] and [`maybe_narrow`].
 #[inline(always)]
-pub fn maybe<L: Lines + ?Sized>(lines: &L, summary: Table, params: &V4Params, addr: u32) -> bool {
-    touches_cell(lines, summary, params, addr)
-        && (maybe_narrow(lines, summary, params, addr) || maybe_wide(lines, summary, params, addr))
+pub fn kinds<L: Lines + ?Sized>(lines: &L, summary: Table, params: &V4Params, addr: u32) -> Kinds {
+    if !touches_cell(lines, summary, params, addr) {
+        return Kinds::NONE;
+    }
+    Kinds {
+        wide: maybe_wide(lines, summary, params, addr),
+        narrow: maybe_narrow(lines, summary, params, addr),
+    }
 }
 
 #[inline(always)]
@@ -202,15 +234,13 @@ pub fn mark(params: &V4Params, addr: u32, length: u8, mut set: impl FnMut(u32, u
         mark_run(params.wide_at, run(params.wide_shift()), &mut set);
         return;
     }
-    for block in first >> NARROW_SHIFT..=last >> NARROW_SHIFT {
-        let hash = narrow_hash(params, block << NARROW_SHIFT);
-        // An aligned run stays one when every number in it is combined with the same other.
-        let run = (1u32 << (32 - length.max(26))) - 1;
-        for place in narrow_places(hash) {
-            let from = (first ^ place.turn) & 63 & !run;
-            let mask = u64::MAX >> (63 - run) << from;
-            set(narrow_line(params, hash), place.word as u32, mask);
-        }
+    let hash = narrow_hash(params, first);
+    // An aligned run stays one when every number in it is combined with the same other.
+    let run = last - first;
+    for place in narrow_places(hash) {
+        let from = (first ^ place.turn) & 63 & !run;
+        let mask = u64::MAX >> (63 - run) << from;
+        set(narrow_line(params, hash), place.word as u32, mask);
     }
 }
 
@@ -249,7 +279,7 @@ pub fn probe<L: Lines + ?Sized>(
 
 /// The longest prefix that covers `addr`: its length and value. For tables whose
 /// values need no further look, such as the served addresses. Touches the lines of
-/// [`maybe`], and those of one [`probe`] per length in use that these leave, longest
+/// [`kinds`], and those of one [`probe`] per length in use that these leave, longest
 /// first.
 #[inline(always)]
 pub fn longest<L: Lines + ?Sized>(
@@ -259,16 +289,16 @@ pub fn longest<L: Lines + ?Sized>(
     params: &V4Params,
     addr: u32,
 ) -> Option<(u8, u32)> {
-    if !touches_cell(lines, summary, params, addr) {
+    let kinds = kinds(lines, summary, params, addr);
+    if kinds.is_none() {
         return None;
     }
-    let narrow = maybe_narrow(lines, summary, params, addr);
     for i in 0..LENGTHS {
         if i as u32 >= params.length_count {
             break;
         }
         let length = params.lengths[i];
-        if length > WIDE_LENGTH_MAX && !narrow {
+        if !kinds.has(length) {
             continue;
         }
         if let Some(value) = probe(lines, buckets, params, addr, length) {
@@ -331,7 +361,7 @@ const _: () = assert!(size_of::<V4Params>() == 72);
 #[cfg(test)]
 mod tests {
     use super::{
-        V4Params, WIDE_LENGTH_MAX, bucket_pair, mark, masked, maybe, probe, put, set_overflow,
+        V4Params, WIDE_LENGTH_MAX, bucket_pair, kinds, mark, masked, probe, put, set_overflow,
     };
     use crate::{
         abi::Table,
@@ -414,7 +444,7 @@ mod tests {
     #[test]
     fn a_wide_prefix_touches_exactly_its_cells() {
         let lines = marked(0xC000_0000, 15);
-        let maybe = |addr| maybe(&One(&lines), Table::V4Summary, &params(16, 1), addr);
+        let maybe = |addr| !kinds(&One(&lines), Table::V4Summary, &params(16, 1), addr).is_none();
         assert!(maybe(0xC000_0000) && maybe(0xC001_FFFF));
         assert!(!maybe(0xC002_0000) && !maybe(0xBFFF_FFFF));
     }
@@ -424,7 +454,8 @@ mod tests {
         for length in WIDE_LENGTH_MAX + 1..=32 {
             let first = masked(0xC000_02B7, length);
             let lines = marked(first, length);
-            let maybe = |addr| maybe(&One(&lines), Table::V4Summary, &params(16, 1), addr);
+            let maybe =
+                |addr| !kinds(&One(&lines), Table::V4Summary, &params(16, 1), addr).is_none();
             let mut false_alarms = 0;
             for addr in 0xC000_0000..0xC000_1000 {
                 if masked(addr, length) == first {

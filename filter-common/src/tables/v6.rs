@@ -80,7 +80,7 @@ pub fn maybe_near<L: Lines + ?Sized>(
     params: &V6Params,
     addr: [u64; 2],
 ) -> bool {
-    let area = addr[0] >> (AREA_LENGTH_MAX - params.area_length & 63);
+    let area = addr[0] >> ((AREA_LENGTH_MAX - params.area_length) & 63);
     area_word(params, area).is_set(lines, summary)
 }
 
@@ -98,7 +98,7 @@ const fn area_word(params: &V6Params, area: u64) -> BloomWord {
 pub fn mark(params: &V6Params, addr: [u64; 2], length: u8, mut set: impl FnMut(u32, u32, u64)) {
     let BloomWord { line, word, mask } = bloom_word(params, addr, length);
     set(line, word, mask);
-    let shift = AREA_LENGTH_MAX - params.area_length & 63;
+    let shift = (AREA_LENGTH_MAX - params.area_length) & 63;
     let first = masked(addr, length)[0];
     let last = first | !masked([u64::MAX; 2], length)[0];
     for area in first >> shift..=last >> shift {

@@ -53,7 +53,13 @@ fn the_empty_policy_compiles_to_nothing() {
         (ABI_VERSION, 5)
     );
     let (rule_sets, others) = compiled.tables.split_last().unwrap();
-    assert!(others.iter().all(|lines| **lines == [[0; 8]]));
+    assert!(others.iter().all(|lines| lines.len() <= 3));
+    assert!(
+        others
+            .iter()
+            .flat_map(|lines| lines.iter())
+            .all(|line| *line == [0; 8])
+    );
     assert_eq!(rule_sets.len(), 1);
     assert_eq!(compiled.rules.len(), 1);
     assert!(

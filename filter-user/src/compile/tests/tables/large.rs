@@ -122,6 +122,10 @@ fn a_hundred_thousand_entries_are_found_again_and_random_misses_end_in_the_summa
     let v6 = false_positives(20_000, |_| {
         large.built_v6.maybe(u128::from(rng.next_u64()) << 64, 48)
     });
+    let near = false_positives(20_000, |_| {
+        large.built_v6.maybe_near(u128::from(rng.next_u64()) << 64)
+    });
+    assert!(near < 0.02, "false positives of areas: {near}");
     let names = false_positives(20_000, |i| {
         large.built_names.maybe(format!("miss{i}").as_bytes())
     });
@@ -158,7 +162,7 @@ fn buckets_are_three_quarters_full_and_few_send_keys_away() {
     assert!((0.05..0.28).contains(&names), "{names}");
     let per_entry = |bytes: (usize, usize)| (bytes.0 + bytes.1) as f64 / 30_000.0;
     assert!(per_entry((0, large.built_v4.bytes().1)) < 10.8);
-    assert!(per_entry(large.built_v6.bytes()) < 30.6);
+    assert!(per_entry(large.built_v6.bytes()) < 33.8);
     assert!(per_entry(large.built_names.bytes()) < 23.5);
 }
 
