@@ -82,6 +82,7 @@ impl Batch {
         let edge = self.scene.servers();
         let connection = Connection::open(&self.station, server, &[], false).expect("a SYN-ACK");
         let host = Host {
+            own: vec![self.scene.v4(), self.scene.v6()],
             serves: vec![self.scene.v4(), self.scene.v6()],
             http: vec![443],
             ..Host::default()

@@ -2,7 +2,7 @@
 
 use super::{
     Blocked, Flow, Reading, Segment, state,
-    stream::{flow, forget, host, qualifiers, store},
+    stream::{flow, forget, qualifiers},
 };
 use crate::{
     abi::{Protocol, feature, port_class},
@@ -171,10 +171,7 @@ pub(super) fn read<E: Env>(env: &mut E, segment: Segment, protocol: Protocol) ->
         }
         (Progress::Incomplete, _) => state::READING,
         (_, Protocol::Tls) => state::ALLOWED,
-        (Progress::Named | Progress::NoName, _) if host(env).at_host() => {
-            follow(env, flow, flow.kept + segment.len);
-            return Reading::nothing(reason, protocol);
-        }
+        (Progress::Named | Progress::NoName, _) => state::BETWEEN,
         _ => state::PASSED,
     };
     let next = segment.seq.wrapping_add(segment.len);
@@ -216,33 +213,6 @@ fn block<E: Env>(env: &mut E, segment: Segment, flow: Flow, hit: Hit, protocol: 
         protocol: protocol as u16,
         ..Blocked::default()
     });
-}
-
-/// Notes where the next request starts, if that is known; `end`: what the segment reaches to. Only on
-/// connections to this host, whose socket tells whether it has the body before: elsewhere bytes left
-/// out of the body could be sent later, and others than those read with them.
-#[inline(always)]
-fn follow<E: Env>(env: &mut E, flow: Flow, end: u32) {
-    let rest = match env.work() {
-        Some(work) => http::rest(work),
-        None => return,
-    };
-    // Not within what was too long to be taken.
-    let passed = rest.next < end;
-    if !rest.known || flow.certain == 0 || passed {
-        forget(env);
-        return;
-    }
-    let between = Flow {
-        state: state::BETWEEN,
-        next: flow.start.wrapping_add(rest.next),
-        kept: rest.behind,
-        ..flow
-    };
-    if env.hello_exists() {
-        env.hello_store(rest.behind);
-    }
-    store(env, between);
 }
 
 /// A hello that cannot be read. If it started the connection for certain, a server might still

@@ -146,17 +146,20 @@ fn plan<E: Env>(env: &mut E, segment: Segment) -> Plan {
     if let Some(reading) = still_blocked(env, segment) {
         return Plan::done(reading, segment);
     }
-    match host(env).kind {
-        peer::CONNECTION => return at_host(env, segment),
-        peer::COOKIE => return with_cookie(env, segment),
-        peer::NO_COOKIE => return without_cookie(env, segment),
-        _ => {}
-    }
-    if !env.flow_load() {
-        return Plan::begin_again(env, segment);
+    let kind = host(env).kind;
+    let early = match kind {
+        peer::CONNECTION => at_host(env, segment),
+        peer::COOKIE => with_cookie(env, segment),
+        peer::NO_COOKIE => without_cookie(env, segment),
+        _ if env.flow_load() => None,
+        _ => Some(Plan::begin_again(env, segment)),
+    };
+    if let Some(plan) = early {
+        return plan;
     }
     let flow = flow(env);
-    if host(env).kind == peer::NONE && passes_through(env) {
+    let passes_through = kind == peer::NONE && passes_through(env);
+    if passes_through || flow.state == state::BETWEEN {
         return match env.course(segment) {
             Course::JUDGED => by_state(env, segment, flow),
             Course::BEGINS => Plan::begin(env, segment),
@@ -165,13 +168,19 @@ fn plan<E: Env>(env: &mut E, segment: Segment) -> Plan {
                 let old = read_beside(env, segment);
                 Plan::more(segment.without(old))
             }
+            Course::NEXT => {
+                let old = flow.next.wrapping_sub(segment.seq);
+                Plan::begin(env, segment.without(old))
+            }
             course => match course.verdict() {
                 (true, reason) => Plan::drop(reason, segment),
                 (false, reason) => Plan::pass(reason, segment),
             },
         };
     }
-    if flow.reopened != 0 && segment.seq == flow.reopened_at && segment.seq != flow.next {
+    let opens = matches!(kind, peer::NONE | peer::LISTENER);
+    let reopened = flow.reopened != 0 && segment.seq == flow.reopened_at;
+    if opens && reopened && segment.seq != flow.next {
         return Plan::begin(env, segment);
     }
     by_state(env, segment, flow)
@@ -185,12 +194,13 @@ pub(super) fn passes_through<E: Env>(env: &mut E) -> bool {
 }
 
 /// A payload on a connection that the host knows: the host's numbers say where the stream starts.
+/// `None` if the entry, which is loaded, says what it is.
 #[inline(always)]
-fn at_host<E: Env>(env: &mut E, segment: Segment) -> Plan {
+fn at_host<E: Env>(env: &mut E, segment: Segment) -> Option<Plan> {
     let end = segment.seq.wrapping_add(segment.len);
     if end.wrapping_sub(host(env).rcv_nxt) as i32 <= 0 {
         // The host has all of it already and looks at it no more.
-        return Plan::pass(Reason::NoMatch, segment);
+        return Some(Plan::pass(Reason::NoMatch, segment));
     }
     if env.flow_load() {
         let flow = flow(env);
@@ -198,58 +208,59 @@ fn at_host<E: Env>(env: &mut E, segment: Segment) -> Plan {
         // which the host has bytes that never came by here.
         let unseen = host(env).rcv_nxt.wrapping_sub(flow.next) as i32 > 0;
         if flow.connection == host(env).start && !unseen {
-            return by_state(env, segment, flow);
+            return None;
         }
         forget(env);
     }
     if !host(env).fresh() {
         // Nobody who does not know the connection's numbers can have it judged.
         if !near(segment.seq, host(env).rcv_nxt) || !near(segment.ack, host(env).snd_una) {
-            return Plan::pass(Reason::BadSequence, segment);
+            return Some(Plan::pass(Reason::BadSequence, segment));
         }
-        return Plan::begin_again(env, segment);
+        return Some(Plan::begin_again(env, segment));
     }
     let start = host(env).start;
-    at_start(env, segment, start)
+    Some(at_start(env, segment, start))
 }
 
 /// Sequence numbers beside the right one that Linux takes with one cookie, whose low bits tell
 /// one of four segment sizes (`check_tcp_syn_cookie`).
 const COOKIE_SLACK: u32 = 3;
 
-/// A payload that opens its connection by a SYN cookie, unless one before it has.
+/// A payload that opens its connection by a SYN cookie; `None` if one before it has.
 #[inline(always)]
-fn with_cookie<E: Env>(env: &mut E, segment: Segment) -> Plan {
+fn with_cookie<E: Env>(env: &mut E, segment: Segment) -> Option<Plan> {
     if env.flow_load() {
         let flow = flow(env);
         let beside = segment.seq.wrapping_sub(flow.connection) as i32;
         if beside.unsigned_abs() <= COOKIE_SLACK {
-            return opening(env, segment, flow);
+            opening(env, flow);
+            return None;
         }
         forget(env);
     }
-    Plan::begin(env, segment)
+    Some(Plan::begin(env, segment))
 }
 
 /// A payload at a socket that takes cookies, without one: it may follow one with a cookie that the
 /// host is about to receive. Otherwise the host refuses it; but it must not come first, or the host
 /// would have it when the cookie comes.
 #[inline(always)]
-fn without_cookie<E: Env>(env: &mut E, segment: Segment) -> Plan {
+fn without_cookie<E: Env>(env: &mut E, segment: Segment) -> Option<Plan> {
     if !env.flow_load() {
-        return Plan::drop(Reason::BadSequence, segment);
+        return Some(Plan::drop(Reason::BadSequence, segment));
     }
     let flow = flow(env);
-    opening(env, segment, flow)
+    opening(env, flow);
+    None
 }
 
 /// A payload on a connection that a cookie opened, before the host has it.
 #[inline(always)]
-fn opening<E: Env>(env: &mut E, segment: Segment, flow: Flow) -> Plan {
+fn opening<E: Env>(env: &mut E, flow: Flow) {
     if let Some(work) = env.work() {
         work.peer.start = flow.connection;
     }
-    by_state(env, segment, flow)
 }
 
 /// Whether two numbers are within what may be on its way.
@@ -263,7 +274,6 @@ fn by_state<E: Env>(env: &mut E, segment: Segment, flow: Flow) -> Plan {
     match flow.state {
         state::OPENED => at_start(env, segment, flow.next),
         state::READING => more(env, segment, flow),
-        state::BETWEEN => between(env, segment, flow),
         _ => after_allowed(env, segment, flow),
     }
 }
@@ -549,49 +559,6 @@ fn after_allowed<E: Env>(env: &mut E, segment: Segment, flow: Flow) -> Plan {
         return Plan::start(env, again, flow.certain != 0);
     }
     Plan::drop(Reason::Overlap, segment)
-}
-
-/// Payload behind an allowed request: its head again, its body, or the next request.
-#[inline(always)]
-fn between<E: Env>(env: &mut E, segment: Segment, flow: Flow) -> Plan {
-    let body = flow.start.wrapping_add(flow.kept);
-    let ahead = segment.seq.wrapping_sub(flow.next) as i32;
-    if !host(env).at_host() {
-        // The connection that the entry was made for has gone.
-        forget(env);
-        return Plan::begin_again(env, segment);
-    }
-    let of_head = body.wrapping_sub(segment.seq) as i32;
-    let host_has_head =
-        host(env).kind == peer::CONNECTION && host(env).rcv_nxt.wrapping_sub(body) as i32 >= 0;
-    if of_head > 0 && !host_has_head {
-        if segment.seq == flow.start {
-            // As after an allowed hello: what the head says now counts.
-            return Plan::start(env, segment, flow.certain != 0);
-        }
-        let known = env.hello_load(flow.kept) && repeats(env, segment, of_head.unsigned_abs());
-        if !known {
-            return Plan::drop(Reason::Overlap, segment);
-        }
-    }
-    let end = segment.seq.wrapping_add(segment.len);
-    if end.wrapping_sub(flow.next) as i32 <= 0 {
-        return Plan::pass(Reason::NoMatch, segment);
-    }
-    // With bytes of the body missing, what comes now could be replaced before the host reads it.
-    let gap = match host(env).kind {
-        peer::CONNECTION => segment.seq.wrapping_sub(host(env).rcv_nxt) as i32 > 0,
-        _ => true,
-    };
-    if ahead > 0 || gap && flow.next != body {
-        return Plan::drop(Reason::HeldBack, segment);
-    }
-    forget(env);
-    Plan::start(
-        env,
-        segment.without(ahead.unsigned_abs()),
-        flow.certain != 0,
-    )
 }
 
 /// Whether the host has the allowed hello; where there is no socket to tell, it is believed to.
