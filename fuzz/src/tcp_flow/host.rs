@@ -94,9 +94,22 @@ impl LinuxHost {
             .collect()
     }
 
-    /// What its socket says.
-    pub(super) fn peer(&self) -> Peer {
+    /// What its socket says of a segment.
+    pub(super) fn peer(&self, segment: &Segment) -> Peer {
+        let carries = !segment.payload.is_empty() && !segment.has(flag::SYN);
         match self.state {
+            State::Listen if carries && self.takes_cookie(segment) => Peer {
+                kind: peer::COOKIE,
+                start: segment.seq,
+                rcv_nxt: segment.seq,
+                snd_una: segment.ack,
+                snd_nxt: segment.ack,
+                ts_recent: 0,
+            },
+            State::Listen if carries && self.setup.cookies => Peer {
+                kind: peer::NO_COOKIE,
+                ..Peer::default()
+            },
             State::Listen => Peer {
                 kind: peer::LISTENER,
                 ..Peer::default()
@@ -136,13 +149,16 @@ impl LinuxHost {
         }
     }
 
+    fn takes_cookie(&self, segment: &Segment) -> bool {
+        self.cookies.contains(&segment.seq) && segment.ack == ISS.wrapping_add(1)
+    }
+
     fn listening(&mut self, segment: &Segment) -> Option<Reply> {
         if segment.has(flag::RST) {
             return None;
         }
         if segment.has(flag::ACK) {
-            let known = self.cookies.contains(&segment.seq);
-            if known && segment.ack == ISS.wrapping_add(1) && !segment.has(flag::SYN) {
+            if self.takes_cookie(segment) && !segment.has(flag::SYN) {
                 self.begin(segment.seq, segment);
                 self.state = State::Established;
                 return self.data(segment);
