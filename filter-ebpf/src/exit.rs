@@ -210,7 +210,7 @@ fn emit(kernel: &Kernel, packet: &Packet, decision: &Decision, report: Report) {
     // SAFETY: every field is written, the name's unused bytes are cleared first.
     unsafe {
         (*event).tai_ns = bpf_ktime_get_tai_ns();
-        (*event).generation = kernel.config().generation;
+        (*event).generation = rules::generation();
         write_flow(kernel, packet, &raw mut (*event).flow);
         (*event).ifindex = kernel.ifindex();
         (*event).frame_len = kernel.frame_len();

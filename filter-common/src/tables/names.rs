@@ -189,6 +189,11 @@ pub const fn put(bucket: &mut Line, slot: usize, fingerprint: Fingerprint, value
         bucket[2 * slot + 1] & OVERFLOW | wanted(fingerprint) | (value & VALUE_MAX) as u64;
 }
 
+/// Whether `slot` (below [`SLOTS`]) of a bucket holds no entry.
+pub const fn is_free(bucket: &Line, slot: usize) -> bool {
+    bucket[2 * (slot & 3) + 1] & USED == 0
+}
+
 /// Notes in a home bucket that one of its keys lives in its alternative bucket.
 pub const fn set_overflow(bucket: &mut Line) {
     bucket[1] |= OVERFLOW;

@@ -130,6 +130,11 @@ pub const fn put(bucket: &mut Line, slot: usize, addr: u32, length: u8, value: u
         bucket[slot] & OVERFLOW | key(addr, length) | ((value & VALUE_MAX) as u64) << VALUE_SHIFT;
 }
 
+/// Whether `slot` (below [`SLOTS`]) of a bucket holds no entry.
+pub const fn is_free(bucket: &Line, slot: usize) -> bool {
+    bucket[slot & 7] & KEY_MASK == 0
+}
+
 /// Notes in a home bucket that one of its keys lives in its alternative bucket.
 pub const fn set_overflow(bucket: &mut Line) {
     bucket[0] |= OVERFLOW;

@@ -1,6 +1,10 @@
 //! `check`, `apply` and `run`: commands about the policy as wanted.
 
-use std::{io::Write, mem::ManuallyDrop, path::PathBuf};
+use std::{
+    io::Write,
+    mem::ManuallyDrop,
+    path::{Path, PathBuf},
+};
 
 use serde::Serialize;
 
@@ -78,14 +82,21 @@ fn loaded(env: &Env<'_>) -> Result<ManuallyDrop<Desired>, CommandError> {
 /// Puts the policy in place once.
 pub(super) fn apply_once(env: &mut Env<'_>, file: Option<PathBuf>) -> Result<(), CommandError> {
     env.sources.policy = file.or(env.sources.policy.take());
-    let desired = loaded(env)?;
-    let root = env.root()?;
+    // A bad policy is told also to those who may not apply it.
+    let root = env.root();
+    let in_place = root
+        .as_ref()
+        .ok()
+        .and_then(|root| root.meta().ok().flatten());
+    // Never freed, as in `loaded`.
+    let mut wanted = ManuallyDrop::new(env.sources.outline(in_place.as_ref())?);
+    let root = root?;
     let lock = root.lock()?;
-    let mut applied = apply(&root, &lock, &desired, &env.facts(), Cause::Command)?;
+    let mut applied = apply(&root, &lock, &mut wanted, &env.facts(), Cause::Command)?;
     drop(lock);
     applied
         .warnings
-        .extend(controller_disagrees(&root, &desired));
+        .extend(controller_disagrees(&root, &wanted.policy_path));
     env.print(&applied, |out, applied| {
         for (sign, ids) in [
             ("+", &applied.added),
@@ -102,10 +113,10 @@ pub(super) fn apply_once(env: &mut Env<'_>, file: Option<PathBuf>) -> Result<(),
 }
 
 /// A running controller puts its own policy back at the next occasion.
-fn controller_disagrees(root: &Root, desired: &Desired) -> Option<String> {
+fn controller_disagrees(root: &Root, policy_path: &Path) -> Option<String> {
     let pid = root.controller_pid()?;
     let followed = RunState::read(root.run_dir())?.policy_path?;
-    (followed != desired.policy_path.display().to_string()).then(|| {
+    (followed != policy_path.display().to_string()).then(|| {
         format!("the controller (pid {pid}) follows {followed} and puts that in place again when anything changes")
     })
 }
@@ -143,10 +154,10 @@ fn summary(applied: &Applied) -> String {
         applied.generation,
         interfaces.join(", "),
         applied.rules,
-        if applied.unchanged {
-            " (in place already)"
-        } else {
-            ""
+        match (applied.unchanged, applied.in_place) {
+            (true, _) => " (in place already)",
+            (false, true) => " (under the same program)",
+            (false, false) => "",
         }
     )
 }

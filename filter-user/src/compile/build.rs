@@ -28,6 +28,12 @@ const BLOOM_ENTRIES_PER_LINE: usize = size_of::<Line>() * 8 / BLOOM_BITS_PER_ENT
 /// in 512 is looked up in the buckets for nothing.
 const SUMMARY_BITS_PER_ENTRY: usize = 512;
 
+/// Fewest buckets of a table that has entries, so that there is room for more: 4 KiB.
+const BUCKETS_MIN: usize = 64;
+
+/// Fewest lines of its Bloom filter.
+const BLOOM_LINES_MIN: usize = 16;
+
 /// Smallest IPv4 summary: a bit per /16, 8 KiB.
 const SUMMARY_BITS_MIN: usize = 1 << 16;
 
@@ -115,10 +121,11 @@ pub fn build_v4(entries: &[V4Entry], rng: &mut dyn RngCore) -> Result<Built<V4Pa
 
     // A table without entries has a shift of 31: two bits, in one line.
     let mut summary = vec![[0; 8]; (1usize << (32 - summary_shift)).div_ceil(512)];
-    for entry in entries {
-        let first = v4::masked(entry.addr, entry.length);
-        let last = first | !v4::masked(u32::MAX, entry.length);
-        set_bits(&mut summary, first >> summary_shift, last >> summary_shift);
+    for (line, word, mask) in entries
+        .iter()
+        .flat_map(|entry| summary_words(entry, summary_shift))
+    {
+        summary[line as usize][word] |= mask;
     }
     Ok(Built {
         params,
@@ -172,7 +179,7 @@ pub fn build_names(
 }
 
 /// What the bucket tables differ in.
-trait Shape: Copy {
+pub(super) trait Shape: Copy {
     type Entry<'a>;
     /// What of an entry decides where it lives and is stored, made once per key.
     type Hashed: Copy;
@@ -314,7 +321,10 @@ fn fill<S: Shape>(
         entries: entries.len(),
     };
     // Three quarters full.
-    let fewest = (entries.len() * 4).div_ceil(S::SLOTS * 3).max(1);
+    let fewest = match entries.len() {
+        0 => 1,
+        count => (count * 4).div_ceil(S::SLOTS * 3).max(BUCKETS_MIN),
+    };
     for attempt in 0..ATTEMPTS_MAX {
         let grown = fewest + (fewest * attempt as usize).div_ceil(8);
         let Ok(bucket_count) = u32::try_from(grown) else {
@@ -374,18 +384,31 @@ fn summary_shift(entries: usize) -> u32 {
     32 - bits.clamp(SUMMARY_BITS_MIN, SUMMARY_BITS_MAX).ilog2()
 }
 
-/// Sets the bits `first..=last`, whole words at once.
-fn set_bits(lines: &mut [Line], first: u32, last: u32) {
-    for word in first >> 6..=last >> 6 {
+/// Line, word and bits of the summary that a prefix covers, whole words at once.
+pub(super) fn summary_words(
+    entry: &V4Entry,
+    shift: u32,
+) -> impl Iterator<Item = (u32, usize, u64)> {
+    let first = v4::masked(entry.addr, entry.length);
+    let last = first | !v4::masked(u32::MAX, entry.length);
+    let (first, last) = (first >> shift, last >> shift);
+    (first >> 6..=last >> 6).map(move |word| {
         let from = first.max(word << 6) & 63;
         let to = last.min(word << 6 | 63) & 63;
-        lines[(word >> 3) as usize][(word & 7) as usize] |=
-            u64::MAX << from & u64::MAX >> (63 - to);
-    }
+        (
+            word >> 3,
+            (word & 7) as usize,
+            u64::MAX << from & u64::MAX >> (63 - to),
+        )
+    })
 }
 
 fn bloom_lines(entries: usize) -> u32 {
-    u32::try_from(entries.div_ceil(BLOOM_ENTRIES_PER_LINE).max(1)).unwrap_or(u32::MAX)
+    let lines = match entries {
+        0 => 1,
+        count => count.div_ceil(BLOOM_ENTRIES_PER_LINE).max(BLOOM_LINES_MIN),
+    };
+    u32::try_from(lines).unwrap_or(u32::MAX)
 }
 
 fn bloom(lines: u32, words: impl Iterator<Item = BloomWord>) -> Vec<Line> {

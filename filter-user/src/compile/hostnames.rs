@@ -70,15 +70,16 @@ pub(super) fn keys<'a>(
     blocked
 }
 
-/// Refuses names nested deeper than the candidates that one lookup keeps. `keys` are sorted.
-pub(super) fn check_depth(keys: &[(&str, Entry)]) -> Result<(), CompileError> {
+/// Refuses names nested deeper than the candidates that one lookup keeps. `keys` are sorted. Whether
+/// there are any that could become so when others are added.
+pub(super) fn check_depth(keys: &[(&str, Entry)]) -> Result<bool, CompileError> {
     let is_listed = |suffix: &&str| keys.binary_search_by_key(suffix, |(name, _)| name).is_ok();
-    // As many suffixes as labels, and two bytes to a label: hardly any name is long enough.
-    let labels = |name: &str| 1 + name.bytes().filter(|byte| *byte == b'.').count();
+    let mut any = false;
     for (name, _) in keys {
-        if name.len() < 2 * NAME_CANDIDATES_MAX || labels(name) <= NAME_CANDIDATES_MAX {
+        if !is_deep(name) {
             continue;
         }
+        any = true;
         let chain = || suffixes(name).filter(is_listed);
         if chain().count() > NAME_CANDIDATES_MAX {
             let chain = chain().map(str::to_owned).collect();
@@ -88,7 +89,14 @@ pub(super) fn check_depth(keys: &[(&str, Entry)]) -> Result<(), CompileError> {
             });
         }
     }
-    Ok(())
+    Ok(any)
+}
+
+/// Whether a name has more labels, and so perhaps more listed suffixes, than one lookup keeps.
+pub(super) fn is_deep(name: &str) -> bool {
+    // Two bytes to a label: hardly any name is long enough.
+    name.len() >= 2 * NAME_CANDIDATES_MAX
+        && name.bytes().filter(|byte| *byte == b'.').count() >= NAME_CANDIDATES_MAX
 }
 
 /// The name, its parent domain, and so on to the top.

@@ -14,7 +14,7 @@ mod run_state;
 mod watch;
 
 pub use apply::{Applied, Cause, apply, compile_desired};
-pub use desired::{Desired, Sources};
+pub use desired::{Desired, Sources, Wanted};
 pub use error::CommandError;
 pub use facts::gather as gather_facts;
 pub use run::{Surroundings, run};

@@ -25,9 +25,10 @@ mod times;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use conflict::contradict;
 pub use diagnostics::{ConfigError, PolicyError};
-pub use digest::rule_digest;
+pub use digest::{keys_digest, policy_digest, rule_digest};
 pub use host::{load_host_config, parse_host_config};
-pub use load::{load_policy, parse_policy};
+pub use load::{Known, load_outline, load_policy, parse_policy};
 pub use name::NameError;
 pub use prefix::{PrefixError, parse_prefix};

@@ -67,9 +67,8 @@ fn rule(id: &str) -> Rule {
 fn policy(rules: Vec<Rule>) -> Policy {
     Policy {
         rules,
-        warnings: Vec::new(),
         digest: "digest".to_owned(),
-        files: Vec::new(),
+        ..Policy::default()
     }
 }
 

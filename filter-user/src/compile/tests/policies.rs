@@ -488,7 +488,7 @@ fn metadata_survives_its_json_and_repeats_the_rule() {
         .meta;
     assert_eq!(meta.rules[0].ports, ["443", "8000-8010"]);
     assert_eq!(
-        (meta.rules[0].origins, meta.rules[0].action.as_str()),
+        (meta.rules[0].lists.origins, meta.rules[0].action.as_str()),
         (1, "drop")
     );
     let json = serde_json::to_string(&meta).unwrap();

@@ -1,0 +1,209 @@
+//! Keys put into tables that a program is reading, as stores of single words.
+
+use std::collections::{HashMap, hash_map::Entry};
+
+use filter_common::{
+    abi::{Line, Table},
+    tables::{
+        Lines,
+        names::{self, NameParams},
+        v4::{self, V4Params},
+        v6::{self, V6Params},
+    },
+};
+
+use super::build::{Shape, V4Entry, summary_words};
+
+/// One word of a table to be stored as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Store {
+    /// The table.
+    pub table: Table,
+    /// Line of the table.
+    pub line: u32,
+    /// Word of the line.
+    pub word: usize,
+    /// What it will be.
+    pub value: u64,
+}
+
+/// A table has no place for another key, or for another set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Full(pub(super) Table);
+
+/// The tables in place, and the stores that are to change them. Reads as if these were done.
+///
+/// The stores are in an order in which a reader between any two of them finds each key either as it was
+/// or as it will be.
+pub(super) struct Edits<'a> {
+    tables: [&'a [Line]; Table::ALL.len()],
+    changed: HashMap<(Table, u32), Line>,
+    stores: Vec<Store>,
+}
+
+impl<'a> Edits<'a> {
+    pub(super) fn new(tables: [&'a [Line]; Table::ALL.len()]) -> Self {
+        Self {
+            tables,
+            changed: HashMap::new(),
+            stores: Vec::new(),
+        }
+    }
+
+    pub(super) fn into_stores(self) -> Vec<Store> {
+        self.stores
+    }
+
+    /// Makes a key lead to `value`, whether it is there already or not.
+    pub(super) fn put<S: Growing>(&mut self, shape: &S, entry: &S::Entry<'_>) -> Result<(), Full> {
+        let hashed = shape.hash(entry);
+        let value = S::value(entry);
+        let pair = shape.bucket_pair(hashed);
+        if let Some(present) = shape.probe(self, hashed) {
+            let places = pair
+                .iter()
+                .flat_map(|b| (0..S::SLOTS).map(move |slot| (*b, slot)));
+            for (bucket, slot) in places {
+                let old = self.read(S::BUCKETS, bucket)?;
+                let mut same = old;
+                S::put(&mut same, slot, hashed, present);
+                if same == old && !S::is_free(&old, slot) {
+                    let mut new = old;
+                    S::put(&mut new, slot, hashed, value);
+                    return self.write(S::BUCKETS, bucket, new);
+                }
+            }
+            return Err(Full(S::BUCKETS));
+        }
+        let [home, alternative] = pair;
+        for bucket in [home, alternative] {
+            let mut line = self.read(S::BUCKETS, bucket)?;
+            let Some(slot) = (0..S::SLOTS).find(|slot| S::is_free(&line, *slot)) else {
+                continue;
+            };
+            S::put(&mut line, slot, hashed, value);
+            self.write(S::BUCKETS, bucket, line)?;
+            if bucket != home {
+                let mut line = self.read(S::BUCKETS, home)?;
+                S::set_overflow(&mut line);
+                self.write(S::BUCKETS, home, line)?;
+            }
+            for (line, word, mask) in shape.summary(entry, hashed) {
+                let mut whole = self.read(S::SUMMARY, line)?;
+                whole[word] |= mask;
+                self.write(S::SUMMARY, line, whole)?;
+            }
+            return Ok(());
+        }
+        Err(Full(S::BUCKETS))
+    }
+
+    /// Makes the table begin with these lines.
+    pub(super) fn put_lines(&mut self, table: Table, lines: &[Line]) -> Result<(), Full> {
+        if lines.len() > self.tables[table as usize].len() {
+            return Err(Full(table));
+        }
+        (0u32..)
+            .zip(lines)
+            .try_for_each(|(index, line)| self.write(table, index, *line))
+    }
+
+    fn read(&self, table: Table, index: u32) -> Result<Line, Full> {
+        self.line(table, index).copied().ok_or(Full(table))
+    }
+
+    /// Word by word from the first: an entry's last word is what makes it one.
+    fn write(&mut self, table: Table, index: u32, line: Line) -> Result<(), Full> {
+        let present = match self.changed.entry((table, index)) {
+            Entry::Occupied(occupied) => occupied.into_mut(),
+            Entry::Vacant(vacant) => {
+                let line = self.tables[table as usize].get(index as usize);
+                vacant.insert(*line.ok_or(Full(table))?)
+            }
+        };
+        for (word, value) in line.into_iter().enumerate() {
+            if present[word] != value {
+                self.stores.push(Store {
+                    table,
+                    line: index,
+                    word,
+                    value,
+                });
+            }
+        }
+        *present = line;
+        Ok(())
+    }
+}
+
+impl Lines for Edits<'_> {
+    fn line(&self, table: Table, index: u32) -> Option<&Line> {
+        match self.changed.get(&(table, index)) {
+            Some(line) => Some(line),
+            None => self.tables[table as usize].get(index as usize),
+        }
+    }
+}
+
+/// A bucket table to which keys can be added.
+pub(super) trait Growing: Shape {
+    const SUMMARY: Table;
+    const BUCKETS: Table;
+    fn is_free(bucket: &Line, slot: usize) -> bool;
+    fn probe(&self, lines: &impl Lines, hashed: Self::Hashed) -> Option<u32>;
+    /// Line, word and bits of the summary that the key needs.
+    fn summary(&self, entry: &Self::Entry<'_>, hashed: Self::Hashed) -> Vec<(u32, usize, u64)>;
+}
+
+impl Growing for V4Params {
+    const SUMMARY: Table = Table::V4Summary;
+    const BUCKETS: Table = Table::V4Buckets;
+
+    fn is_free(bucket: &Line, slot: usize) -> bool {
+        v4::is_free(bucket, slot)
+    }
+
+    fn probe(&self, lines: &impl Lines, (addr, length): Self::Hashed) -> Option<u32> {
+        v4::probe(lines, Self::BUCKETS, self, addr, length)
+    }
+
+    fn summary(&self, entry: &V4Entry, _: Self::Hashed) -> Vec<(u32, usize, u64)> {
+        summary_words(entry, self.summary_shift).collect()
+    }
+}
+
+impl Growing for V6Params {
+    const SUMMARY: Table = Table::V6Summary;
+    const BUCKETS: Table = Table::V6Buckets;
+
+    fn is_free(bucket: &Line, slot: usize) -> bool {
+        v6::is_free(bucket, slot)
+    }
+
+    fn probe(&self, lines: &impl Lines, (addr, length): Self::Hashed) -> Option<u32> {
+        v6::probe(lines, Self::BUCKETS, self, addr, length)
+    }
+
+    fn summary(&self, _: &Self::Entry<'_>, (addr, length): Self::Hashed) -> Vec<(u32, usize, u64)> {
+        let word = v6::bloom_word(self, addr, length);
+        vec![(word.line, word.word as usize, word.mask)]
+    }
+}
+
+impl Growing for NameParams {
+    const SUMMARY: Table = Table::NameSummary;
+    const BUCKETS: Table = Table::NameBuckets;
+
+    fn is_free(bucket: &Line, slot: usize) -> bool {
+        names::is_free(bucket, slot)
+    }
+
+    fn probe(&self, lines: &impl Lines, fingerprint: Self::Hashed) -> Option<u32> {
+        names::probe(lines, Self::BUCKETS, self, fingerprint)
+    }
+
+    fn summary(&self, _: &Self::Entry<'_>, fingerprint: Self::Hashed) -> Vec<(u32, usize, u64)> {
+        let word = names::bloom_word(self, fingerprint);
+        vec![(word.line, word.word as usize, word.mask)]
+    }
+}
