@@ -373,6 +373,19 @@ impl<'a> Plan<'a> {
             .collect();
         let sets = Sets::in_place(&[], self.standing.tables[Table::RuleSets as usize]);
         for set in sets.several(self.standing.rules.len()) {
+            // See `stands_twice`.
+            let is_gone = |set_ref: &SetRef| {
+                !set_ref.has(SetRef::PROTECT) && !by_slot.contains_key(&set_ref.slot())
+            };
+            let twice = |(at, set_ref): (usize, &SetRef)| {
+                let later = &set[at + 1..];
+                !set_ref.has(SetRef::PROTECT)
+                    && later.iter().any(|other| other.slot() == set_ref.slot())
+            };
+            if set.iter().any(is_gone) && set.iter().enumerate().any(twice) {
+                let key = "something that a rule lists as host and as domain".to_owned();
+                return Err(Rebuild::Shared { key });
+            }
             let rules = set.iter().filter(|set_ref| !set_ref.has(SetRef::PROTECT));
             let rules: Vec<_> = rules
                 .filter_map(|set_ref| {
@@ -681,7 +694,11 @@ impl Keys<'_, '_> {
                 }
                 entries.extend(present);
             }
-            match self.sets.index(&mut entries) {
+            let index = self.sets.index(&mut entries);
+            if entries.iter().any(|entry| self.is_gone(*entry)) && stands_twice(&entries) {
+                return Err(shared());
+            }
+            match index {
                 Ok(index) => made.push(entry(&(key, index))),
                 Err(SetError::Full | SetError::TooLong) => return Err(shared()),
             }
@@ -743,6 +760,16 @@ impl Keys<'_, '_> {
         }
     }
 
+    /// Whether the new policy has the entry's rule no more.
+    fn is_gone(&self, entry: Entry) -> bool {
+        match entry {
+            Entry::Exact(rank) | Entry::Subtree(rank) => {
+                self.order.rules[usize::from(rank)].is_err()
+            }
+            Entry::ProtectExact | Entry::ProtectSubtree => false,
+        }
+    }
+
     fn contradict(&self, one: Entry, other: Entry) -> bool {
         let ranks = match (one, other) {
             (Entry::Exact(a), Entry::Exact(b)) | (Entry::Subtree(a), Entry::Subtree(b)) => [a, b],
@@ -754,4 +781,13 @@ impl Keys<'_, '_> {
             [Err(_), _] | [_, Err(_)] => false,
         }
     }
+}
+
+/// Whether a rule stands twice in a set: only where another one stands between. Without that one, it
+/// would be asked, and count, twice.
+fn stands_twice(entries: &[Entry]) -> bool {
+    entries.iter().any(|entry| match *entry {
+        Entry::Exact(rank) => entries.contains(&Entry::Subtree(rank)),
+        Entry::ProtectExact | Entry::ProtectSubtree | Entry::Subtree(_) => false,
+    })
 }

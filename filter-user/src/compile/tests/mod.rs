@@ -1,5 +1,6 @@
 //! Tests of the builders against naive models, and of the compiler.
 
+mod changes;
 mod policies;
 mod protection;
 mod tables;

@@ -309,7 +309,7 @@ fn three_prefixes_cost_a_few_kib() {
         value: 0,
     });
     let (summary, buckets) = build_v4(&entries, &mut rng()).unwrap().bytes();
-    assert_eq!((summary, buckets), (8_192, 64));
+    assert_eq!((summary, buckets), (8_192, 4_096));
 }
 
 #[test]
