@@ -23,6 +23,7 @@
 
 mod alter;
 mod attach;
+mod btf;
 mod check;
 mod counters;
 mod error;
