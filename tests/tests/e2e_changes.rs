@@ -86,6 +86,8 @@ fn a_rule_that_comes_and_goes_beside_the_policy_needs_no_other_program() {
         (program(&before), Some(1))
     );
     assert_eq!(without["policy_digest"], before["policy_digest"]);
+    let explained = edge.run(&["explain", Direct::OTHER_V4]).stdout;
+    assert!(!explained.contains("drop"), "{explained}");
 
     // The same rule again is another one: its counter begins anew.
     fs::write(&path, more("drop")).unwrap();

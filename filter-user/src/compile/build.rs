@@ -13,6 +13,7 @@ use filter_common::{
 use rand::RngCore;
 
 use super::place::place;
+use crate::prefetch::ahead;
 
 /// Attempts with a new random key and a larger table each. One is nearly always
 /// enough; the bound ends the search for keys that cannot be placed (duplicates).
@@ -190,6 +191,10 @@ pub(super) trait Shape: Copy {
     /// The same table with another size and a new random key.
     fn redrawn(self, bucket_count: u32, rng: &mut dyn RngCore) -> Self;
     fn value(entry: &Self::Entry<'_>) -> u32;
+    /// What of an entry lies elsewhere.
+    fn bytes<'a>(_entry: &'a Self::Entry<'_>) -> &'a [u8] {
+        &[]
+    }
     fn hash(&self, entry: &Self::Entry<'_>) -> Self::Hashed;
     fn bucket_pair(&self, hashed: Self::Hashed) -> [u32; 2];
     fn put(bucket: &mut Line, slot: usize, hashed: Self::Hashed, value: u32);
@@ -284,6 +289,10 @@ impl Shape for NameParams {
         entry.value
     }
 
+    fn bytes<'a>(entry: &'a NameEntry<'_>) -> &'a [u8] {
+        entry.name.as_bytes()
+    }
+
     fn hash(&self, entry: &NameEntry<'_>) -> Fingerprint {
         NameHash::of(self, entry.name.as_bytes())
     }
@@ -331,7 +340,9 @@ fn fill<S: Shape>(
             return Err(unplaced);
         };
         let shape = shape.redrawn(bucket_count, rng);
-        let hashed: Vec<S::Hashed> = entries.iter().map(|entry| shape.hash(entry)).collect();
+        let hashed: Vec<S::Hashed> = ahead(entries, S::bytes)
+            .map(|entry| shape.hash(entry))
+            .collect();
         let pairs: Vec<[u32; 2]> = hashed
             .iter()
             .map(|hashed| shape.bucket_pair(*hashed))

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use filter_common::limits::NAME_CANDIDATES_MAX;
 
 use super::{CompileError, notes::Notes, sets::Entry};
-use crate::policy::model::HostName;
+use crate::{policy::model::HostName, prefetch::ahead};
 
 /// The keys of the name table, sorted: what `blocked` lists ([`Entry::Exact`] for
 /// hosts, [`Entry::Subtree`] for domains), without what lies wholly inside a
@@ -17,8 +17,10 @@ pub(super) fn keys<'a>(
     protected_domains: &'a [HostName],
     notes: &mut Notes,
 ) -> Vec<(&'a str, Entry)> {
-    blocked.sort_unstable();
-    blocked.dedup();
+    if !is_in_order(&blocked) {
+        blocked.sort_unstable();
+        blocked.dedup();
+    }
     let names: HashSet<&str> = protected_names.iter().map(HostName::as_str).collect();
     let domains: HashSet<&str> = protected_domains.iter().map(HostName::as_str).collect();
     let is_under_protected =
@@ -68,6 +70,13 @@ pub(super) fn keys<'a>(
         blocked.sort_unstable();
     }
     blocked
+}
+
+/// Whether the names are sorted and none of the entries is there twice, as one rule's list is.
+fn is_in_order(blocked: &[(&str, Entry)]) -> bool {
+    let mut last = None;
+    ahead(blocked, |(name, _)| name.as_bytes())
+        .all(|item| last.replace(item).is_none_or(|last| last < item))
 }
 
 /// Refuses names nested deeper than the candidates that one lookup keeps. `keys` are sorted. Whether

@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use sha2::{Digest, Sha256};
 
 use super::model::{HostName, Rule};
+use crate::prefetch::ahead;
 
 /// Changes whenever the serialisation below does.
 const SERIALISATION: &[u8] = b"edgefilter policy 2";
@@ -169,7 +170,7 @@ impl Canonical {
 
     fn names(&mut self, names: &[HostName]) {
         self.count(names.len());
-        for name in names {
+        for name in ahead(names, |name| name.as_str().as_bytes()) {
             self.bytes(name.as_str().as_bytes());
         }
     }
