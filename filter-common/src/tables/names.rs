@@ -148,7 +148,7 @@ pub fn maybe<L: Lines + ?Sized>(
 }
 
 /// The value of the name with this fingerprint. Touches one cache line, and a
-/// second one if the first bucket has sent keys away (about one bucket in five).
+/// second one if the first bucket has sent keys away (about one bucket in four).
 #[inline(always)]
 pub fn probe<L: Lines + ?Sized>(
     lines: &L,

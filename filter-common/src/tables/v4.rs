@@ -68,7 +68,7 @@ pub fn maybe<L: Lines + ?Sized>(lines: &L, summary: Table, params: &V4Params, ad
 
 /// The value of exactly the prefix of `addr` that is `length` bits long (at most
 /// 32). Touches one cache line, and a second one if the first bucket has sent
-/// keys away (about one bucket in seven).
+/// keys away (about one bucket in six).
 #[inline(always)]
 pub fn probe<L: Lines + ?Sized>(
     lines: &L,

@@ -188,6 +188,9 @@ pub(super) trait Shape: Copy {
     const TABLE: &'static str;
     /// Entries in a bucket.
     const SLOTS: usize;
+    /// How full the buckets are made: far enough from what can be placed at all, and so that few
+    /// lookups need a second line.
+    const ENTRIES_PER_100_BUCKETS: usize;
     /// The same table with another size and a new random key.
     fn redrawn(self, bucket_count: u32, rng: &mut dyn RngCore) -> Self;
     fn value(entry: &Self::Entry<'_>) -> u32;
@@ -206,6 +209,7 @@ impl Shape for V4Params {
     type Hashed = (u32, u8);
     const TABLE: &'static str = "IPv4";
     const SLOTS: usize = v4::SLOTS;
+    const ENTRIES_PER_100_BUCKETS: usize = 500;
 
     fn redrawn(self, bucket_count: u32, rng: &mut dyn RngCore) -> Self {
         Self {
@@ -241,6 +245,7 @@ impl Shape for V6Params {
     type Hashed = ([u64; 2], u8);
     const TABLE: &'static str = "IPv6";
     const SLOTS: usize = v6::SLOTS;
+    const ENTRIES_PER_100_BUCKETS: usize = 165;
 
     fn redrawn(self, bucket_count: u32, rng: &mut dyn RngCore) -> Self {
         Self {
@@ -276,6 +281,7 @@ impl Shape for NameParams {
     type Hashed = Fingerprint;
     const TABLE: &'static str = "name";
     const SLOTS: usize = names::SLOTS;
+    const ENTRIES_PER_100_BUCKETS: usize = 240;
 
     fn redrawn(self, bucket_count: u32, rng: &mut dyn RngCore) -> Self {
         Self {
@@ -329,10 +335,11 @@ fn fill<S: Shape>(
         table: S::TABLE,
         entries: entries.len(),
     };
-    // Three quarters full.
     let fewest = match entries.len() {
         0 => 1,
-        count => (count * 4).div_ceil(S::SLOTS * 3).max(BUCKETS_MIN),
+        count => (count * 100)
+            .div_ceil(S::ENTRIES_PER_100_BUCKETS)
+            .max(BUCKETS_MIN),
     };
     for attempt in 0..ATTEMPTS_MAX {
         let grown = fewest + (fewest * attempt as usize).div_ceil(8);
@@ -347,7 +354,8 @@ fn fill<S: Shape>(
             .iter()
             .map(|hashed| shape.bucket_pair(*hashed))
             .collect();
-        let Some(placement) = place(&pairs, bucket_count, S::SLOTS, rng.next_u64()) else {
+        // One place of each bucket is for keys that come while the table is in use.
+        let Some(placement) = place(&pairs, bucket_count, S::SLOTS - 1, rng.next_u64()) else {
             continue;
         };
         let mut lines = vec![[0; 8]; grown];

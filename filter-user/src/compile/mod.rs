@@ -126,7 +126,7 @@ pub struct Meta {
     /// Slots of rules that were removed in place: the tables still lead to them.
     #[serde(default)]
     pub burnt_slots: Vec<u16>,
-    /// Keys that were added to the tables in place.
+    /// Keys that came or went in place since the tables were made.
     #[serde(default)]
     pub added_keys: usize,
     /// Whether a name has so many labels that adding others could nest it too deeply.

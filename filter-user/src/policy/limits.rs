@@ -19,7 +19,7 @@ pub const POLICY_DIRECTORY_FILES_MAX: usize = 4_096;
 /// Names and prefixes of all rules together: about 64 bytes each in the controller, 16 in the tables.
 pub const KEYS_MAX: usize = 4_000_000;
 
-/// Names and prefixes that are added to tables which a program reads; beyond, all tables are made anew,
+/// Names and prefixes that come or go in tables which a program reads; beyond, all tables are made anew,
 /// so that they keep the room and the filters that lookups count on.
 pub const IN_PLACE_KEYS_MAX: usize = 65_536;
 

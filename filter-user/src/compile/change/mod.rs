@@ -403,7 +403,7 @@ impl<'a> Plan<'a> {
         Ok(())
     }
 
-    /// Adds the keys of the rules that come; how many were ever added.
+    /// Adds the keys of the rules that come; how many came or went since the tables were made.
     fn add_keys(
         &self,
         edits: &mut Edits<'_>,
@@ -416,13 +416,16 @@ impl<'a> Plan<'a> {
             .filter_map(|id| Some(&self.rules.get(id)?.outlined.rule))
             .collect();
         let count = |rule: &Rule| rule.hosts.len() + rule.domains.len() + rule.origins.len();
-        let added =
-            self.standing.meta.added_keys + coming.iter().map(|rule| count(rule)).sum::<usize>();
-        if coming.is_empty() {
-            return Ok(added);
-        }
+        let coming_keys: usize = coming.iter().map(|rule| count(rule)).sum();
+        let gone = self.goes.iter().map(|rule| &rule.lists);
+        let gone_keys: usize = gone.map(|l| l.hosts + l.domains + l.origins).sum();
+        // Keys that lead nowhere any more cost as those that lead somewhere.
+        let added = self.standing.meta.added_keys + coming_keys + gone_keys;
         if added > IN_PLACE_KEYS_MAX {
             return Err(Rebuild::Room { what: "the tables" });
+        }
+        if coming.is_empty() {
+            return Ok(added);
         }
         let protected = host::protected(host, facts);
         let v4 = blocked_prefixes(&coming, &protected, Family::V4);
