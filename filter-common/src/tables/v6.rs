@@ -77,7 +77,7 @@ pub fn maybe<L: Lines + ?Sized>(
 
 /// The value of exactly the prefix of `addr` that is `length` bits long (at most
 /// 128). Touches one cache line, and a second one if the first bucket has sent
-/// keys away (about one bucket in four).
+/// keys away (about one bucket in three).
 #[inline(always)]
 pub fn probe<L: Lines + ?Sized>(
     lines: &L,

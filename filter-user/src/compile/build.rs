@@ -245,7 +245,7 @@ impl Shape for V6Params {
     type Hashed = ([u64; 2], u8);
     const TABLE: &'static str = "IPv6";
     const SLOTS: usize = v6::SLOTS;
-    const ENTRIES_PER_100_BUCKETS: usize = 165;
+    const ENTRIES_PER_100_BUCKETS: usize = 150;
 
     fn redrawn(self, bucket_count: u32, rng: &mut dyn RngCore) -> Self {
         Self {
