@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Version of every layout in this module and in [`crate::tables`].
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// Metadata before a frame that the controller sends through a program that is not attached yet:
 /// nothing is counted and no event written. Nothing that arrives on a wire has metadata.
@@ -28,21 +28,21 @@ pub type Line = [u64; 8];
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u32)]
 pub enum Table {
-    /// Bitmap over the leading bits of blocked IPv4 prefixes.
+    /// Bitmaps of blocked IPv4 prefixes, see [`crate::tables::v4`].
     V4Summary = 0,
     /// Buckets of blocked IPv4 prefixes; values index [`Table::RuleSets`].
     V4Buckets = 1,
-    /// Bloom filter of blocked IPv6 prefixes.
+    /// Bloom filters of blocked IPv6 prefixes, see [`crate::tables::v6`].
     V6Summary = 2,
     /// Buckets of blocked IPv6 prefixes; values index [`Table::RuleSets`].
     V6Buckets = 3,
     /// As [`Table::V4Summary`], for the addresses that the operator serves.
     ServedV4Summary = 4,
-    /// As [`Table::V4Buckets`]; the value has no meaning.
+    /// As [`Table::V4Buckets`]; the values are those of [`served`].
     ServedV4Buckets = 5,
     /// As [`Table::V6Summary`], for the addresses that the operator serves.
     ServedV6Summary = 6,
-    /// As [`Table::V6Buckets`]; the value has no meaning.
+    /// As [`Table::V6Buckets`]; the values are those of [`served`].
     ServedV6Buckets = 7,
     /// Bloom filter of blocked names.
     NameSummary = 8,
@@ -123,12 +123,22 @@ pub mod feature {
     pub const SOCKETS: u32 = 1 << 15;
     /// A TCP checksum field that holds the pseudo-header's sum is taken for right.
     pub const CHECKSUM_PARTIAL: u32 = 1 << 16;
-    /// A hello without a name is dropped.
-    pub const NO_NAME_DROP: u32 = 1 << 17;
+    /// A hello that names no host is dropped.
+    pub const NO_SNI_DROP: u32 = 1 << 17;
     /// The host takes payload in a SYN (TCP Fast Open).
     pub const FAST_OPEN: u32 = 1 << 18;
     /// First fragments towards inspected ports pass.
     pub const FRAGMENTS_PASS: u32 = 1 << 19;
+    /// HTTP/2 with prior knowledge is dropped.
+    pub const HTTP2_DROP: u32 = 1 << 20;
+    /// On some ports a PROXY protocol header may precede the hello.
+    pub const PROXY: u32 = 1 << 21;
+    /// Connections to served addresses pass through, so that the answers are watched (router role).
+    pub const ANSWERS: u32 = 1 << 24;
+    /// Answers are believed on whatever interface they arrive (replay).
+    pub const ANSWERS_ANYWHERE: u32 = 1 << 25;
+    /// Answers do not arrive: a SYN is all there is to know where a stream starts.
+    pub const ONE_SIDED: u32 = 1 << 26;
 }
 
 /// Load-time constants of a generation, in the program's `.rodata`.
@@ -185,14 +195,19 @@ impl Config {
     /// No policy: everything passes.
     pub const EMPTY: Self = {
         let v4 = V4Params {
-            summary_shift: 16,
+            shifts: 16 << 8 | 16,
+            wide_at: 0,
+            narrow_at: 0,
+            narrow_lines: 1,
             bucket_count: 1,
             seed: 0,
             length_count: 0,
-            lengths: [0; 36],
+            lengths: [0; 40],
         };
         let v6 = V6Params {
             bloom_lines: 1,
+            area_lines: 1,
+            area_length: 0,
             bucket_count: 1,
             seed: 0,
             length_count: 0,
@@ -227,6 +242,16 @@ impl Config {
     };
 }
 
+/// Whether names are read on connections to an address: the values of the served tables.
+pub mod served {
+    /// The address is not served.
+    pub const NO: u32 = 0;
+    /// Connections to it pass through (router role).
+    pub const BEYOND: u32 = 1;
+    /// It is an address of this host (server role).
+    pub const HERE: u32 = 2;
+}
+
 /// What a port is inspected for: the value of the 65,536-byte port map.
 pub mod port_class {
     /// TLS ClientHello over TCP.
@@ -235,6 +260,8 @@ pub mod port_class {
     pub const HTTP: u8 = 1 << 1;
     /// QUIC over UDP.
     pub const QUIC: u8 = 1 << 2;
+    /// A PROXY protocol header may precede what the port is inspected for over TCP.
+    pub const PROXY: u8 = 1 << 3;
 }
 
 /// What a rule does, weakest first: the order decides between rules that hit the
@@ -321,6 +348,16 @@ impl Rule {
         self
     }
 
+    /// Whether the rule enforces at all times, for every protocol and port.
+    #[inline(always)]
+    pub const fn is_plain(&self) -> bool {
+        self.action != Action::Observe as u8
+            && self.protocol == Self::ANY_PROTOCOL
+            && self.port_count == 0
+            && self.from_tai_ns == 0
+            && self.until_tai_ns == u64::MAX
+    }
+
     /// A rule in force at all times, for every protocol and port.
     pub const fn new(action: Action, rank: u16, slot_version: u32) -> Self {
         Self {
@@ -380,6 +417,16 @@ pub struct RuleCounters {
     pub packets: u64,
     /// Their frame bytes.
     pub bytes: u64,
+}
+
+/// Per-CPU counters of connections that pass through, of one interface.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Directions {
+    /// Judged with the server's direction seen.
+    pub answered: u64,
+    /// Judged by the client's direction alone.
+    pub unanswered: u64,
 }
 
 /// A TCP or UDP flow as seen from its initiator. IPv4 addresses are mapped (`::ffff:a.b.c.d`).

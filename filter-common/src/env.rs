@@ -4,7 +4,7 @@
 
 use crate::{
     abi::{Config, Rule},
-    flow::{Blocked, Options, Reading, Segment},
+    flow::{Blocked, Course, Options, Reading, Segment},
     hit::{Hit, Listed, Qualifiers},
     reason::Reason,
     tables::Lines,
@@ -59,13 +59,29 @@ pub trait Env: Rules {
     fn port_class(&self, port: u16) -> u8;
 
     /// [`crate::origins::serves_v4`], behind a function boundary in the kernel.
-    fn serves_v4(&self, addr: u32) -> bool;
+    fn serves_v4(&self, addr: u32) -> u32;
 
     /// [`crate::origins::serves_v6`], behind a function boundary in the kernel.
-    fn serves_v6(&self, addr: [u64; 2]) -> bool;
+    fn serves_v6(&self, addr: [u64; 2]) -> u32;
 
     /// [`crate::flow::inspect`], behind a function boundary in the kernel.
     fn inspect(&mut self, segment: Segment) -> Reading;
+
+    /// [`crate::flow::watch`], behind a function boundary in the kernel.
+    fn watch(&mut self, segment: Segment);
+
+    /// [`crate::flow::course`], behind a function boundary in the kernel.
+    fn course(&mut self, segment: Segment) -> Course;
+
+    /// [`crate::flow::settle`], behind a function boundary in the kernel.
+    fn settle(&mut self, state: u32, next: u32, kept: u32);
+
+    /// Index of the interface that the frame came in on.
+    fn interface(&self) -> u32;
+
+    /// Counts a connection whose first payload came in on the frame's interface, by whether the
+    /// server's direction was seen.
+    fn count_connection(&mut self, answered: bool);
 
     /// Copies `len` bytes of the frame at `offset` to the stream area at `at`.
     /// `false` if they are not all there or do not fit.
@@ -93,8 +109,12 @@ pub trait Env: Rules {
     /// Loads the entry of the working area's flow into the working area; `false` if there is none.
     fn flow_load(&mut self) -> bool;
 
-    /// Stores the working area's entry. A full table evicts its oldest.
+    /// Stores the working area's entry; of one that exists only [`crate::flow::Flow`]. A full table
+    /// evicts its oldest.
     fn flow_store(&mut self);
+
+    /// Stores the [`crate::flow::Answers`] of the working area's entry, if it exists.
+    fn answers_store(&mut self);
 
     /// Deletes the entry.
     fn flow_delete(&mut self);
@@ -134,6 +154,9 @@ pub trait Env: Rules {
 
     /// [`crate::origins::search_v6`], behind a function boundary in the kernel.
     fn search_v6(&self, addr: [u64; 2], qualifiers: Qualifiers) -> Hit;
+
+    /// [`crate::proxy::read`] of the first `len` bytes of the stream, behind a function boundary in the kernel.
+    fn read_proxy(&mut self, len: u32) -> crate::proxy::Header;
 
     /// The walks of [`crate::tls`] over the first `len` bytes of the stream, behind a function boundary.
     fn read_tls(&mut self, len: u32) -> crate::hello::Progress;

@@ -8,6 +8,7 @@
 mod accept;
 mod compare;
 mod read;
+mod reverse;
 mod stream;
 
 pub use self::{
@@ -16,6 +17,7 @@ pub use self::{
         COMPARE_BYTES, COMPARE_STEPS_MAX, Comparison, begin_comparison, compare_step,
         finish_comparison,
     },
+    reverse::{Course, course, matters, settle, watch},
     stream::inspect,
 };
 use crate::{
@@ -33,6 +35,35 @@ pub mod state {
     pub const READING: u32 = 2;
     /// The hello was allowed, but the server's answer is not yet acknowledged.
     pub const ALLOWED: u32 = 3;
+    /// As [`ALLOWED`], of a request or of another protocol, in a stream that passes through.
+    pub const PASSED: u32 = 4;
+    /// Never stored: a segment is read by itself, and the stream's entry stays as it is.
+    pub const BESIDE: u32 = 5;
+}
+
+/// An undecided stream in the table. One direction writes one half of it, so that both may be under
+/// way at a time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Entry {
+    /// What the client sent.
+    pub flow: Flow,
+    /// What the server sent.
+    pub answers: Answers,
+}
+
+/// What was seen of the server's direction of a connection that passes through.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Answers {
+    /// Nonzero once a SYN-ACK has confirmed [`Flow::connection`].
+    pub seen: u32,
+    /// Sequence number of the server's first byte.
+    pub start: u32,
+    /// Sequence number of the server's next byte.
+    pub next: u32,
+    /// Sequence number of the byte that the server expects next of the client.
+    pub acked: u32,
 }
 
 /// What is kept of an undecided stream.
@@ -43,8 +74,8 @@ pub struct Flow {
     pub state: u32,
     /// Sequence number of the first byte of what is read.
     pub start: u32,
-    /// Sequence number of the connection's first byte, where the host knows it: ties the entry to
-    /// its connection.
+    /// Sequence number of the connection's first byte, where the host knows it or a SYN said it:
+    /// ties the entry to its connection.
     pub connection: u32,
     /// Sequence number of the next byte.
     pub next: u32,
@@ -58,6 +89,12 @@ pub struct Flow {
     pub reopened: u32,
     /// Nonzero if `start` is known to be the start of the connection.
     pub certain: u32,
+    /// Timestamp last accepted, where the server's direction is seen; 0 if timestamps are off.
+    pub ts_recent: u32,
+    /// Interface that the client's SYN came in on.
+    pub interface: u32,
+    /// Nonzero if payload behind `next` has passed before the server had the bytes up to there.
+    pub beyond: u32,
 }
 
 /// A blocked connection: void in another generation, and when the rule is not in force.
@@ -99,7 +136,8 @@ pub mod flags {
     pub const URG: u8 = 0x20;
 }
 
-/// What the host itself knows of a connection (server role).
+/// What the host itself knows of a connection (server role), or what both directions have shown of it
+/// (router role).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Peer {
     /// One of [`peer`].
@@ -125,9 +163,17 @@ pub mod peer {
     pub const LISTENER: u32 = 1;
     /// A connection, or a request for one.
     pub const CONNECTION: u32 = 2;
+    /// No socket, but both directions of the connection were seen to pass.
+    pub const SEEN: u32 = 3;
 }
 
 impl Peer {
+    /// Whether the numbers of both directions are known.
+    #[inline(always)]
+    pub const fn numbered(self) -> bool {
+        self.kind >= peer::CONNECTION
+    }
+
     /// Whether the host has received nothing on the connection yet.
     #[inline(always)]
     pub const fn fresh(self) -> bool {
@@ -284,3 +330,5 @@ pub fn key(src: [u64; 2], dst: [u64; 2], src_port: u16, dst_port: u16) -> FlowKe
         reserved: [0; 3],
     }
 }
+
+const _: () = assert!(size_of::<Entry>() == 64);

@@ -37,7 +37,8 @@ pub struct Suffixes<M: Memory> {
     len: M::Var,
     /// Length of the suffix hashed so far.
     done: M::Var,
-    reserved: M::Var,
+    /// Kinds of bytes seen.
+    kinds: M::Var,
     /// Its hash, see [`NameHash::lanes`].
     lanes: [u64; 2],
 }
@@ -51,10 +52,16 @@ pub fn begin<R: Rules, M: Memory>(rules: &R, work: &mut Work<M>, index: u32) -> 
     work.names[index as usize & (NAMES_PER_HELLO_MAX - 1)] = span;
     if span.len == 0 || span.len as usize > NAME_BYTES_MAX {
         work.odd_name.set(1);
+    }
+    if span.len == 0 {
+        work.suffixes.kinds.set(LETTER);
         return false;
     }
-    work.suffixes.at.set(span.at);
-    work.suffixes.len.set(span.len);
+    // No listed name is longer, so the end of a longer one has all suffixes that can be.
+    let len = span.len.min(NAME_BYTES_MAX as u32);
+    work.suffixes.kinds.set(0);
+    work.suffixes.at.set(span.at + span.len - len);
+    work.suffixes.len.set(len);
     work.suffixes.done.set(0);
     work.suffixes.lanes = NameHash::new(&rules.config().names).lanes();
     true
@@ -80,9 +87,10 @@ pub fn step<R: Rules, M: Memory>(
         }
         work.suffixes.done.set(done + 1);
         let end = work.suffixes.at.get() + work.suffixes.len.get();
-        let byte = FOLDED[work.byte(end - 1 - done) as usize];
-        let odd = u32::from(byte & ODD);
-        work.odd_name.set(work.odd_name.get() | odd);
+        let folded = FOLDED[work.byte(end - 1 - done) as usize];
+        let byte = folded as u8;
+        let kinds = u32::from(folded >> 8);
+        work.suffixes.kinds.set(work.suffixes.kinds.get() | kinds);
         if byte == b'.' {
             collect_suffix(work, lanes, done);
         }
@@ -94,12 +102,26 @@ pub fn step<R: Rules, M: Memory>(
     Step::Again
 }
 
+/// Notes whether the name walked over is odd, or an address: IPv4 has digits and dots only, which no
+/// name has, since no top-level domain is a number; and only IPv6 has colons once a port is taken off.
+#[inline(always)]
+pub fn finish<M: Memory>(work: &Work<M>) {
+    let kinds = work.suffixes.kinds.get();
+    if kinds & LETTER == 0 || kinds & COLON != 0 {
+        work.literal_name.set(1);
+    } else if kinds & ODD != 0 {
+        work.odd_name.set(1);
+    }
+}
+
 /// Tries the collected rule sets, the longest suffix first: the deciding rule for the name.
 /// `listed` is [`crate::hit::listed`], behind a function boundary in the kernel.
 #[inline(always)]
 pub fn try_candidates<M: Memory>(work: &Work<M>, listed: impl Fn(u32, u32, u16) -> Listed) -> Hit {
-    let count = work.candidate_count.get();
     for turn in 0..NAME_CANDIDATES_MAX as u32 {
+        // Read again in each turn: of a count in a register the compiler makes the loop's only
+        // bound, and the verifier of Linux 6.1 does not know how large that is.
+        let count = work.candidate_count.get();
         if turn >= count {
             break;
         }
@@ -154,22 +176,31 @@ pub fn trim<M: Memory>(work: &Work<M>, span: Span) -> Span {
     Span { at, len }
 }
 
-/// Set in [`FOLDED`] for a byte that no host name has.
-const ODD: u8 = 0x80;
+/// Kinds of bytes: no host name has it; it is no digit and no dot; it is a colon.
+const ODD: u32 = 1 << 0;
+const LETTER: u32 = 1 << 1;
+const COLON: u32 = 1 << 2;
 
-/// Bytes as they are hashed: lower case, and odd ones marked by [`ODD`], by which they differ from
-/// all bytes of listed names. A table, since every comparison would be one more way through the loop
-/// for the verifier to follow.
-static FOLDED: [u8; 256] = {
+/// In the low half bytes as they are hashed: lower case, and odd ones with the top bit, by which they
+/// differ from all bytes of listed names; in the high half their kinds. A table, since every comparison
+/// would be one more way through the loop for the verifier to follow.
+static FOLDED: [u16; 256] = {
     let mut folded = [0; 256];
     let mut byte = 0;
     while byte < folded.len() {
         let lower = (byte as u8).to_ascii_lowercase();
-        folded[byte] = if is_hostname_byte(lower) || lower == b'.' {
-            lower
-        } else {
-            lower | ODD
-        };
+        let (mut hashed, mut kinds) = (lower, 0);
+        if !is_hostname_byte(lower) && lower != b'.' {
+            hashed |= 0x80;
+            kinds |= ODD;
+        }
+        if !lower.is_ascii_digit() && lower != b'.' {
+            kinds |= LETTER;
+        }
+        if lower == b':' {
+            kinds |= COLON;
+        }
+        folded[byte] = (kinds as u16) << 8 | hashed as u16;
         byte += 1;
     }
     folded

@@ -22,7 +22,8 @@ const STEP_BYTES: u32 = 16;
 /// Steps that a whole stream takes at most.
 pub const STEPS_MAX: u32 = STREAM_BYTES_MAX as u32 / STEP_BYTES + 1;
 
-/// Longest method; the registry's longest has 17 letters.
+/// Longest method in mid-stream; the registry's longest has 17 letters. Where a stream is known to start
+/// it may have any length: nginx and hyper take them, and forward the request.
 const METHOD_LEN_MAX: u32 = 32;
 
 /// Where the walk is.
@@ -105,11 +106,12 @@ pub(crate) const fn is_blank(byte: u8) -> bool {
 #[inline(always)]
 pub fn begin<M: Memory>(work: &Work<M>, end: u32, certain: bool) -> Option<Progress> {
     // RFC 9113, section 3.4: the preface's first line is `PRI * HTTP/2.0`.
-    if end >= 6 && work.be24(0) == 0x50_52_49 && work.be24(3) == 0x20_2a_20 {
+    let begins = work.begins.get();
+    if end >= begins + 6 && work.be24(begins) == 0x50_52_49 && work.be24(begins + 3) == 0x20_2a_20 {
         return Some(Progress::Http2);
     }
     let head = &work.head;
-    head.at.set(0);
+    head.at.set(begins);
     head.end.set(end);
     head.phase.set(phase::LEADING_LINES);
     head.method.set(0);
@@ -230,7 +232,7 @@ fn one_byte<M: Memory>(work: &mut Work<M>, at: u32, byte: u8) -> Option<Progress
                 work.head.phase.set(phase::BEFORE_TARGET);
                 return None;
             }
-            let long = at - work.head.mark.get() >= METHOD_LEN_MAX;
+            let long = work.head.certain.get() == 0 && at - work.head.mark.get() >= METHOD_LEN_MAX;
             (long || !is_token(byte)).then_some(Progress::Other)
         }
         phase::BEFORE_TARGET => before_target(work, at, byte),

@@ -13,6 +13,7 @@ extern crate std;
 pub mod abi;
 pub mod checksum;
 pub mod env;
+pub mod fast;
 pub mod flow;
 pub mod hello;
 pub mod hit;
@@ -21,6 +22,7 @@ pub mod http;
 pub mod limits;
 pub mod origins;
 pub mod pipeline;
+pub mod proxy;
 pub mod reason;
 pub mod tables;
 #[cfg(test)]

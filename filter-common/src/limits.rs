@@ -34,6 +34,9 @@ pub const NAME_BYTES_MAX: usize = 256;
 /// (request target and Host); more is a trick. A power of two.
 pub const NAMES_PER_HELLO_MAX: usize = 8;
 
+/// Longest PROXY protocol header that a hello is looked for behind, which is nginx's own bound.
+pub const PROXY_HEADER_BYTES_MAX: u32 = 4_096;
+
 /// TLS records that one hello may be spread over: as many as fit the bytes that are kept, at six
 /// bytes a record and five an empty one, so that no hello ends behind them.
 pub const RECORDS_MAX: u32 = 5_355;
@@ -52,8 +55,8 @@ pub const EVENT_NAME_BYTES: usize = 256;
 /// record headers around it.
 pub const STREAM_BYTES_MAX: usize = 31 * 1_024;
 
-/// Undecided TCP streams that are remembered; beyond, the oldest is evicted.
-pub const FLOWS_MAX: u32 = 65_536;
+/// Undecided TCP streams that are remembered (168 bytes each); beyond, the oldest is evicted.
+pub const FLOWS_MAX: u32 = 131_072;
 
 /// Undecided streams of which bytes are kept: those whose hello takes several segments.
 pub const HELLOS_MAX: u32 = 4_096;
@@ -72,6 +75,10 @@ pub const BLOCKED_FLOWS_MAX: u32 = 65_536;
 /// on its way in one batch. A forger who knows neither hits both with a chance of 1 in 2^28.
 pub const SEQUENCE_DISTANCE_MAX: u32 = 131_072;
 
+/// Interfaces whose connections are counted by whether both directions were seen; an interface that
+/// comes again has another index.
+pub const INTERFACES_COUNTED_MAX: u32 = 1_024;
+
 /// Longest ClientHello handshake message that is parsed.
 pub const HELLO_BYTES_MAX: usize = 16_384 + 4;
 
@@ -85,7 +92,7 @@ pub const EVENT_RING_BYTES: usize = 1 << 20;
 pub const EVENT_WINDOW_JIFFIES: u64 = 64;
 
 const _: () = {
-    assert!(HELLO_BYTES_MAX < STREAM_BYTES_MAX);
+    assert!(HELLO_BYTES_MAX + (PROXY_HEADER_BYTES_MAX as usize) < STREAM_BYTES_MAX);
     assert!(RECORDS_MAX > STREAM_BYTES_MAX as u32 / 6 + EMPTY_RECORDS_MAX);
     assert!(RULES_MAX < u16::MAX as usize);
     assert!(NAMES_PER_HELLO_MAX.is_power_of_two());

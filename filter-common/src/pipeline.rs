@@ -1,8 +1,9 @@
 //! The path of a packet: parse, look up, read the hello, decide.
 
 use crate::{
-    abi::{Action, Protocol, Verdict, feature, port_class},
+    abi::{Action, Protocol, Verdict, feature, port_class, served},
     env::{Env, Window},
+    fast::Glance,
     flow::{self, Reading, flags},
     hit::{Hit, Qualifiers},
     origins,
@@ -47,6 +48,18 @@ impl Decision {
             reason,
             protocol,
             hit,
+        }
+    }
+}
+
+impl Glance {
+    /// The decision, if this is sure.
+    #[inline(always)]
+    pub const fn decision(self) -> Decision {
+        if self.hit.is_none() {
+            Decision::pass(Reason::NoMatch, Protocol::None)
+        } else {
+            Decision::by_rule(self.hit, Reason::OriginSource, Protocol::None)
         }
     }
 }
@@ -102,20 +115,24 @@ fn search<E: Env>(env: &E, family: Family, address: Address, qualifiers: Qualifi
     match family {
         Family::V4 => {
             let address = address[1] as u32;
-            if features & feature::V4 == 0 || !origins::maybe_v4(env, address) {
+            if features & feature::V4 == 0 || !origins::touches_v4(env, address) {
                 return Hit::NONE;
             }
             env.search_v4(address, qualifiers)
         }
-        Family::V6 if features & feature::V6 != 0 => env.search_v6(address, qualifiers),
-        Family::V6 => Hit::NONE,
+        Family::V6 => {
+            if features & feature::V6 == 0 || !origins::maybe_v6(env, address) {
+                return Hit::NONE;
+            }
+            env.search_v6(address, qualifiers)
+        }
     }
 }
 
 /// Whether a name's rule could be stronger than the origin's. At equal strength the origin
 /// decides, so that a flood from a blocked origin costs no look at its payload.
 #[inline(always)]
-fn names_may_beat<E: Env>(env: &E, origin: Hit) -> bool {
+pub(crate) fn names_may_beat<E: Env>(env: &E, origin: Hit) -> bool {
     origin.is_none() || env.config().name_action_max > origin.action() as u32
 }
 
@@ -135,6 +152,9 @@ fn read_payload<E: Env>(env: &mut E, packet: &Packet, ports: Ports) -> Reading {
     if env.config().features & (feature::NAMES | feature::READ_NAMES) == 0 || !ports.shown {
         return nothing;
     }
+    if env.config().features & feature::ANSWERS != 0 && packet.protocol == TCP {
+        watch_answer(env, packet, ports);
+    }
     let class = env.port_class(ports.dst);
     if class == 0 {
         return nothing;
@@ -150,13 +170,40 @@ fn read_payload<E: Env>(env: &mut E, packet: &Packet, ports: Ports) -> Reading {
 
 #[inline(always)]
 fn serves<E: Env>(env: &E, packet: &Packet) -> bool {
+    service(env, packet.family, packet.dst) != served::NO
+}
+
+/// One of [`served`] for an address of a packet.
+#[inline(always)]
+fn service<E: Env>(env: &E, family: Family, address: Address) -> u32 {
     let features = env.config().features;
     if features & feature::SERVE_ANY != 0 {
-        return true;
+        return served::BEYOND;
     }
-    match packet.family {
-        Family::V4 => features & feature::SERVED_V4 != 0 && env.serves_v4(packet.dst[1] as u32),
-        Family::V6 => features & feature::SERVED_V6 != 0 && env.serves_v6(packet.dst),
+    match family {
+        Family::V4 if features & feature::SERVED_V4 != 0 => env.serves_v4(address[1] as u32),
+        Family::V6 if features & feature::SERVED_V6 != 0 => env.serves_v6(address),
+        Family::V4 | Family::V6 => served::NO,
+    }
+}
+
+/// Takes note of what a served address sends from an inspected port: what it answers to a client
+/// whose connection passes through. Pure acknowledgements, and what this host sends, end here.
+#[inline(always)]
+fn watch_answer<E: Env>(env: &mut E, packet: &Packet, ports: Ports) {
+    let class = env.port_class(ports.src) & (port_class::TLS | port_class::HTTP);
+    if class == 0 || !matches!(packet.fragment, Fragment::Whole) {
+        return;
+    }
+    let Ok(segment) = packet.segment(env, ports.src, class) else {
+        return;
+    };
+    if !flow::matters(segment) || service(env, packet.family, packet.src) != served::BEYOND {
+        return;
+    }
+    if let Some(work) = env.work() {
+        work.key = flow::key(packet.dst, packet.src, ports.dst, ports.src);
+        env.watch(segment);
     }
 }
 
@@ -174,13 +221,15 @@ fn read_segment<E: Env>(env: &mut E, packet: &Packet, ports: Ports, class: u8) -
     if segment.len == 0 && segment.flags & (flags::SYN | flags::RST) == 0 {
         return nothing;
     }
-    if !serves(env, packet) {
+    let service = service(env, packet.family, packet.dst);
+    if service == served::NO {
         return nothing;
     }
     let Some(work) = env.work() else {
         return nothing;
     };
     work.begin();
+    work.served = service;
     work.key = flow::key(packet.src, packet.dst, ports.src, ports.dst);
     env.inspect(segment)
 }

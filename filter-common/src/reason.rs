@@ -79,10 +79,14 @@ reasons! {
     HelloMalformed = "hello_malformed",
     /// A ClientHello or request head longer than is kept.
     HelloTooLong = "hello_too_long",
-    /// A ClientHello without a server name, or a request without a Host.
+    /// A hello or request that names no host, or an IP address in place of one.
     NoName = "no_name",
     /// A name that is not letters, digits, hyphens, dots and underscores, or too long; no rule hits it as sent.
     OddName = "odd_name",
+    /// A hello with an encrypted one (ECH) inside, or a decoy of one: its outer name is not listed.
+    Ech = "ech",
+    /// A PROXY protocol header that breaks its grammar or is too long.
+    ProxyMalformed = "proxy_malformed",
     /// A QUIC long-header packet to an inspected port: QUIC names are not read yet.
     QuicUnread = "quic_unread",
     /// HTTP/2 with prior knowledge: its names are not read.

@@ -6,7 +6,7 @@ use std::{boxed::Box, string::String, vec::Vec};
 use crate::{
     abi::FlowKey,
     checksum,
-    flow::{Comparison, Flow, OptionWalk, Peer},
+    flow::{Comparison, Entry, OptionWalk, Peer},
     hello::Progress,
     http,
     limits::{EXTENSIONS_MAX, NAME_CANDIDATES_MAX, NAMES_PER_HELLO_MAX, RECORDS_MAX},
@@ -49,9 +49,13 @@ pub(crate) fn work(stream: &[u8]) -> Box<Work<TestMemory>> {
         candidate_lens: [0; NAME_CANDIDATES_MAX],
         candidate_count: TestVariable::default(),
         odd_name: TestVariable::default(),
+        literal_name: TestVariable::default(),
+        ech: TestVariable::default(),
+        begins: TestVariable::default(),
         key: FlowKey::default(),
         peer: Peer::default(),
-        flow: Flow::default(),
+        served: 0,
+        entry: Entry::default(),
         options: OptionWalk::default(),
         sum: checksum::Sum::default(),
         comparison: Comparison::default(),
@@ -88,7 +92,7 @@ fn drive_tls(work: &mut Work<TestMemory>, len: u32) -> Progress {
         Shape::Decided(progress) => return progress,
         Shape::OneRecord(message) => message,
         Shape::Several => {
-            work.records.begin(len);
+            work.records.begin(work.begins.get(), len);
             repeat(RECORDS_MAX, || tls::record_step(work));
             match work.records.finish(work) {
                 Ok(message) => message,

@@ -24,6 +24,8 @@ const CLIENT_HELLO: u8 = 0x01;
 const LEGACY_VERSION_AND_RANDOM_LEN: u32 = 2 + 32;
 
 const EXTENSION_SERVER_NAME: u32 = 0x0000;
+/// RFC 9849, section 5: also what browsers send as a decoy.
+const EXTENSION_ENCRYPTED_CLIENT_HELLO: u32 = 0xfe0d;
 const NAME_TYPE_HOST: u8 = 0x00;
 
 /// Whether a step wants another.
@@ -44,7 +46,7 @@ pub const fn can_start_with(first: u8) -> bool {
 /// Whether a stream that was read begins with an alert, and has nothing of a hello yet.
 #[inline(always)]
 pub fn only_alerts<M: Memory>(work: &Work<M>) -> bool {
-    work.byte(0) == RECORD_ALERT && work.records.gathered.get() == 0
+    work.byte(work.begins.get()) == RECORD_ALERT && work.records.gathered.get() == 0
 }
 
 /// State of the walk over records.
@@ -98,37 +100,42 @@ pub enum Shape {
 /// Looks at the start of a stream of `len` bytes.
 #[inline(always)]
 pub fn shape<M: Memory>(work: &Work<M>, len: u32) -> Shape {
-    if len == 0 {
+    let record = work.begins.get();
+    if len <= record {
         return Shape::Decided(Progress::Incomplete);
     }
-    if !can_start_with(work.byte(0)) {
+    if !can_start_with(work.byte(record)) {
         return Shape::Decided(Progress::Other);
     }
-    if len < RECORD_HEADER_LEN + HANDSHAKE_HEADER_LEN || work.byte(0) != RECORD_HANDSHAKE {
+    let message = record + RECORD_HEADER_LEN;
+    if len < message + HANDSHAKE_HEADER_LEN || work.byte(record) != RECORD_HANDSHAKE {
         return Shape::Several;
     }
-    let record_len = work.be16(3);
-    let message_len = HANDSHAKE_HEADER_LEN + work.be24(RECORD_HEADER_LEN + 1);
-    if record_len > 0 && work.byte(RECORD_HEADER_LEN) != CLIENT_HELLO {
+    let record_len = work.be16(record + 3);
+    if record_len > RECORD_LEN_MAX {
+        return Shape::Decided(Progress::Malformed);
+    }
+    let message_len = HANDSHAKE_HEADER_LEN + work.be24(message + 1);
+    if record_len > 0 && work.byte(message) != CLIENT_HELLO {
         return Shape::Decided(Progress::Other);
     }
     if record_len < message_len || message_len > HELLO_BYTES_MAX as u32 {
         return Shape::Several;
     }
-    if len < RECORD_HEADER_LEN + message_len {
+    if len < message + message_len {
         return Shape::Decided(Progress::Incomplete);
     }
     Shape::OneRecord(Message {
-        at: RECORD_HEADER_LEN,
+        at: message,
         len: message_len,
     })
 }
 
 impl<M: Memory> Records<M> {
-    /// Prepares the walk over the first `end` bytes of the stream.
+    /// Prepares the walk over the stream from `begins` to `end`.
     #[inline(always)]
-    pub fn begin(&self, end: u32) {
-        self.at.set(0);
+    pub fn begin(&self, begins: u32, end: u32) {
+        self.at.set(begins);
         self.end.set(end);
         self.gathered.set(0);
         self.empty.set(0);
@@ -269,6 +276,9 @@ pub fn extension_step<M: Memory>(work: &mut Work<M>) -> Step {
     }
     if kind == EXTENSION_SERVER_NAME && !server_names(work, body, len) {
         return Step::Done;
+    }
+    if kind == EXTENSION_ENCRYPTED_CLIENT_HELLO {
+        work.ech.set(1);
     }
     work.extensions.at.set(body + len);
     Step::Again

@@ -16,17 +16,20 @@ pub const TCP: u8 = 6;
 /// IP protocol number of UDP.
 pub const UDP: u8 = 17;
 
-const ETHERNET_LEN: u32 = 14;
-const ETHERTYPE_IPV4: u16 = 0x0800;
-const ETHERTYPE_IPV6: u16 = 0x86dd;
+pub(crate) const ETHERNET_LEN: u32 = 14;
+pub(crate) const ETHERTYPE_IPV4: u16 = 0x0800;
+pub(crate) const ETHERTYPE_IPV6: u16 = 0x86dd;
 const ETHERTYPE_VLAN: u16 = 0x8100;
 const ETHERTYPE_QINQ: u16 = 0x88a8;
+pub(crate) const VLAN_TAG_LEN: u32 = 4;
 
-const IPV4_LEN: u32 = 20;
+pub(crate) const IPV4_LEN: u32 = 20;
 const IPV4_MORE_FRAGMENTS: u16 = 0x2000;
 const IPV4_OFFSET: u16 = 0x1fff;
+/// Set in a part of a datagram.
+pub(crate) const IPV4_FRAGMENT: u16 = IPV4_MORE_FRAGMENTS | IPV4_OFFSET;
 
-const IPV6_LEN: u32 = 40;
+pub(crate) const IPV6_LEN: u32 = 40;
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
 const FRAGMENT: u8 = 44;
@@ -34,8 +37,8 @@ const AUTHENTICATION: u8 = 51;
 const DESTINATION_OPTIONS: u8 = 60;
 const MOBILITY: u8 = 135;
 
-const TCP_LEN: u32 = 20;
-const UDP_LEN: u32 = 8;
+pub(crate) const TCP_LEN: u32 = 20;
+pub(crate) const UDP_LEN: u32 = 8;
 
 /// An IP address in host byte order, most significant half first; IPv4 mapped
 /// (`::ffff:a.b.c.d`, RFC 4291, section 2.5.5.2).
@@ -176,7 +179,7 @@ impl Tags {
 }
 
 #[inline(always)]
-const fn is_tag(ethertype: u16) -> bool {
+pub(crate) const fn is_tag(ethertype: u16) -> bool {
     ethertype == ETHERTYPE_VLAN || ethertype == ETHERTYPE_QINQ
 }
 
@@ -189,7 +192,7 @@ pub fn skip_tags<E: Env>(env: &E, mut ethertype: u16) -> Option<Tags> {
             break;
         }
         ethertype = env.window::<4>(end)?.be16::<2>();
-        end += 4;
+        end += VLAN_TAG_LEN;
     }
     Some(Tags { ethertype, end })
 }

@@ -68,12 +68,20 @@ pub struct Work<M: Memory> {
     pub candidate_count: M::Var,
     /// Nonzero if a name has bytes that no hostname has.
     pub odd_name: M::Var,
+    /// Nonzero if there is an IP address in place of a name.
+    pub literal_name: M::Var,
+    /// Nonzero if the ClientHello has the extension of an encrypted one.
+    pub ech: M::Var,
+    /// Where in the stream the hello begins: behind a PROXY protocol header, if there is one.
+    pub begins: M::Var,
     /// The flow that the packet belongs to.
     pub key: crate::abi::FlowKey,
     /// What the host knows of it.
     pub peer: crate::flow::Peer,
+    /// Whether its destination is an address of this host: one of [`crate::abi::served`].
+    pub served: u32,
     /// What is kept of it: loaded from and stored to the flow table.
-    pub flow: crate::flow::Flow,
+    pub entry: crate::flow::Entry,
     /// State of a walk over TCP options.
     pub options: crate::flow::OptionWalk<M>,
     /// State of a sum.
@@ -115,6 +123,8 @@ impl<M: Memory> Work<M> {
         self.name_count.set(0);
         self.name_reported.set(0);
         self.odd_name.set(0);
+        self.literal_name.set(0);
+        self.ech.set(0);
     }
 
     /// Remembers a name; `false` if there are too many.

@@ -18,13 +18,15 @@ use filter_common::{
     hit::{self, Listed, Qualifiers, listed},
     hostname, http,
     limits::{EXTENSIONS_MAX, RECORDS_MAX},
-    origins,
+    origins, proxy,
     tls::{self, Shape, Step},
     wire,
-    work::Work,
+    work::{Variable as _, Work},
 };
 
-use crate::{kernel::Kernel, maps, memory::MapMemory, rules::Generation, sockets};
+use crate::{
+    kernel::Kernel, maps, memory::MapMemory, packet::opaque, rules::Generation, sockets, state,
+};
 
 /// Extensions that one turn of `bpf_loop` looks at: a turn costs about 10 ns.
 const EXTENSIONS_PER_TURN: u32 = 8;
@@ -69,6 +71,42 @@ pub(crate) extern "C" fn walk_extensions(
 pub(crate) extern "C" fn inspect(ctx: *mut xdp_md, place: u64, numbers: u64, rest: u64) -> u64 {
     let mut kernel = Kernel::new(XdpContext::new(ctx));
     flow::inspect(&mut kernel, Segment::unpack([place, numbers, rest])).pack()
+}
+
+/// [`flow::watch`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn watch(ctx: *mut xdp_md, place: u64, numbers: u64, rest: u64) -> u64 {
+    let mut kernel = Kernel::new(XdpContext::new(ctx));
+    flow::watch(&mut kernel, Segment::unpack([place, numbers, rest]));
+    0
+}
+
+/// [`flow::course`]; a packed [`flow::Course`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn course(ctx: *mut xdp_md, place: u64, numbers: u64, rest: u64) -> u64 {
+    let mut kernel = Kernel::new(XdpContext::new(ctx));
+    flow::course(&mut kernel, Segment::unpack([place, numbers, rest])).pack()
+}
+
+/// [`flow::settle`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn settle(ctx: *mut xdp_md, state: u64, next: u64, kept: u64) -> u64 {
+    // Unused by what is called, the compiler would pass anything in its place, and the verifier insists.
+    opaque(ctx.addr() as u64);
+    let mut kernel = Kernel::new(XdpContext::new(ctx));
+    flow::settle(&mut kernel, state as u32, next as u32, kept as u32);
+    0
+}
+
+/// [`state::count_connection`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn count_connection(interface: u64, answered: u64) -> u64 {
+    state::count_connection(interface as u32, answered != 0);
+    0
 }
 
 /// [`flow::read_options`] of `len` bytes fetched aside; packed [`flow::Options`].
@@ -129,14 +167,14 @@ pub(crate) extern "C" fn listed_v6(high: u64, low: u64, length: u64, qualifiers:
     origins::listed_v6(&Generation, [high, low], length as u8, qualifiers).pack()
 }
 
-/// Whether names are read on connections to an IPv4 address.
+/// [`origins::serves_v4`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn serves_v4(addr: u64) -> u64 {
     u64::from(origins::serves_v4(&Generation, addr as u32))
 }
 
-/// Whether names are read on connections to an IPv6 address.
+/// [`origins::serves_v6`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn serves_v6(high: u64, low: u64) -> u64 {
@@ -190,6 +228,7 @@ pub(crate) extern "C" fn search_name(index: u64, qualifiers: u64) -> u64 {
         return 0;
     }
     repeat(hostname::STEPS_MAX, name_turn);
+    hostname::finish(work);
     hostname::try_candidates(work, |set, kinds, specificity| {
         Listed::unpack(listed_name(
             u64::from(set),
@@ -199,6 +238,14 @@ pub(crate) extern "C" fn search_name(index: u64, qualifiers: u64) -> u64 {
         ))
     })
     .0
+}
+
+/// [`proxy::read`]; a packed [`proxy::Header`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn read_proxy(len: u64) -> u64 {
+    let Some(work) = work() else { return 0 };
+    proxy::read(work, len as u32).pack()
 }
 
 /// Reads the ClientHello in the first `len` bytes of the stream; a [`Progress`] discriminant.
@@ -218,7 +265,7 @@ fn read_tls_stream(len: u32) -> Progress {
         Shape::Decided(progress) => return progress,
         Shape::OneRecord(message) => message,
         Shape::Several => {
-            work.records.begin(len);
+            work.records.begin(work.begins.get(), len);
             repeat(RECORDS_MAX, record_turn);
             match work.records.finish(work) {
                 Ok(message) => message,

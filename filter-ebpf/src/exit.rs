@@ -9,6 +9,7 @@ use aya_ebpf::{
 use filter_common::{
     abi::{Event, FlowKey, NO_SLOT, Outcome, Verdict, feature},
     env::Rules,
+    fast::Glance,
     limits::{EVENT_NAME_BYTES, EVENT_WINDOW_JIFFIES, NAME_BYTES_MAX},
     pipeline::Decision,
     reason::Reason,
@@ -19,7 +20,7 @@ use filter_common::{
 use crate::{
     calls,
     kernel::Kernel,
-    maps,
+    maps::{self, EventState},
     packet::{is_probe, opaque},
     rules::{self, has},
 };
@@ -32,6 +33,56 @@ struct Report {
     slot: u16,
 }
 
+impl Report {
+    #[inline(always)]
+    const fn of(decision: &Decision) -> Self {
+        Self {
+            verdict: decision.verdict,
+            reason: decision.reason,
+            slot: decision.hit.slot(),
+        }
+    }
+}
+
+/// Whether a packet that a first look is sure of is to be reported: an event tells more than that look
+/// has seen.
+#[inline(always)]
+pub(crate) fn reports(kernel: &Kernel, glance: Glance) -> bool {
+    if !has(feature::EVENTS) || glance.hit.is_none() {
+        return false;
+    }
+    event_state().is_none_or(|state| has_room(kernel, state))
+}
+
+/// As [`record`], for a packet that a first look is enough for and that is not to be reported. Nothing
+/// has observed it.
+#[inline(always)]
+pub(crate) fn record_glance(kernel: &Kernel, glance: Glance) -> u32 {
+    let mut decision = glance.decision();
+    if decision.hit.is_none() {
+        if !is_probe(kernel.context()) {
+            let report = Report::of(&decision);
+            count_reason(report.reason);
+            note(kernel, &decision, report);
+        }
+        return xdp_action::XDP_PASS;
+    }
+    let action = act(kernel, &mut decision);
+    if is_probe(kernel.context()) {
+        return action;
+    }
+    let report = Report::of(&decision);
+    rules::count(report.slot, kernel.frame_len());
+    count_reason(report.reason);
+    note(kernel, &decision, report);
+    if has(feature::EVENTS)
+        && let Some(state) = event_state()
+    {
+        state.suppressed += 1;
+    }
+    action
+}
+
 /// Counts and reports the decision; the XDP action.
 #[inline(always)]
 pub(crate) fn record(kernel: &Kernel, packet: &Packet, mut decision: Decision) -> u32 {
@@ -39,11 +90,7 @@ pub(crate) fn record(kernel: &Kernel, packet: &Packet, mut decision: Decision) -
     if is_probe(kernel.context()) {
         return action;
     }
-    let mut report = Report {
-        verdict: decision.verdict,
-        reason: decision.reason,
-        slot: decision.hit.slot(),
-    };
+    let mut report = Report::of(&decision);
     if report.slot != NO_SLOT {
         rules::count(report.slot, kernel.frame_len());
     } else if let (Verdict::Pass, Some((slot, reason))) = (decision.verdict, rules::observed()) {
@@ -54,16 +101,22 @@ pub(crate) fn record(kernel: &Kernel, packet: &Packet, mut decision: Decision) -
         };
     }
     count_reason(report.reason);
-    if has(feature::TRACE) {
-        trace(kernel, &decision, report);
-    }
-    if has(feature::DEBUG) {
-        debug(kernel, report);
-    }
+    note(kernel, &decision, report);
     if has(feature::EVENTS) && report.slot != NO_SLOT {
         emit(kernel, packet, &decision, report);
     }
     action
+}
+
+/// Tells those who want to hear of every packet.
+#[inline(always)]
+fn note(kernel: &Kernel, decision: &Decision, report: Report) {
+    if has(feature::TRACE) {
+        trace(kernel, decision, report);
+    }
+    if has(feature::DEBUG) {
+        debug(kernel, report);
+    }
 }
 
 #[inline(always)]
@@ -182,22 +235,31 @@ fn slot_version(kernel: &Kernel, slot: u16) -> u32 {
     }
 }
 
-/// Puts an event into the ring, within this CPU's share of the window. A function of its own, so
-/// that its stack and that of reading a hello are not added up.
-#[inline(never)]
-fn emit(kernel: &Kernel, packet: &Packet, decision: &Decision, report: Report) {
-    let Some(state) = maps::EVENT_STATE.get_ptr_mut(0) else {
-        return;
-    };
-    // SAFETY: this CPU's element, and an XDP program is not preempted by another.
-    let state = unsafe { &mut *state };
-    // SAFETY: helper without arguments.
+/// Whether this CPU's share of the window has room for another event.
+#[inline(always)]
+fn has_room(kernel: &Kernel, state: &mut EventState) -> bool {
+    // SAFETY: helper without arguments, which the kernel inlines.
     let now = unsafe { bpf_jiffies64() };
     if now - state.window_start >= EVENT_WINDOW_JIFFIES {
         state.window_start = now;
         state.in_window = 0;
     }
-    if state.in_window >= u64::from(kernel.config().events_per_window) {
+    state.in_window < u64::from(kernel.config().events_per_window)
+}
+
+#[inline(always)]
+fn event_state() -> Option<&'static mut EventState> {
+    let state = maps::EVENT_STATE.get_ptr_mut(0)?;
+    // SAFETY: this CPU's element, and an XDP program is not preempted by another.
+    Some(unsafe { &mut *state })
+}
+
+/// Puts an event into the ring, within this CPU's share of the window. A function of its own, so that its stack and that of reading a hello
+/// are not added up.
+#[inline(never)]
+fn emit(kernel: &Kernel, packet: &Packet, decision: &Decision, report: Report) {
+    let Some(state) = event_state() else { return };
+    if !has_room(kernel, state) {
         state.suppressed += 1;
         return;
     }

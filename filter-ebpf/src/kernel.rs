@@ -7,10 +7,11 @@ use aya_ebpf::{
 use filter_common::{
     abi::{Config, Line, Rule, Table, feature},
     env::{Env, Rules},
-    flow::{Blocked, Options, Peer, Reading, Segment},
+    flow::{Blocked, Course, Options, Peer, Reading, Segment},
     hello::Progress,
     hit::{Hit, Listed, Qualifiers},
     limits::{NAMES_PER_HELLO_MAX, STREAM_BYTES_MAX},
+    proxy::Header,
     reason::Reason,
     tables::Lines,
     wire::{Chain, Tags},
@@ -20,7 +21,7 @@ use filter_common::{
 use crate::{
     calls, maps,
     memory::MapMemory,
-    packet::{Window, first_buffer_len, opaque},
+    packet::{Window, first_buffer_len, mask, one_to, opaque},
     rules::{self, Generation},
     state,
 };
@@ -130,19 +131,20 @@ impl Env for Kernel {
     #[inline(always)]
     fn port_class(&self, port: u16) -> u8 {
         match maps::PORT_CLASS.get(0) {
-            Some(classes) => classes[usize::from(port)],
+            // Not every kernel's verifier knows that a 16-bit word has 16 bits once its bytes are swapped.
+            Some(classes) => classes[mask::<0xffff>(u64::from(port)) as usize],
             None => 0,
         }
     }
 
     #[inline(always)]
-    fn serves_v4(&self, addr: u32) -> bool {
-        calls::serves_v4(u64::from(addr)) != 0
+    fn serves_v4(&self, addr: u32) -> u32 {
+        calls::serves_v4(u64::from(addr)) as u32
     }
 
     #[inline(always)]
-    fn serves_v6(&self, addr: [u64; 2]) -> bool {
-        calls::serves_v6(addr[0], addr[1]) != 0
+    fn serves_v6(&self, addr: [u64; 2]) -> u32 {
+        calls::serves_v6(addr[0], addr[1]) as u32
     }
 
     #[inline(always)]
@@ -152,12 +154,44 @@ impl Env for Kernel {
     }
 
     #[inline(always)]
+    fn watch(&mut self, segment: Segment) {
+        let [place, numbers, rest] = segment.pack();
+        calls::watch(self.ctx.ctx, place, numbers, rest);
+    }
+
+    #[inline(always)]
+    fn course(&mut self, segment: Segment) -> Course {
+        let [place, numbers, rest] = segment.pack();
+        Course::unpack(calls::course(self.ctx.ctx, place, numbers, rest))
+    }
+
+    #[inline(always)]
+    fn settle(&mut self, state: u32, next: u32, kept: u32) {
+        calls::settle(
+            self.ctx.ctx,
+            u64::from(state),
+            u64::from(next),
+            u64::from(kept),
+        );
+    }
+
+    #[inline(always)]
+    fn interface(&self) -> u32 {
+        self.ifindex()
+    }
+
+    #[inline(always)]
+    fn count_connection(&mut self, answered: bool) {
+        calls::count_connection(u64::from(self.ifindex()), u64::from(answered));
+    }
+
+    #[inline(always)]
     fn fetch(&mut self, offset: u32, len: u32, at: u32) -> bool {
-        let (at, len) = (opaque(u64::from(at)), opaque(u64::from(len)));
-        if at > STREAM_BYTES_MAX as u64 || len == 0 || len > STREAM_BYTES_MAX as u64 {
+        let Some(len) = one_to::<{ STREAM_BYTES_MAX as u64 }>(len) else {
             return false;
-        }
-        if at + len > STREAM_BYTES_MAX as u64 {
+        };
+        let at = opaque(u64::from(at));
+        if at > STREAM_BYTES_MAX as u64 || at + len > STREAM_BYTES_MAX as u64 {
             return false;
         }
         self.load_bytes(offset, len, at)
@@ -165,10 +199,9 @@ impl Env for Kernel {
 
     #[inline(always)]
     fn fetch_aside(&mut self, offset: u32, len: u32) -> bool {
-        let len = opaque(u64::from(len));
-        if len == 0 || len > STREAM_BYTES_MAX as u64 {
+        let Some(len) = one_to::<{ STREAM_BYTES_MAX as u64 }>(len) else {
             return false;
-        }
+        };
         self.load_bytes(offset, len, u64::from(HANDSHAKE_AT))
     }
 
@@ -210,6 +243,11 @@ impl Env for Kernel {
     #[inline(always)]
     fn flow_store(&mut self) {
         state::store_flow();
+    }
+
+    #[inline(always)]
+    fn answers_store(&mut self) {
+        state::store_answers();
     }
 
     #[inline(always)]
@@ -276,6 +314,11 @@ impl Env for Kernel {
     #[inline(always)]
     fn search_v6(&self, addr: [u64; 2], qualifiers: Qualifiers) -> Hit {
         Hit(calls::search_v6(addr[0], addr[1], qualifiers.pack()))
+    }
+
+    #[inline(always)]
+    fn read_proxy(&mut self, len: u32) -> Header {
+        Header::unpack(calls::read_proxy(u64::from(len)))
     }
 
     #[inline(always)]

@@ -15,7 +15,7 @@ mod sockets;
 mod state;
 
 use aya_ebpf::{macros::xdp, programs::XdpContext};
-use filter_common::{abi::feature, pipeline, wire::Packet};
+use filter_common::{abi::feature, fast, pipeline, wire::Packet};
 
 use crate::kernel::Kernel;
 
@@ -23,6 +23,10 @@ use crate::kernel::Kernel;
 #[xdp(frags)]
 fn edgefilter(ctx: XdpContext) -> u32 {
     let mut kernel = Kernel::new(ctx);
+    let glance = fast::look(&kernel);
+    if glance.is_sure && !exit::reports(&kernel, glance) {
+        return exit::record_glance(&kernel, glance);
+    }
     if rules::has(feature::OBSERVE) {
         rules::begin_notes(kernel.frame_len());
     }

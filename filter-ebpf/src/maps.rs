@@ -3,14 +3,14 @@
 use aya_ebpf::{
     bindings::BPF_F_MMAPABLE,
     macros::map,
-    maps::{Array, DevMap, LruHashMap, PerCpuArray, RingBuf},
+    maps::{Array, DevMap, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf},
 };
 use filter_common::{
-    abi::{FlowKey, Line, Outcome, Rule, RuleCounters},
-    flow::{Blocked, Flow},
+    abi::{Directions, FlowKey, Line, Outcome, Rule, RuleCounters},
+    flow::{Blocked, Entry},
     limits::{
         BLOCKED_FLOWS_MAX, EVENT_RING_BYTES, FLOWS_MAX, HELLO_KEPT_BYTES, HELLOS_MAX,
-        LONG_HELLOS_MAX, REDIRECT_TARGETS_MAX, RULES_MAX, STREAM_BYTES_MAX,
+        INTERFACES_COUNTED_MAX, LONG_HELLOS_MAX, REDIRECT_TARGETS_MAX, RULES_MAX, STREAM_BYTES_MAX,
     },
     work::Work,
 };
@@ -87,7 +87,7 @@ const BPF_F_NO_COMMON_LRU: u32 = 1 << 1;
 
 /// Undecided streams, shared by all generations.
 #[map]
-pub(crate) static FLOWS: LruHashMap<FlowKey, Flow> =
+pub(crate) static FLOWS: LruHashMap<FlowKey, Entry> =
     LruHashMap::with_max_entries(FLOWS_MAX, BPF_F_NO_COMMON_LRU);
 
 /// Bytes of undecided streams, shared by all generations.
@@ -104,6 +104,12 @@ pub(crate) static LONG_HELLOS: LruHashMap<FlowKey, [u8; STREAM_BYTES_MAX]> =
 #[map]
 pub(crate) static BLOCKED: LruHashMap<FlowKey, Blocked> =
     LruHashMap::with_max_entries(BLOCKED_FLOWS_MAX, BPF_F_NO_COMMON_LRU);
+
+/// Connections that were judged, by the index of the interface that the client's payload came in on;
+/// shared by all generations.
+#[map]
+pub(crate) static DIRECTIONS: PerCpuHashMap<u32, Directions> =
+    PerCpuHashMap::with_max_entries(INTERFACES_COUNTED_MAX, 0);
 
 /// Working areas, one per CPU (a per-CPU map holds at most 32 KiB); the loader sets their number.
 /// An XDP program is not preempted by another one on its CPU.

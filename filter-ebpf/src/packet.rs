@@ -29,6 +29,18 @@ pub(crate) fn opaque(mut x: u64) -> u64 {
     x
 }
 
+/// `x` as a number from 1 to `MAX`, if it is one, with both bounds where the verifier of every kernel
+/// sees them: from `x != 0` that of Linux 6.1 derives no lower bound.
+#[inline(always)]
+pub(crate) fn one_to<const MAX: u64>(x: u32) -> Option<u64> {
+    let less_one = opaque(u64::from(x).wrapping_sub(1));
+    if less_one >= MAX {
+        return None;
+    }
+    // Opaque again, or the compiler would take the addition back where the number is used.
+    Some(opaque(less_one + 1))
+}
+
 /// As [`opaque`], for a reference: the compiler knows nothing about what it points to.
 #[inline(always)]
 pub(crate) fn opaque_ref<T>(x: &'static T) -> &'static T {

@@ -7,8 +7,8 @@ use aya_ebpf::helpers::generated::{
     bpf_map_delete_elem, bpf_map_lookup_elem, bpf_map_update_elem, bpf_probe_read_kernel,
 };
 use filter_common::{
-    abi::FlowKey,
-    flow::{Blocked, Flow},
+    abi::{Directions, FlowKey},
+    flow::{Blocked, Entry},
     limits::{HELLO_KEPT_BYTES, STREAM_BYTES_MAX},
     work::Work,
 };
@@ -16,26 +16,64 @@ use filter_common::{
 use crate::{calls::work, maps, memory::MapMemory, packet::opaque};
 
 const BPF_ANY: u64 = 0;
+const BPF_NOEXIST: u64 = 1;
 
 /// Loads the entry of the working area's flow.
 #[inline(always)]
 pub(crate) fn load_flow() -> bool {
     let Some(work) = work() else { return false };
-    let entry: *const Flow = lookup(&raw const maps::FLOWS, &work.key).cast();
+    let entry: *const Entry = lookup(&raw const maps::FLOWS, &work.key).cast();
     if entry.is_null() {
         return false;
     }
     // SAFETY: an element of the map, valid until the program returns.
-    work.flow = unsafe { entry.read() };
+    work.entry = unsafe { entry.read() };
     true
 }
 
-/// Stores the working area's entry.
+/// Stores the working area's entry; of one that exists only what is the client's, since the other
+/// direction may be at its half.
 #[inline(always)]
 pub(crate) fn store_flow() {
-    if let Some(work) = work() {
-        update(&raw const maps::FLOWS, &work.key, &raw const work.flow);
+    let Some(work) = work() else { return };
+    let entry: *mut Entry = lookup(&raw const maps::FLOWS, &work.key).cast_mut().cast();
+    if entry.is_null() {
+        update(&raw const maps::FLOWS, &work.key, &raw const work.entry);
+        return;
     }
+    // SAFETY: an element of the map, valid until the program returns; integers, for which a torn
+    // write is a wrong number at worst.
+    unsafe { (*entry).flow = work.entry.flow };
+}
+
+/// Stores what is the server's of the working area's entry.
+#[inline(always)]
+pub(crate) fn store_answers() {
+    let Some(work) = work() else { return };
+    let entry: *mut Entry = lookup(&raw const maps::FLOWS, &work.key).cast_mut().cast();
+    if !entry.is_null() {
+        // SAFETY: as in `store_flow`.
+        unsafe { (*entry).answers = work.entry.answers };
+    }
+}
+
+/// Counts a connection on an interface.
+#[inline(always)]
+pub(crate) fn count_connection(interface: u32, answered: bool) {
+    let (answered, unanswered) = (u64::from(answered), u64::from(!answered));
+    if let Some(counted) = maps::DIRECTIONS.get_ptr_mut(&interface) {
+        // SAFETY: this CPU's element, and an XDP program is not preempted by another.
+        let counted = unsafe { &mut *counted };
+        counted.answered += answered;
+        counted.unanswered += unanswered;
+        return;
+    }
+    let first = Directions {
+        answered,
+        unanswered,
+    };
+    // A full table counts nothing of further interfaces.
+    let _ = maps::DIRECTIONS.insert(&interface, &first, BPF_NOEXIST);
 }
 
 /// Deletes the entry.

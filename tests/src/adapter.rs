@@ -43,13 +43,21 @@ pub fn compiled(policy: &str, host: &Host, role: Role) -> Compiled {
 }
 
 fn host_config(host: &Host) -> String {
+    let over_tcp = |ports: &[u16]| {
+        let ports = ports.iter().map(|port| match host.proxied.contains(port) {
+            true => format!("{{ port = {port}, proxy_protocol = true }}"),
+            false => port.to_string(),
+        });
+        ports.collect::<Vec<_>>().join(", ")
+    };
     format!(
-        "[inspect]\nserves = {:?}\ntls = {:?}\nhttp = {:?}\nquic = {:?}\n\
+        "[inspect]\nserves = {:?}\ntls = [{}]\nhttp = [{}]\nquic = {:?}\n{}\n\
          [protect]\nself = false\nprefixes = {:?}\nnames = {:?}\ndomains = {:?}\n",
         host.serves,
-        host.tls,
-        host.http,
+        over_tcp(&host.tls),
+        over_tcp(&host.http),
         host.quic,
+        host.inspect,
         host.protect_prefixes,
         host.protect_names,
         host.protect_domains,

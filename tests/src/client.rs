@@ -64,9 +64,19 @@ pub fn curl_with(namespace: &Namespace, url: &str, address: &str, more: &[&str])
 /// Opens a TLS connection with `openssl s_client` and sends nothing; served if a certificate
 /// came back. `name`: the server name to send, or none.
 pub fn s_client(namespace: &Namespace, address: &str, name: Option<&str>) -> Answer {
+    s_client_within(namespace, address, name, PATIENCE)
+}
+
+/// As [`s_client`], for so long at most.
+pub fn s_client_within(
+    namespace: &Namespace,
+    address: &str,
+    name: Option<&str>,
+    limit: Duration,
+) -> Answer {
     let mut command = namespace.command("timeout");
     let authority = SocketAddr::new(address.parse().expect("an address"), 443).to_string();
-    command.arg(PATIENCE.as_secs_f32().to_string());
+    command.arg(limit.as_secs_f32().to_string());
     command.args(["openssl", "s_client", "-connect", &authority]);
     match name {
         Some(name) => command.args(["-servername", name]),

@@ -33,6 +33,8 @@ pub mod exit {
     pub const LOCKED: i32 = 7;
     /// Desired and enforced differ.
     pub const DIFFERS: i32 = 8;
+    /// Connections that were to be cut go on.
+    pub const NOT_CUT: i32 = 9;
 }
 
 /// How long the controller has to load a program and attach it.
@@ -193,8 +195,14 @@ impl<'n> Edge<'n> {
 
     /// Runs another command of the binary in the namespace, with the same configuration.
     pub fn run(&self, args: &[&str]) -> Ended {
+        self.run_with(args, &[])
+    }
+
+    /// As [`Edge::run`], with more variables in the environment.
+    pub fn run_with(&self, args: &[&str], variables: &[(&str, &str)]) -> Ended {
         let mut command = self.namespace.command(binary());
         let output = command
+            .envs(variables.iter().copied())
             .arg("--config")
             .arg(self.config_path())
             .args(args)

@@ -13,6 +13,9 @@ use crate::net::Namespace;
 /// Times that a frame is sent again, a millisecond apart, when there was no room for it.
 const ROOM_TRIES_MAX: usize = 1_000;
 
+/// Room for frames that arrive faster than they are read.
+const ROOM_BYTES: libc::c_int = 16 << 20;
+
 /// A packet socket bound to one interface: sends frames as they are, receives everything.
 #[derive(Debug)]
 pub struct FrameSocket {
@@ -58,6 +61,35 @@ impl FrameSocket {
             return Err(io::Error::last_os_error());
         }
         Ok(Self { socket })
+    }
+
+    /// As [`FrameSocket::open`], without the frames that this machine sends out of the interface.
+    ///
+    /// # Panics
+    /// If the interface does not exist, or the kernel is older than 4.20.
+    pub fn receiving(namespace: &Namespace, interface: &str) -> Self {
+        let opened = Self::open(namespace, interface);
+        opened.set(libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING, 1);
+        opened.set(libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, ROOM_BYTES);
+        opened
+    }
+
+    fn set(&self, level: libc::c_int, option: libc::c_int, value: libc::c_int) {
+        // SAFETY: pointer and length are those of a live value.
+        let result = unsafe {
+            libc::setsockopt(
+                self.socket.as_raw_fd(),
+                level,
+                option,
+                (&raw const value).cast(),
+                size_of::<libc::c_int>() as libc::socklen_t,
+            )
+        };
+        let error = io::Error::last_os_error();
+        assert_eq!(
+            result, 0,
+            "option {level}/{option} of a packet socket: {error}"
+        );
     }
 
     /// Sends a frame; waits while the interface has no room for it.

@@ -5,17 +5,25 @@
 //! reports every clean-up error.
 
 pub mod adapter;
+pub mod captures;
 pub mod client;
 pub mod conform;
+pub mod dialer;
 pub mod echo;
 pub mod edge;
 pub mod fixtures;
 pub mod foreign;
 pub mod frames;
+pub mod kernel;
+pub mod live;
+pub mod lossy;
 pub mod mutate;
 pub mod net;
 pub mod packet;
+pub mod path;
 pub mod probe;
 pub mod process;
 pub mod runner;
 pub mod site;
+pub mod variants;
+pub mod witness;

@@ -2,13 +2,9 @@
 //! that either keeps of streams counts, frame after frame, and so the report of a replay is one.
 //! Captures as they are, and with frames bent, dropped, repeated, reordered and cut short.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
-
 use filter_tests::{
     adapter::compiled,
+    captures::{captures, read},
     fixtures::Host,
     mutate::{Random, mutate},
 };
@@ -17,13 +13,10 @@ use filter_user::{
     host::{HostRunner, parity},
     replay::{
         KernelRunner, Ran, RunError, Runner, Session,
-        capture::{Capture, CaptureError, Frame, Framing},
+        capture::{Frame, Framing},
     },
 };
 
-const CAPTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/captures");
-/// Further captures, where they are found; `EDGEFILTER_CORPORA` names another folder.
-const CORPORA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/corpora");
 const MUTATED: usize = 200;
 const MUTATED_ALL: usize = 5_000;
 const SEED: u64 = 0x0EDF_0000_2026_0101;
@@ -225,49 +218,4 @@ fn inspecting_any(role: Role) -> Compiled {
     let inspected = compiled.ports[443] | compiled.ports[80];
     compiled.ports.fill(inspected);
     compiled
-}
-
-/// The repository's captures, and those beside it.
-fn captures() -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    captures_under(Path::new(CAPTURES), &mut found);
-    assert!(!found.is_empty(), "no captures in {CAPTURES}");
-    let corpora = std::env::var_os("EDGEFILTER_CORPORA").unwrap_or_else(|| CORPORA.into());
-    if Path::new(&corpora).exists() {
-        captures_under(Path::new(&corpora), &mut found);
-    }
-    found.sort();
-    found
-}
-
-fn captures_under(folder: &Path, found: &mut Vec<PathBuf>) {
-    let entries = fs::read_dir(folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
-    for entry in entries {
-        let path = entry.expect("an entry").path();
-        if path.is_dir() {
-            captures_under(&path, found);
-        } else if path.to_string_lossy().contains(".pcap") {
-            found.push(path);
-        }
-    }
-}
-
-/// All frames; none of a link type that is not read.
-fn read(path: &Path) -> Vec<Frame> {
-    let refused = |error| match error {
-        CaptureError::UnsupportedLink { .. } => Vec::new(),
-        error => panic!("{}: {error}", path.display()),
-    };
-    let mut capture = match Capture::open(path) {
-        Ok(capture) => capture,
-        Err(error) => return refused(error),
-    };
-    let mut frames = Vec::new();
-    loop {
-        match capture.next_frame() {
-            Ok(Some(frame)) => frames.push(frame),
-            Ok(None) => return frames,
-            Err(error) => return refused(error),
-        }
-    }
 }

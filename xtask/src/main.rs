@@ -3,6 +3,7 @@
 mod bench;
 mod bpf_build;
 mod demo;
+mod fuzz;
 mod interrupt;
 mod leaks;
 mod lint;
@@ -12,6 +13,7 @@ mod setup;
 mod shell;
 mod test;
 mod toolchain;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -56,6 +58,21 @@ enum Command {
         /// Only tests whose path contains this text
         filter: Option<String>,
     },
+    /// Looks for bytes for which what must hold does not, with libFuzzer
+    ///
+    /// Starts from the fixtures and from what earlier runs reached (target/fuzz/). Prints
+    /// executions, edges and features covered, and findings; a finding's input is made
+    /// smaller and kept, and the exit code is not zero.
+    Fuzz {
+        /// How long each target runs
+        #[arg(long, default_value_t = 60)]
+        seconds: u32,
+        /// The short runs of `test` instead: from a fixed seed, the same every time
+        #[arg(long, conflicts_with = "seconds")]
+        short: bool,
+        /// Only these targets
+        targets: Vec<String>,
+    },
     /// Nanoseconds per packet beside an empty program and xdp-filter, into target/bench/
     ///
     /// Needs root. Installs xdp-tools if it is missing.
@@ -67,6 +84,15 @@ enum Command {
         #[arg(long)]
         check: bool,
     },
+    /// The program, the fixtures and the commands on other kernels, into target/vm/report.json
+    ///
+    /// Boots Debian's kernels under qemu with software emulation: 6.1 (the oldest supported), 6.12,
+    /// 6.18, pinned by content, and `newest`, whose failures are told but do not count. All of them
+    /// unless some are named. Needs root to install qemu.
+    Vm {
+        /// Kernels to boot
+        kernels: Vec<String>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -75,7 +101,20 @@ fn main() -> ExitCode {
         Command::Build { release } => bpf_build::run(release),
         Command::Demo => demo::run(),
         Command::Lint => lint::run(),
+        Command::Fuzz {
+            seconds,
+            short,
+            targets,
+        } => {
+            let length = if short {
+                fuzz::Length::Short
+            } else {
+                fuzz::Length::Seconds(seconds)
+            };
+            fuzz::run(&targets, length)
+        }
         Command::Bench { quick, check } => bench::run(quick, check),
+        Command::Vm { kernels } => vm::run(&kernels),
         Command::Test { all, filter } => test::run(all, filter.as_deref()),
     };
     match result {

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::shell;
+use crate::{shell, vm::mirror::Mirror};
 
 /// A program and the Debian package that has it.
 pub(crate) struct Program {
@@ -42,15 +42,57 @@ pub(crate) const PROGRAMS: [Program; 5] = [
     },
 ];
 
-/// What only the long tests call.
-pub(crate) const LONG_TEST_PROGRAMS: [Program; 2] = [
+/// What tests call besides: real clients.
+pub(crate) const TEST_PROGRAMS: [Program; 6] = [
+    Program {
+        name: "java",
+        package: "openjdk-17-jdk-headless",
+    },
+    Program {
+        name: "go",
+        package: "golang-go",
+    },
+    Program {
+        name: "chromium",
+        package: "chromium",
+    },
+    Program {
+        name: "firefox-esr",
+        package: "firefox-esr",
+    },
+    Program {
+        name: "certutil",
+        package: "libnss3-tools",
+    },
     Program {
         name: "haproxy",
         package: "haproxy",
     },
+];
+
+/// What fuzzing needs beside Rust: libFuzzer is C++.
+pub(crate) const FUZZ_PROGRAMS: [Program; 1] = [Program {
+    name: "c++",
+    package: "g++",
+}];
+
+/// What running other kernels needs.
+pub(crate) const VM_PROGRAMS: [Program; 4] = [
     Program {
-        name: "java",
-        package: "openjdk-17-jdk-headless",
+        name: "qemu-system-x86_64",
+        package: "qemu-system-x86",
+    },
+    Program {
+        name: "busybox",
+        package: "busybox-static",
+    },
+    Program {
+        name: "ip",
+        package: "iproute2",
+    },
+    Program {
+        name: "objcopy",
+        package: "binutils",
     },
 ];
 
@@ -88,20 +130,48 @@ pub(crate) fn install(packages: &[&str]) -> Result<()> {
     println!("setup: installing {list}");
     let _no_daemons = NoDaemons::install()?;
     apt(&["update", "--quiet=2"])?;
-    apt(&[
-        &[
-            "install",
-            "--quiet=2",
-            "--yes",
-            "--no-install-recommends",
-            "--no-remove",
-        ],
-        packages,
-    ]
-    .concat())
-    .with_context(|| {
-        format!("cannot install {list}; --no-remove keeps apt from replacing other packages")
+    let install = [
+        "install",
+        "--quiet=2",
+        "--yes",
+        "--no-install-recommends",
+        "--no-remove",
+    ];
+    let Err(error) = apt(&[&install, packages].concat()) else {
+        return Ok(());
+    };
+    // A package that comes from the release's backports keeps out what only fits its older version.
+    let from_backports = || -> Result<()> {
+        let suite = format!(
+            "{}-backports",
+            codename().context("a Debian without a codename")?
+        );
+        let release = suite.trim_end_matches("-backports");
+        let mirror = Mirror::update(&[release, &suite])?;
+        let options: Vec<&str> = mirror.options().iter().map(String::as_str).collect();
+        apt(&[
+            &options,
+            &install[..],
+            &["--target-release", &suite],
+            packages,
+        ]
+        .concat())
+    };
+    from_backports().map_err(|of_backports| {
+        error.context(format!(
+            "cannot install {list}, nor from backports ({of_backports:#}); --no-remove keeps apt from replacing \
+             other packages"
+        ))
     })
+}
+
+/// Codename of this release.
+fn codename() -> Option<String> {
+    let release = fs::read_to_string("/etc/os-release").ok()?;
+    let name = release
+        .lines()
+        .find_map(|line| line.strip_prefix("VERSION_CODENAME="))?;
+    Some(name.trim_matches('"').to_owned())
 }
 
 fn apt(arguments: &[&str]) -> Result<()> {

@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use anyhow::{Context as _, Result};
 
 use crate::{
-    packages::{self, PROGRAMS},
+    packages::{self, FUZZ_PROGRAMS, PROGRAMS, TEST_PROGRAMS},
     shell,
     toolchain::{self, Toolchain},
 };
@@ -19,7 +19,9 @@ pub(crate) fn run() -> Result<()> {
     println!("BPF compiler  {}", toolchain.rustc.display());
     println!("BPF linker    {}", toolchain.linker.display());
     ensure_programs()?;
-    for program in &PROGRAMS {
+    packages::ensure_programs(&TEST_PROGRAMS)?;
+    packages::ensure_programs(&FUZZ_PROGRAMS)?;
+    for program in PROGRAMS.iter().chain(&TEST_PROGRAMS).chain(&FUZZ_PROGRAMS) {
         if let Some(path) = shell::which(program.name) {
             println!("{:<13} {}", program.name, path.display());
         }

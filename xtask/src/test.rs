@@ -15,11 +15,14 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::{bpf_build, interrupt, leaks::Before, packages, setup, shell};
+use crate::{bpf_build, fuzz, interrupt, leaks::Before, packages, setup, shell};
 
 /// Longest time that the tests may take, building aside.
 const TIME_MAX: Duration = Duration::from_secs(15 * 60);
 const TIME_MAX_ALL: Duration = Duration::from_secs(120 * 60);
+
+/// How long each fuzz target runs with the long tests.
+const FUZZ_SECONDS_ALL: u32 = 120;
 
 /// How long tests get to remove what they made after SIGTERM.
 const GRACE: Duration = Duration::from_secs(5);
@@ -39,9 +42,7 @@ pub(crate) fn run(all: bool, filter: Option<&str>) -> Result<()> {
     }
     interrupt::install()?;
     setup::ensure_programs()?;
-    if all {
-        packages::ensure_programs(&packages::LONG_TEST_PROGRAMS)?;
-    }
+    packages::ensure_programs(&packages::TEST_PROGRAMS)?;
     bpf_build::object(&setup::ensure_toolchain()?)?;
     shell::run(shell::cargo().args(["build", "--quiet"]))?;
     shell::run(shell::cargo().args(["test", "--quiet", "--no-run"]))?;
@@ -61,7 +62,17 @@ pub(crate) fn run(all: bool, filter: Option<&str>) -> Result<()> {
         cargo.args(["--", filter]);
     }
     let time_max = if all { TIME_MAX_ALL } else { TIME_MAX };
-    let (tally, end) = supervise(&mut cargo, time_max)?;
+    let (mut tally, end) = supervise(&mut cargo, time_max)?;
+    if filter.is_none() && matches!(end, End::Exited(_)) {
+        let length = if all {
+            fuzz::Length::Seconds(FUZZ_SECONDS_ALL)
+        } else {
+            fuzz::Length::Short
+        };
+        let (passed, failed) = fuzz::run_counted(&[], length)?;
+        tally.passed += passed;
+        tally.reported_failed += failed;
+    }
 
     let leaks = before.leaks();
     for leak in &leaks {

@@ -64,6 +64,7 @@ pub struct OptionWalk<M: Memory> {
     timestamped: M::Var,
     signed: M::Var,
     timestamp: M::Var,
+    echo: M::Var,
 }
 
 /// Reads `len` bytes of options fetched aside, like the kernel's `tcp_parse_options`.
@@ -74,6 +75,7 @@ pub fn read_options<M: Memory>(work: &Work<M>, len: u32) -> Options {
     walk.timestamped.set(0);
     walk.signed.set(0);
     walk.timestamp.set(0);
+    walk.echo.set(0);
     for _ in 0..OPTIONS_LEN_MAX {
         if !one_option(work, len) {
             break;
@@ -108,6 +110,7 @@ fn one_option<M: Memory>(work: &Work<M>, len: u32) -> bool {
         walk.timestamped.set(1);
         walk.timestamp
             .set(work.be16(at + 2) << 16 | work.be16(at + 4));
+        walk.echo.set(work.be16(at + 6) << 16 | work.be16(at + 8));
     }
     if kind == OPTION_MD5 || kind == OPTION_AO {
         walk.signed.set(1);
@@ -123,7 +126,7 @@ pub(super) fn refused<E: Env>(env: &mut E, segment: Segment) -> Reason {
         return Reason::BadFlags;
     }
     let host = host(env);
-    if host.kind == peer::CONNECTION {
+    if host.numbered() {
         let unsent = host.snd_nxt.wrapping_sub(segment.ack) as i32;
         let acked = segment.ack.wrapping_sub(host.snd_una) as i32;
         // Once something was acknowledged, Linux takes older acknowledgements within the window.
@@ -150,11 +153,43 @@ pub(super) fn refused<E: Env>(env: &mut E, segment: Segment) -> Reason {
     if !checksums_hold(env, segment) {
         return Reason::BadChecksum;
     }
+    remember_timestamp(env);
     Reason::NoMatch
+}
+
+/// Later segments of a connection that passes through must not be older than this one. What the
+/// options say is still in the working area.
+#[inline(always)]
+fn remember_timestamp<E: Env>(env: &mut E) {
+    if env.config().features & feature::ANSWERS == 0 {
+        return;
+    }
+    let Some(work) = env.work() else { return };
+    let timestamp = work.options.timestamp.get();
+    let newer = timestamp.wrapping_sub(work.peer.ts_recent) as i32 > 0;
+    if work.peer.kind == peer::SEEN
+        && work.peer.ts_recent != 0
+        && work.options.timestamped.get() != 0
+        && newer
+    {
+        work.entry.flow.ts_recent = timestamp;
+    }
+}
+
+/// The timestamp that a segment gives back; 0 if it has none.
+#[inline(always)]
+pub(super) fn echoed_timestamp<E: Env>(env: &mut E, segment: Segment) -> u32 {
+    if !options(env, segment).timestamped {
+        return 0;
+    }
+    env.work().map_or(0, |work| work.options.echo.get())
 }
 
 #[inline(always)]
 fn options<E: Env>(env: &mut E, segment: Segment) -> Options {
+    if let Some(work) = env.work() {
+        work.options.timestamped.set(0);
+    }
     let transport = u32::from(segment.transport);
     let Some(header) = env.window::<20>(transport) else {
         return Options::default();

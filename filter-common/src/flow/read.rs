@@ -2,7 +2,7 @@
 
 use super::{
     Blocked, Flow, Reading, Segment, state,
-    stream::{flow, forget, qualifiers, store},
+    stream::{flow, forget, qualifiers},
 };
 use crate::{
     abi::{Protocol, feature, port_class},
@@ -11,6 +11,7 @@ use crate::{
     hit::Hit,
     http,
     limits::STREAM_BYTES_MAX,
+    proxy::{self, Header},
     reason::Reason,
     tls,
     work::Variable as _,
@@ -29,13 +30,49 @@ pub(super) fn protocol_of<E: Env>(env: &mut E, segment: Segment) -> Protocol {
     } else {
         return Protocol::None;
     };
-    if segment.class & port_class::TLS != 0 && tls::can_start_with(first) {
+    let protocol = protocol_by(segment.class, first);
+    if protocol != Protocol::None || !may_have_header(env, segment) || !proxy::can_start_with(first)
+    {
+        return protocol;
+    }
+    // What is behind the header says more.
+    if segment.class & port_class::TLS != 0 {
         Protocol::Tls
-    } else if segment.class & port_class::HTTP != 0 && http::can_start_with(first) {
+    } else {
+        Protocol::Http
+    }
+}
+
+/// What the first byte of a hello says on a port of this class.
+#[inline(always)]
+fn protocol_by(class: u8, first: u8) -> Protocol {
+    if class & port_class::TLS != 0 && tls::can_start_with(first) {
+        Protocol::Tls
+    } else if class & port_class::HTTP != 0 && http::can_start_with(first) {
         Protocol::Http
     } else {
         Protocol::None
     }
+}
+
+/// Whether a PROXY protocol header may precede the hello.
+#[inline(always)]
+fn may_have_header<E: Env>(env: &E, segment: Segment) -> bool {
+    env.config().features & feature::PROXY != 0 && segment.class & port_class::PROXY != 0
+}
+
+/// The PROXY protocol header before the hello in the first `len` bytes of the stream.
+#[inline(always)]
+fn header<E: Env>(env: &mut E, segment: Segment, len: u32) -> Header {
+    let header = if may_have_header(env, segment) {
+        env.read_proxy(len)
+    } else {
+        Header::NONE
+    };
+    if let Some(work) = env.work() {
+        work.begins.set(header.len());
+    }
+    header
 }
 
 /// Appends in-order payload to what is kept, reads, and decides if it can.
@@ -51,13 +88,28 @@ pub(super) fn read<E: Env>(env: &mut E, segment: Segment, protocol: Protocol) ->
         return Reading::nothing(Reason::Truncated, Protocol::None);
     }
     let kept = flow.kept + taken;
-    let progress = match protocol {
-        Protocol::Tls => env.read_tls(kept),
-        Protocol::Http | Protocol::Quic | Protocol::None => env.read_http(kept, flow.certain != 0),
+    let header = header(env, segment, kept);
+    let protocol = if header.is_empty() || header.len() == kept {
+        protocol
+    } else {
+        // From memory: of what it knows in a register the compiler drops the mask that the verifier needs.
+        let first = env.work().map_or(0, |work| work.byte(work.begins.get()));
+        protocol_by(segment.class, first)
+    };
+    let progress = if header == Header::MALFORMED {
+        return unparsed(env, flow, Reason::ProxyMalformed, protocol);
+    } else if header == Header::INCOMPLETE || header.len() == kept {
+        Progress::Incomplete
+    } else {
+        match protocol {
+            Protocol::Tls => env.read_tls(kept),
+            Protocol::Http => env.read_http(kept, flow.certain != 0),
+            Protocol::Quic | Protocol::None => Progress::Other,
+        }
     };
     let reason = match progress {
         Progress::Other => {
-            forget(env);
+            env.settle(state::PASSED, segment.seq.wrapping_add(segment.len), kept);
             return Reading::nothing(Reason::OtherProtocol, Protocol::None);
         }
         Progress::Malformed => return unparsed(env, flow, Reason::HelloMalformed, protocol),
@@ -76,10 +128,13 @@ pub(super) fn read<E: Env>(env: &mut E, segment: Segment, protocol: Protocol) ->
         }
         Progress::Incomplete => Reason::HelloIncomplete,
         Progress::Named => Reason::NoMatch,
-        Progress::NoName if env.config().features & feature::NO_NAME_DROP != 0 => {
+        Progress::NoName if env.config().features & feature::NO_SNI_DROP != 0 => {
             return Reading::dropped(Reason::NoName, protocol);
         }
         Progress::NoName => Reason::NoName,
+        Progress::Http2 if env.config().features & feature::HTTP2_DROP != 0 => {
+            return Reading::dropped(Reason::Http2, protocol);
+        }
         Progress::Http2 => Reason::Http2,
     };
     // Also of an incomplete head: a name that is there already will not go away.
@@ -94,37 +149,50 @@ pub(super) fn read<E: Env>(env: &mut E, segment: Segment, protocol: Protocol) ->
             drops: false,
         };
     }
-    let odd = env.work().is_some_and(|work| work.odd_name.get() != 0);
-    let reason = if odd && progress == Progress::Named {
-        Reason::OddName
+    let reason = if progress == Progress::Named {
+        unlisted(env)
     } else {
         reason
     };
-    let next = segment.seq.wrapping_add(segment.len);
-    if progress == Progress::Incomplete {
-        keep(
-            env,
-            Flow {
-                state: state::READING,
-                next,
-                kept,
-                ..flow
-            },
-        );
-    } else if protocol == Protocol::Tls {
-        allow(
-            env,
-            Flow {
-                state: state::ALLOWED,
-                next,
-                kept,
-                ..flow
-            },
-        );
-    } else {
-        forget(env);
+    if reason == Reason::NoName && env.config().features & feature::NO_SNI_DROP != 0 {
+        return Reading::dropped(reason, protocol);
     }
+    let settled = match (progress, protocol) {
+        (Progress::Incomplete, _) if flow.state == state::BESIDE => {
+            // Behind a ClientHello the server's answer will come, and then this again.
+            if flow.beyond != 0 && protocol == Protocol::Tls {
+                return Reading::dropped(Reason::HeldBack, protocol);
+            }
+            0
+        }
+        (Progress::Incomplete, _) if flow.beyond != 0 && flow.kept == 0 => {
+            // Less than what a verdict was given on, while what comes behind that has passed.
+            return Reading::dropped(Reason::Overlap, protocol);
+        }
+        (Progress::Incomplete, _) => state::READING,
+        (_, Protocol::Tls) => state::ALLOWED,
+        _ => state::PASSED,
+    };
+    let next = segment.seq.wrapping_add(segment.len);
+    env.settle(settled, next, kept);
     Reading::nothing(reason, protocol)
+}
+
+/// Why names that no rule hits pass.
+#[inline(always)]
+fn unlisted<E: Env>(env: &mut E) -> Reason {
+    let Some(work) = env.work() else {
+        return Reason::NoMatch;
+    };
+    if work.literal_name.get() != 0 {
+        Reason::NoName
+    } else if work.odd_name.get() != 0 {
+        Reason::OddName
+    } else if work.ech.get() != 0 {
+        Reason::Ech
+    } else {
+        Reason::NoMatch
+    }
 }
 
 /// Remembers that this connection is blocked.
@@ -144,26 +212,6 @@ fn block<E: Env>(env: &mut E, segment: Segment, flow: Flow, hit: Hit, protocol: 
         protocol: protocol as u16,
         ..Blocked::default()
     });
-}
-
-/// Keeps the bytes of an incomplete hello.
-#[inline(always)]
-fn keep<E: Env>(env: &mut E, flow: Flow) {
-    env.hello_store(flow.kept);
-    store(env, flow);
-}
-
-/// Notes that the hello was allowed. Its bytes are kept on if several segments brought it, so
-/// that they cannot be exchanged before the server has answered.
-#[inline(always)]
-fn allow<E: Env>(env: &mut E, flow: Flow) {
-    let several = env.hello_exists();
-    if several {
-        env.hello_store(flow.kept);
-        store(env, flow);
-    } else {
-        store(env, Flow { kept: 0, ..flow });
-    }
 }
 
 /// A hello that cannot be read. If it started the connection for certain, a server might still

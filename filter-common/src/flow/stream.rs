@@ -1,14 +1,15 @@
 //! What a segment means for its stream.
 
 use super::{
-    Blocked, Flow, Peer, Reading, Segment,
+    Blocked, Entry, Flow, Peer, Reading, Segment,
     accept::{checksums_hold, refused},
     flags, peer,
     read::{protocol_of, read},
+    reverse::{Course, answers, read_beside},
     state,
 };
 use crate::{
-    abi::{Protocol, feature},
+    abi::{Protocol, feature, served},
     env::{Env, Window},
     hit::Qualifiers,
     limits::SEQUENCE_DISTANCE_MAX,
@@ -64,13 +65,21 @@ impl Plan {
     #[inline(always)]
     fn start<E: Env>(env: &mut E, segment: Segment, certain: bool) -> Self {
         if let Some(work) = env.work() {
-            work.flow = Flow {
+            let connection = match work.peer.kind {
+                peer::NONE => segment.seq,
+                _ => work.peer.start,
+            };
+            let before = work.entry.flow;
+            work.entry.flow = Flow {
                 state: state::READING,
-                connection: work.peer.start,
+                connection,
                 start: segment.seq,
                 next: segment.seq,
                 ack: segment.ack,
                 certain: certain as u32,
+                ts_recent: before.ts_recent,
+                interface: before.interface,
+                beyond: before.beyond,
                 ..Flow::default()
             };
         }
@@ -91,6 +100,13 @@ impl Plan {
 #[inline(always)]
 pub fn inspect<E: Env>(env: &mut E, segment: Segment) -> Reading {
     env.look_up_peer();
+    if let Some(work) = env.work() {
+        work.entry = Entry::default();
+        if work.peer.kind == peer::LISTENER && work.served == served::BEYOND {
+            // It listens on any address, but connections to this one pass through.
+            work.peer.kind = peer::NONE;
+        }
+    }
     let plan = plan(env, segment);
     if !plan.reads {
         return plan.reading;
@@ -99,7 +115,8 @@ pub fn inspect<E: Env>(env: &mut E, segment: Segment) -> Reading {
     let protocol = protocol_of(env, plan.segment);
     if protocol == Protocol::None {
         if certain {
-            forget(env);
+            let next = plan.segment.seq.wrapping_add(plan.segment.len);
+            env.settle(state::PASSED, next, 0);
         }
         return Reading::nothing(Reason::OtherProtocol, Protocol::None);
     }
@@ -140,10 +157,32 @@ fn plan<E: Env>(env: &mut E, segment: Segment) -> Plan {
         };
     }
     let flow = flow(env);
+    if host(env).kind == peer::NONE && passes_through(env) {
+        return match env.course(segment) {
+            Course::JUDGED => by_state(env, segment, flow),
+            Course::BEGINS => Plan::begin(env, segment),
+            Course::GUESSED => Plan::begin_again(env, segment),
+            Course::BESIDE => {
+                let old = read_beside(env, segment);
+                Plan::more(segment.without(old))
+            }
+            course => match course.verdict() {
+                (true, reason) => Plan::drop(reason, segment),
+                (false, reason) => Plan::pass(reason, segment),
+            },
+        };
+    }
     if flow.reopened != 0 && segment.seq == flow.reopened_at && segment.seq != flow.next {
         return Plan::begin(env, segment);
     }
     by_state(env, segment, flow)
+}
+
+/// Whether connections without a socket of this host are expected.
+#[inline(always)]
+pub(super) fn passes_through<E: Env>(env: &mut E) -> bool {
+    let features = env.config().features;
+    features & feature::ANSWERS != 0 || features & feature::SOCKETS == 0
 }
 
 /// A payload on a connection that the host knows: the host's numbers say where the stream starts.
@@ -241,7 +280,7 @@ pub(super) fn host<E: Env>(env: &mut E) -> Peer {
 #[inline(always)]
 pub(super) fn flow<E: Env>(env: &mut E) -> Flow {
     match env.work() {
-        Some(work) => work.flow,
+        Some(work) => work.entry.flow,
         None => Flow::default(),
     }
 }
@@ -249,23 +288,31 @@ pub(super) fn flow<E: Env>(env: &mut E) -> Flow {
 #[inline(always)]
 pub(super) fn store<E: Env>(env: &mut E, flow: Flow) {
     if let Some(work) = env.work() {
-        work.flow = flow;
+        work.entry.flow = flow;
     }
     env.flow_store();
 }
 
 #[inline(always)]
 pub(super) fn forget<E: Env>(env: &mut E) {
+    if let Some(work) = env.work() {
+        if work.entry.flow.state == state::BESIDE {
+            return;
+        }
+        work.entry = Entry::default();
+    }
     env.flow_delete();
     env.hello_delete();
 }
 
 /// An RST: it ends the stream if its number is exact, as receivers demand (RFC 9293, section 3.10.7.4),
-/// and its checksum right. A host keeps its own state.
+/// and its checksum right. A host keeps its own state; and where a SYN was seen the next one will be, so
+/// that an RST which dies on its way to the server need not be believed.
 #[inline(always)]
 fn ended<E: Env>(env: &mut E, segment: Segment) {
     if host(env).kind == peer::NONE
         && env.flow_load()
+        && flow(env).certain == 0
         && flow(env).next == segment.seq
         && checksums_hold(env, segment)
     {
@@ -278,6 +325,12 @@ fn ended<E: Env>(env: &mut E, segment: Segment) {
 #[inline(always)]
 fn opened<E: Env>(env: &mut E, segment: Segment) {
     let next = segment.seq.wrapping_add(1);
+    let interface = env.interface();
+    let known = env.flow_load();
+    if known && (answers(env).seen != 0 || flow(env).connection == next) {
+        // The same SYN again, or one that counts if the server takes it.
+        return;
+    }
     if let Some(blocked) = env.blocked_load() {
         env.blocked_store(Blocked {
             reopened: 1,
@@ -285,30 +338,26 @@ fn opened<E: Env>(env: &mut E, segment: Segment) {
             ..blocked
         });
     }
-    if env.flow_load() {
-        let flow = flow(env);
-        if flow.state != state::OPENED {
-            store(
-                env,
-                Flow {
-                    reopened: 1,
-                    reopened_at: next,
-                    ..flow
-                },
-            );
-            return;
+    let flow = flow(env);
+    let flow = if known {
+        Flow {
+            reopened: 1,
+            reopened_at: next,
+            interface,
+            ..flow
         }
-    }
-    store(
-        env,
+    } else {
         Flow {
             state: state::OPENED,
             start: next,
+            connection: next,
             next,
             certain: 1,
+            interface,
             ..Flow::default()
-        },
-    );
+        }
+    };
+    store(env, flow);
 }
 
 /// A SYN, perhaps with payload (TCP Fast Open, RFC 7413), which then starts the stream.
@@ -327,7 +376,9 @@ fn with_syn<E: Env>(env: &mut E, segment: Segment) -> Plan {
     if segment.len == 0 {
         return Plan::pass(Reason::NoMatch, segment);
     }
-    if flow(env).state != state::OPENED {
+    let flow = flow(env);
+    let taken = flow.state == state::OPENED && flow.start == segment.seq.wrapping_add(1);
+    if !taken || answers(env).seen != 0 {
         return Plan::drop(Reason::HeldBack, segment);
     }
     let payload = Segment {
@@ -356,6 +407,10 @@ fn at_start<E: Env>(env: &mut E, segment: Segment, next: u32) -> Plan {
 #[inline(always)]
 fn more<E: Env>(env: &mut E, segment: Segment, flow: Flow) -> Plan {
     let ahead = segment.seq.wrapping_sub(flow.next) as i32;
+    if ahead > 0 && mistaken(env, segment, flow) {
+        forget(env);
+        return Plan::begin_again(env, segment);
+    }
     if ahead > 0 {
         return Plan::drop(Reason::HeldBack, segment);
     }
@@ -370,13 +425,23 @@ fn more<E: Env>(env: &mut E, segment: Segment, flow: Flow) -> Plan {
     if old == 0 {
         return Plan::more(segment);
     }
-    if !repeats(env, segment, flow, old) {
+    if !repeats(env, segment, old) {
         return Plan::drop(Reason::Overlap, segment);
     }
     if old >= segment.len {
         return Plan::pass(Reason::HelloIncomplete, segment);
     }
     Plan::more(segment.without(old))
+}
+
+/// Whether what looked like the start of a hello in mid-stream was a late copy of a segment that
+/// the server had already: it has answered since. Without this the client's next bytes would wait
+/// for ever for a rest that nobody sends again.
+#[inline(always)]
+fn mistaken<E: Env>(env: &mut E, segment: Segment, flow: Flow) -> bool {
+    flow.certain == 0
+        && host(env).kind != peer::CONNECTION
+        && (segment.ack.wrapping_sub(flow.ack) as i32) > 0
 }
 
 /// More of a half-read hello whose bytes were evicted: it cannot be judged.
@@ -391,8 +456,12 @@ fn lost<E: Env>(env: &mut E, segment: Segment) -> Plan {
 
 /// Whether the first `old` bytes of a segment are those that were seen before.
 #[inline(always)]
-fn repeats<E: Env>(env: &mut E, segment: Segment, flow: Flow, old: u32) -> bool {
-    let from_start = segment.seq.wrapping_sub(flow.start) as i32;
+pub(super) fn repeats<E: Env>(env: &mut E, segment: Segment, old: u32) -> bool {
+    let Some(work) = env.work() else {
+        return false;
+    };
+    let (start, kept) = (work.entry.flow.start, work.entry.flow.kept);
+    let from_start = segment.seq.wrapping_sub(start) as i32;
     // What lies before the start is no part of the stream.
     let before = if from_start < 0 {
         from_start.unsigned_abs()
@@ -405,7 +474,7 @@ fn repeats<E: Env>(env: &mut E, segment: Segment, flow: Flow, old: u32) -> bool 
     }
     let at = if from_start < 0 { 0 } else { from_start as u32 };
     let len = len - before;
-    if at + len > flow.kept || !env.fetch_aside(segment.offset + before, len) {
+    if at + len > kept || !env.fetch_aside(segment.offset + before, len) {
         return false;
     }
     env.compare(at, len)
@@ -420,15 +489,22 @@ fn after_allowed<E: Env>(env: &mut E, segment: Segment, flow: Flow) -> Plan {
         forget(env);
         return Plan::begin_again(env, segment);
     }
-    if segment.seq == flow.start {
-        // The hello again, before the server has answered: what it says now counts.
-        return Plan::start(env, segment, flow.certain != 0);
-    }
-    let known = flow.kept != 0
-        && env.hello_load(flow.kept)
-        && repeats(env, segment, flow, ahead.unsigned_abs());
+    let known =
+        flow.kept != 0 && env.hello_load(flow.kept) && repeats(env, segment, ahead.unsigned_abs());
     if known {
+        // The server may have the rest already, and the client not send it again.
         return Plan::pass(Reason::NoMatch, segment);
+    }
+    let hello = without_dummy(env, segment);
+    let again = if hello.seq == flow.start {
+        hello
+    } else {
+        segment
+    };
+    if again.seq == flow.start && flow.kept == 0 {
+        // Another hello, before the server has answered: what it says now counts. One that came in
+        // several segments is not exchanged: the server may have some of them already.
+        return Plan::start(env, again, flow.certain != 0);
     }
     Plan::drop(Reason::Overlap, segment)
 }

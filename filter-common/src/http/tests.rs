@@ -111,6 +111,13 @@ fn what_is_not_a_request_is_told_apart() {
 }
 
 #[test]
+fn a_method_may_have_any_length_where_the_stream_is_known_to_start() {
+    let head = format!("{} / HTTP/1.1\r\nHost: a.example\r\n\r\n", "X".repeat(500));
+    assert_eq!(read(&head), named(&["a.example"]));
+    assert_eq!(read_http(head.as_bytes(), false).0, Progress::Other);
+}
+
+#[test]
 fn in_mid_stream_only_a_request_with_a_version_counts() {
     for body in [
         "to a.example\r\n\r\n",

@@ -1,4 +1,16 @@
-//! IPv4 prefixes: a bitmap over the leading bits, then buckets of exact keys.
+//! IPv4 prefixes: a bitmap over the leading bits, two finer looks, then buckets of exact keys.
+//!
+//! The summary table has three parts, one behind the other:
+//!
+//! | part | says of an address | false alarms |
+//! |---|---|---|
+//! | cells | whether any prefix touches its cell, a /16 to a /22 by the size of the table | neighbours in the cell |
+//! | wide | whether a prefix of at most [`WIDE_LENGTH_MAX`] bits touches its cell, a /16 to a /24 | none where it is a /24 |
+//! | narrow | whether a longer prefix covers the address: two bits of the line that its /26 hashes to | what shares the line |
+//!
+//! Nearly all misses end at the cells, which fit the second-level cache. In a long list many cells are
+//! set, and behind them each length in use would have to be probed; the other two parts end most of
+//! these misses with one line each, and tell which lengths may hit.
 //!
 //! A bucket is one line of eight entries. An entry, from the low bit up:
 //!
@@ -21,16 +33,43 @@ use crate::abi::{Line, Table};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct V4Params {
-    /// Right shift that turns an address (host byte order) into an index of a summary bit.
-    pub summary_shift: u32,
+    /// Right shifts that turn an address (host byte order) into the index of a bit: of the cells in the
+    /// low byte, of the wide part in the next.
+    pub shifts: u32,
+    /// First line of the summary's wide part.
+    pub wide_at: u32,
+    /// First line of its narrow part.
+    pub narrow_at: u32,
+    /// Lines of its narrow part.
+    pub narrow_lines: u32,
+    /// Key of the hashes, random per table.
+    pub seed: u64,
     /// Buckets (lines) in the table.
     pub bucket_count: u32,
-    /// Key of the bucket hash, random per table.
-    pub seed: u64,
     /// How many of `lengths` are used.
     pub length_count: u32,
     /// The prefix lengths that occur, longest first.
-    pub lengths: [u8; 36],
+    pub lengths: [u8; 40],
+}
+
+impl V4Params {
+    /// Both shifts, below 32.
+    pub const fn with_shifts(self, cell: u32, wide: u32) -> Self {
+        Self {
+            shifts: wide << 8 | cell,
+            ..self
+        }
+    }
+
+    #[inline(always)]
+    const fn cell_shift(&self) -> u32 {
+        self.shifts & 31
+    }
+
+    #[inline(always)]
+    const fn wide_shift(&self) -> u32 {
+        self.shifts >> 8 & 31
+    }
 }
 
 /// Entries in a bucket.
@@ -38,6 +77,13 @@ pub const SLOTS: usize = 8;
 
 /// Different prefix lengths, `/0` included.
 pub const LENGTHS: usize = 33;
+
+/// Longest prefix of the summary's wide part. Those of 25 and 26 bits are few in real lists, and would
+/// fill the narrow part with bits.
+pub const WIDE_LENGTH_MAX: u8 = 26;
+
+/// Addresses in a word of the narrow part, as a shift.
+const NARROW_SHIFT: u32 = 6;
 
 const LENGTH_SHIFT: u32 = 32;
 const OVERFLOW: u64 = 1 << 38;
@@ -54,15 +100,157 @@ pub const fn masked(addr: u32, length: u8) -> u32 {
     }
 }
 
-/// Whether a prefix may cover `addr`: `false` is certain. Touches one cache line
-/// of the summary (8 KiB to 2 MiB, so it stays cached), which answers nearly all
-/// misses.
+/// Whether a prefix may touch the cell of `addr`: `false` is certain. Touches one cache line
+/// of the cells (8 KiB to 2 MiB, so they stay cached), which answers nearly all misses.
 #[inline(always)]
-pub fn maybe<L: Lines + ?Sized>(lines: &L, summary: Table, params: &V4Params, addr: u32) -> bool {
-    let bit = addr >> (params.summary_shift & 31);
-    match lines.line(summary, bit >> 9) {
+pub fn touches_cell<L: Lines + ?Sized>(
+    lines: &L,
+    summary: Table,
+    params: &V4Params,
+    addr: u32,
+) -> bool {
+    bit(lines, summary, 0, addr >> params.cell_shift())
+}
+
+/// Whether a prefix of at most [`WIDE_LENGTH_MAX`] bits may cover `addr`: `false` is certain. Touches
+/// one line.
+#[inline(always)]
+fn maybe_wide<L: Lines + ?Sized>(lines: &L, summary: Table, params: &V4Params, addr: u32) -> bool {
+    bit(lines, summary, params.wide_at, addr >> params.wide_shift())
+}
+
+/// Whether a prefix of more than [`WIDE_LENGTH_MAX`] bits may cover `addr`: `false` is certain. Touches
+/// one line.
+#[inline(always)]
+fn maybe_narrow<L: Lines + ?Sized>(
+    lines: &L,
+    summary: Table,
+    params: &V4Params,
+    addr: u32,
+) -> bool {
+    let hash = narrow_hash(params, addr);
+    match lines.line(summary, narrow_line(params, hash)) {
+        Some(line) => {
+            let [a, b] = narrow_places(hash);
+            let a = line[a.word] >> ((addr ^ a.turn) & 63);
+            let b = line[b.word] >> ((addr ^ b.turn) & 63);
+            a & b & 1 != 0
+        }
+        None => false,
+    }
+}
+
+/// Which prefixes may cover an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kinds {
+    wide: bool,
+    narrow: bool,
+}
+
+impl Kinds {
+    /// None, for certain.
+    pub const NONE: Self = Self {
+        wide: false,
+        narrow: false,
+    };
+
+    /// Whether none may.
+    #[inline(always)]
+    pub const fn is_none(self) -> bool {
+        !self.wide & !self.narrow
+    }
+
+    /// Whether one of this length may.
+    #[inline(always)]
+    pub const fn has(self, length: u8) -> bool {
+        if length > WIDE_LENGTH_MAX {
+            self.narrow
+        } else {
+            self.wide
+        }
+    }
+}
+
+/// Which prefixes may cover `addr`. Touches the line of [`touches_cell`], and if that says yes those of
+/// [`maybe_wide`] and [`maybe_narrow`].
+#[inline(always)]
+pub fn kinds<L: Lines + ?Sized>(lines: &L, summary: Table, params: &V4Params, addr: u32) -> Kinds {
+    if !touches_cell(lines, summary, params, addr) {
+        return Kinds::NONE;
+    }
+    Kinds {
+        wide: maybe_wide(lines, summary, params, addr),
+        narrow: maybe_narrow(lines, summary, params, addr),
+    }
+}
+
+#[inline(always)]
+fn bit<L: Lines + ?Sized>(lines: &L, summary: Table, first_line: u32, bit: u32) -> bool {
+    match lines.line(summary, first_line + (bit >> 9)) {
         Some(line) => line[(bit >> 6) as usize & 7] >> (bit & 63) & 1 != 0,
         None => false,
+    }
+}
+
+/// A word of a line that has a bit for each address of a /26.
+#[derive(Clone, Copy)]
+struct NarrowPlace {
+    word: usize,
+    /// What the number of the bit is combined with: lists are full of addresses that end alike.
+    turn: u32,
+}
+
+#[inline(always)]
+const fn narrow_hash(params: &V4Params, addr: u32) -> u64 {
+    mix((addr >> NARROW_SHIFT) as u64 ^ params.seed)
+}
+
+#[inline(always)]
+const fn narrow_line(params: &V4Params, hash: u64) -> u32 {
+    params.narrow_at + scale((hash >> 32) as u32, params.narrow_lines)
+}
+
+#[inline(always)]
+const fn narrow_places(hash: u64) -> [NarrowPlace; 2] {
+    [
+        NarrowPlace {
+            word: hash as usize & 7,
+            turn: (hash >> 6) as u32,
+        },
+        NarrowPlace {
+            word: (hash >> 3) as usize & 7,
+            turn: (hash >> 12) as u32,
+        },
+    ]
+}
+
+/// Calls `set` for the bits that a prefix has in the summary: line, word below 8, and mask.
+pub fn mark(params: &V4Params, addr: u32, length: u8, mut set: impl FnMut(u32, u32, u64)) {
+    let first = masked(addr, length);
+    let last = first | !masked(u32::MAX, length);
+    let run = |shift| (first >> shift, last >> shift);
+    mark_run(0, run(params.cell_shift()), &mut set);
+    if length <= WIDE_LENGTH_MAX {
+        mark_run(params.wide_at, run(params.wide_shift()), &mut set);
+        return;
+    }
+    let hash = narrow_hash(params, first);
+    // An aligned run stays one when every number in it is combined with the same other.
+    let run = last - first;
+    for place in narrow_places(hash) {
+        let from = (first ^ place.turn) & 63 & !run;
+        let mask = u64::MAX >> (63 - run) << from;
+        set(narrow_line(params, hash), place.word as u32, mask);
+    }
+}
+
+/// The bits `first..=last` of the lines from `first_line` on, whole words at once.
+fn mark_run(first_line: u32, (first, last): (u32, u32), set: &mut impl FnMut(u32, u32, u64)) {
+    for word in first >> 6..=last >> 6 {
+        let from = first.max(word << 6) & 63;
+        let to = last.min(word << 6 | 63) & 63;
+        let mask = u64::MAX << from & u64::MAX >> (63 - to);
+        set(first_line + (word >> 3), word & 7, mask);
     }
 }
 
@@ -91,7 +279,7 @@ pub fn probe<L: Lines + ?Sized>(
 
 /// The longest prefix that covers `addr`: its length and value. For tables whose
 /// values need no further look, such as the served addresses. Touches the lines of
-/// [`maybe`], and on a set bit those of one [`probe`] per length in use, longest
+/// [`kinds`], and those of one [`probe`] per length in use that these leave, longest
 /// first.
 #[inline(always)]
 pub fn longest<L: Lines + ?Sized>(
@@ -101,7 +289,8 @@ pub fn longest<L: Lines + ?Sized>(
     params: &V4Params,
     addr: u32,
 ) -> Option<(u8, u32)> {
-    if !maybe(lines, summary, params, addr) {
+    let kinds = kinds(lines, summary, params, addr);
+    if kinds.is_none() {
         return None;
     }
     for i in 0..LENGTHS {
@@ -109,6 +298,9 @@ pub fn longest<L: Lines + ?Sized>(
             break;
         }
         let length = params.lengths[i];
+        if !kinds.has(length) {
+            continue;
+        }
         if let Some(value) = probe(lines, buckets, params, addr, length) {
             return Some((length, value));
         }
@@ -169,23 +361,28 @@ fn find(line: &Line, key: u64) -> Option<u32> {
     None
 }
 
-const _: () = assert!(size_of::<V4Params>() == 56);
+const _: () = assert!(size_of::<V4Params>() == 72);
 
 #[cfg(test)]
 mod tests {
-    use super::{V4Params, bucket_pair, masked, maybe, probe, put, set_overflow};
+    use super::{
+        V4Params, WIDE_LENGTH_MAX, bucket_pair, kinds, mark, masked, probe, put, set_overflow,
+    };
     use crate::{
         abi::Table,
         tables::{VALUE_MAX, testing::One},
     };
 
-    fn params(summary_shift: u32, bucket_count: u32) -> V4Params {
+    fn params(cell_shift: u32, bucket_count: u32) -> V4Params {
         V4Params {
-            summary_shift,
+            shifts: 16 << 8 | cell_shift,
+            wide_at: 128,
+            narrow_at: 256,
+            narrow_lines: 64,
             bucket_count,
             seed: 7,
             length_count: 0,
-            lengths: [0; 36],
+            lengths: [0; 40],
         }
     }
 
@@ -241,13 +438,38 @@ mod tests {
         );
     }
 
+    fn marked(addr: u32, length: u8) -> [[u64; 8]; 320] {
+        let mut lines = [[0; 8]; 320];
+        mark(&params(16, 1), addr, length, |line, word, mask| {
+            lines[line as usize][word as usize] |= mask;
+        });
+        lines
+    }
+
     #[test]
-    fn the_summary_bit_of_an_address_is_its_leading_bits() {
-        let mut lines = [[0; 8]; 128];
-        let bit = 0xC000usize;
-        lines[bit >> 9][(bit >> 6) & 7] |= 1 << (bit & 63);
-        let maybe = |addr| maybe(&One(&lines), Table::V4Summary, &params(16, 1), addr);
-        assert!(maybe(0xC000_0000) && maybe(0xC000_FFFF));
-        assert!(!maybe(0xC001_0000) && !maybe(0xBFFF_FFFF));
+    fn a_wide_prefix_touches_exactly_its_cells() {
+        let lines = marked(0xC000_0000, 15);
+        let maybe = |addr| !kinds(&One(&lines), Table::V4Summary, &params(16, 1), addr).is_none();
+        assert!(maybe(0xC000_0000) && maybe(0xC001_FFFF));
+        assert!(!maybe(0xC002_0000) && !maybe(0xBFFF_FFFF));
+    }
+
+    #[test]
+    fn a_narrow_prefix_covers_its_addresses_and_hardly_any_other() {
+        for length in WIDE_LENGTH_MAX + 1..=32 {
+            let first = masked(0xC000_02B7, length);
+            let lines = marked(first, length);
+            let maybe =
+                |addr| !kinds(&One(&lines), Table::V4Summary, &params(16, 1), addr).is_none();
+            let mut false_alarms = 0;
+            for addr in 0xC000_0000..0xC000_1000 {
+                if masked(addr, length) == first {
+                    assert!(maybe(addr), "/{length}");
+                } else {
+                    false_alarms += u32::from(maybe(addr));
+                }
+            }
+            assert!(false_alarms < 200, "/{length}: {false_alarms} of 4096");
+        }
     }
 }

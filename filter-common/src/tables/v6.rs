@@ -1,4 +1,8 @@
-//! IPv6 prefixes: a Bloom filter over all keys, then buckets of exact keys.
+//! IPv6 prefixes: a Bloom filter over areas, one over all keys, then buckets of exact keys.
+//!
+//! The summary table has two Bloom filters, one behind the other. The first holds all keys: it answers
+//! for one prefix length at a time. The second holds *areas*, the prefixes of one length that some key
+//! covers or lies in: for nearly all addresses it answers for all lengths at once.
 //!
 //! A bucket is one line of three entries:
 //!
@@ -21,8 +25,12 @@ use crate::abi::{Line, Table};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct V6Params {
-    /// Lines of the Bloom filter.
+    /// Lines of the Bloom filter of keys.
     pub bloom_lines: u32,
+    /// Lines of the Bloom filter of areas, which lies behind that of keys.
+    pub area_lines: u32,
+    /// Length of an area's prefix, at most [`AREA_LENGTH_MAX`].
+    pub area_length: u32,
     /// Buckets (lines) in the table.
     pub bucket_count: u32,
     /// Key of the hashes, random per table.
@@ -38,6 +46,9 @@ pub const SLOTS: usize = 3;
 
 /// Different prefix lengths, `/0` included.
 pub const LENGTHS: usize = 129;
+
+/// Longest prefix of an area.
+pub const AREA_LENGTH_MAX: u32 = 64;
 
 const TAG_SHIFT: u32 = 32;
 const OVERFLOW: u64 = 1 << 56;
@@ -58,6 +69,42 @@ pub const fn masked(addr: [u64; 2], length: u8) -> [u64; 2] {
         !(u64::MAX >> (length - 64))
     };
     [addr[0] & high, addr[1] & low]
+}
+
+/// Whether any prefix may cover `addr`: `false` is certain. Touches one cache line of the second
+/// filter.
+#[inline(always)]
+pub fn maybe_near<L: Lines + ?Sized>(
+    lines: &L,
+    summary: Table,
+    params: &V6Params,
+    addr: [u64; 2],
+) -> bool {
+    let area = addr[0] >> ((AREA_LENGTH_MAX - params.area_length) & 63);
+    area_word(params, area).is_set(lines, summary)
+}
+
+#[inline(always)]
+const fn area_word(params: &V6Params, area: u64) -> BloomWord {
+    let place = BloomWord::new(mix(area ^ params.seed), params.area_lines);
+    BloomWord {
+        line: params.bloom_lines + place.line,
+        ..place
+    }
+}
+
+/// Calls `set` for the bits that a prefix has in the summary: line, word below 8, and mask. Those are
+/// 2ⁿ areas for a prefix that is n bits shorter than an area's.
+pub fn mark(params: &V6Params, addr: [u64; 2], length: u8, mut set: impl FnMut(u32, u32, u64)) {
+    let BloomWord { line, word, mask } = bloom_word(params, addr, length);
+    set(line, word, mask);
+    let shift = (AREA_LENGTH_MAX - params.area_length) & 63;
+    let first = masked(addr, length)[0];
+    let last = first | !masked([u64::MAX; 2], length)[0];
+    for area in first >> shift..=last >> shift {
+        let BloomWord { line, word, mask } = area_word(params, area);
+        set(line, word, mask);
+    }
 }
 
 /// Whether the prefix of `addr` that is `length` bits long may be in the table:
@@ -103,8 +150,8 @@ pub fn probe<L: Lines + ?Sized>(
 }
 
 /// The longest prefix that covers `addr`: its length and value. For tables whose
-/// values need no further look, such as the served addresses. Touches one line of
-/// the summary per length in use, longest first, and the lines of a [`probe`]
+/// values need no further look, such as the served addresses. Touches the line of
+/// [`maybe_near`], and if that says yes one line of the first filter per length in use, longest first, and the lines of a [`probe`]
 /// where that says yes.
 #[inline(always)]
 pub fn longest<L: Lines + ?Sized>(
@@ -114,6 +161,9 @@ pub fn longest<L: Lines + ?Sized>(
     params: &V6Params,
     addr: [u64; 2],
 ) -> Option<(u8, u32)> {
+    if !maybe_near(lines, summary, params, addr) {
+        return None;
+    }
     for i in 0..LENGTHS {
         if i as u32 >= params.length_count {
             break;
@@ -129,8 +179,8 @@ pub fn longest<L: Lines + ?Sized>(
     None
 }
 
-/// Where a prefix lives in the Bloom filter.
-pub const fn bloom_word(params: &V6Params, addr: [u64; 2], length: u8) -> BloomWord {
+/// Where a prefix lives in the Bloom filter of keys.
+const fn bloom_word(params: &V6Params, addr: [u64; 2], length: u8) -> BloomWord {
     BloomWord::new(
         hash(params, masked(addr, length), length),
         params.bloom_lines,
@@ -208,11 +258,11 @@ fn find(line: &Line, addr: [u64; 2], length: u8) -> Option<u32> {
     None
 }
 
-const _: () = assert!(size_of::<V6Params>() == 152);
+const _: () = assert!(size_of::<V6Params>() == 160);
 
 #[cfg(test)]
 mod tests {
-    use super::{V6Params, bucket_pair, masked, probe, put, set_overflow};
+    use super::{V6Params, bucket_pair, mark, masked, maybe, maybe_near, probe, put, set_overflow};
     use crate::{
         abi::Table,
         tables::{VALUE_MAX, testing::One},
@@ -223,6 +273,8 @@ mod tests {
     fn params(bucket_count: u32) -> V6Params {
         V6Params {
             bloom_lines: 1,
+            area_lines: 32,
+            area_length: 40,
             bucket_count,
             seed: 7,
             length_count: 0,
@@ -237,6 +289,27 @@ mod tests {
             let mask = u128::from(high) << 64 | u128::from(low);
             assert_eq!(mask.leading_ones(), u32::from(length));
             assert_eq!(mask.count_ones(), u32::from(length));
+        }
+    }
+
+    #[test]
+    fn every_prefix_marks_itself_and_the_areas_that_it_touches() {
+        for length in 30..=128 {
+            let mut lines = [[0; 8]; 33];
+            mark(&params(1), ALL, length, |line, word, mask| {
+                lines[line as usize][word as usize] |= mask;
+            });
+            let near = |addr| maybe_near(&One(&lines), Table::V6Summary, &params(1), addr);
+            let [first, last] = [masked(ALL, length.min(40)), ALL];
+            assert!(near(first) && near(last), "/{length}");
+            assert!(!near([first[0] - 1, 0]), "/{length}");
+            assert!(maybe(
+                &One(&lines),
+                Table::V6Summary,
+                &params(1),
+                ALL,
+                length
+            ));
         }
     }
 

@@ -182,6 +182,16 @@ fn a_hello_in_one_byte_records_is_read_as_long_as_its_stream_is_kept() {
     assert_eq!(read_tls(&stream), named(&["a.example"]));
 }
 
+#[test]
+fn a_record_too_long_for_any_server_is_malformed_from_its_header_on() {
+    let hello = records(&message(&[server_name(&["a.example"])]), &[]);
+    let mut stream = hello;
+    stream[3] = 0x49;
+    for end in 5..stream.len() {
+        assert_eq!(read_tls(&stream[..end]).0, Progress::Malformed, "{end}");
+    }
+}
+
 proptest! {
     #[test]
     fn any_bytes_end_in_some_progress(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {

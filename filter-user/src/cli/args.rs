@@ -26,7 +26,8 @@ Exit codes:
   5  the kernel or environment lacks something (bpffs, interface, kernel version)
   6  an interface has a foreign XDP program
   7  another controller or change is running
-  8  status: wanted and enforced differ, or nothing is enforced";
+  8  status: wanted and enforced differ, or nothing is enforced
+  9  apply --cut: applied, but not all connections could be ended";
 
 /// Blocks origins and hostnames in the kernel, before the network stack.
 #[derive(Debug, Parser)]
@@ -78,9 +79,16 @@ pub enum Command {
         file: Option<PathBuf>,
     },
     /// Put the policy in place now; traffic is filtered by the new one from one packet to the next
+    ///
+    /// A rule on names acts on connections made from now on; names of open ones are not kept. `--cut` also
+    /// ends the open ones that may have a name of a rule that is new with this change: all to served
+    /// addresses and inspected ports that it covers, after printing how many. They come back and are judged.
     Apply {
         /// Policy file [default: the configuration's]
         file: Option<PathBuf>,
+        /// End open connections that new rules on names may be about, or this rule, new or not
+        #[arg(long, value_name = "RULE", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+        cut: Option<String>,
     },
     /// Show what is enforced where, since when, and whether that is what is wanted
     Status,

@@ -96,7 +96,7 @@ pub fn run(env: &mut Env<'_>, command: Command) -> Result<ExitCode, CommandError
     match command {
         Command::Run => policy::run(env)?,
         Command::Check { file } => policy::check(env, file)?,
-        Command::Apply { file } => policy::apply_once(env, file)?,
+        Command::Apply { file, cut } => return policy::apply_once(env, file, cut),
         Command::Status => {
             let in_sync = status::status(env)?;
             return Ok(if in_sync {
@@ -139,6 +139,9 @@ impl<'a> Failure<'a> {
         }
     }
 }
+
+/// Exit code of `apply --cut` when connections that were to be cut go on.
+const EXIT_NOT_CUT: u8 = 9;
 
 /// Exit code of `status` when wanted and enforced differ.
 const EXIT_DIFFERENT: u8 = 8;

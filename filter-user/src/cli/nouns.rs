@@ -6,7 +6,10 @@ use filter_common::reason::Reason;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::env::{Env, table};
+use super::{
+    env::{Env, table},
+    status::{Connections, connections, write_weak},
+};
 use crate::{
     compile::{HostFacts, MetaRule, Term},
     controller::{
@@ -73,6 +76,8 @@ pub struct CountersReport {
     pub rules: Vec<RuleCount>,
     /// Packets per reason, those that occurred.
     pub reasons: Vec<ReasonCount>,
+    /// Connections that pass through, by interface.
+    pub connections: Vec<Connections>,
     /// Events that were not emitted.
     pub events: EventLosses,
     /// What the program in place costs.
@@ -127,6 +132,7 @@ pub(super) fn counters(env: &mut Env<'_>) -> Result<(), CommandError> {
             })
             .filter(|count| count.packets > 0)
             .collect(),
+        connections: connections(&root, &root.enforced()?)?,
         events: root.event_losses()?,
         cost: root.cost()?,
     };
@@ -156,7 +162,8 @@ pub(super) fn counters(env: &mut Env<'_>) -> Result<(), CommandError> {
             report.events.suppressed,
             report.events.lost,
             report.cost.map_bytes / 1024
-        )
+        )?;
+        write_weak(out, &report.connections)
     })
 }
 

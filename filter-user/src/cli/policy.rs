@@ -4,15 +4,16 @@ use std::{
     io::Write,
     mem::ManuallyDrop,
     path::{Path, PathBuf},
+    process::ExitCode,
 };
 
 use serde::Serialize;
 
-use super::env::Env;
+use super::{EXIT_NOT_CUT, env::Env};
 use crate::{
     controller::{
-        Applied, Cause, CommandError, Desired, RunState, Surroundings, apply, compile_desired,
-        run as run_controller,
+        Applied, Cause, CommandError, Cut, CutFor, CutList, CutPlan, Desired, RunState,
+        Surroundings, apply, compile_desired, run as run_controller, ssh_session,
     },
     datapath::Root,
 };
@@ -79,8 +80,22 @@ fn loaded(env: &Env<'_>) -> Result<ManuallyDrop<Desired>, CommandError> {
     env.sources.load().map(ManuallyDrop::new)
 }
 
-/// Puts the policy in place once.
-pub(super) fn apply_once(env: &mut Env<'_>, file: Option<PathBuf>) -> Result<(), CommandError> {
+/// What `apply` did.
+#[derive(Clone, Debug, Serialize)]
+struct AppliedOnce {
+    #[serde(flatten)]
+    applied: Applied,
+    /// What became of open connections, if they were to be cut.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cut: Option<Cut>,
+}
+
+/// Puts the policy in place once, and cuts open connections if that is wanted.
+pub(super) fn apply_once(
+    env: &mut Env<'_>,
+    file: Option<PathBuf>,
+    cut: Option<String>,
+) -> Result<ExitCode, CommandError> {
     env.sources.policy = file.or(env.sources.policy.take());
     // A bad policy is told also to those who may not apply it.
     let root = env.root();
@@ -91,25 +106,109 @@ pub(super) fn apply_once(env: &mut Env<'_>, file: Option<PathBuf>) -> Result<(),
     // Never freed, as in `loaded`.
     let mut wanted = ManuallyDrop::new(env.sources.outline(in_place.as_ref())?);
     let root = root?;
+    let facts = env.facts();
     let lock = root.lock()?;
-    let mut applied = apply(&root, &lock, &mut wanted, &env.facts(), Cause::Command)?;
+    let plan = match &cut {
+        Some(rule) => {
+            let cut_for = match rule.as_str() {
+                "" => CutFor::NewRules,
+                id => CutFor::Rule(id.to_owned()),
+            };
+            let now = jiff::Timestamp::now();
+            Some(CutPlan::new(
+                &wanted.outline,
+                root.meta()?.as_ref(),
+                &cut_for,
+                now,
+            )?)
+        }
+        None => None,
+    };
+    let mut applied = apply(&root, &lock, &mut wanted, &facts, Cause::Command)?;
     drop(lock);
     applied
         .warnings
         .extend(controller_disagrees(&root, &wanted.policy_path));
-    env.print(&applied, |out, applied| {
-        for (sign, ids) in [
-            ("+", &applied.added),
-            ("-", &applied.removed),
-            ("~", &applied.changed),
-        ] {
-            for id in ids {
-                writeln!(out, "{sign} {id}")?;
-            }
+    let operator = env.ssh_connection.as_deref().and_then(ssh_session);
+    let list = plan
+        .map(|plan| plan.find(&wanted.host, &facts, operator))
+        .transpose()
+        .map_err(|error| CommandError::NotCut(Box::new(error)))?;
+    if !env.json {
+        write_applied(env.out, &applied)?;
+        if let Some(list) = &list {
+            write_meant(env.out, &list.cut)?;
         }
-        writeln!(out, "{}", summary(applied))?;
-        write_warnings(out, &applied.warnings)
+        env.out.flush()?;
+    }
+    let cut = list.map(CutList::end);
+    let complete = cut.as_ref().is_none_or(Cut::is_complete);
+    env.print(&AppliedOnce { applied, cut }, |out, done| match &done.cut {
+        Some(cut) => write_cut(out, cut),
+        None => Ok(()),
+    })?;
+    Ok(match complete {
+        true => ExitCode::SUCCESS,
+        false => EXIT_NOT_CUT.into(),
     })
+}
+
+fn write_applied(out: &mut dyn Write, applied: &Applied) -> std::io::Result<()> {
+    for (sign, ids) in [
+        ("+", &applied.added),
+        ("-", &applied.removed),
+        ("~", &applied.changed),
+    ] {
+        for id in ids {
+            writeln!(out, "{sign} {id}")?;
+        }
+    }
+    writeln!(out, "{}", summary(applied))?;
+    write_warnings(out, &applied.warnings)
+}
+
+/// Says what is about to be cut.
+fn write_meant(out: &mut dyn Write, cut: &Cut) -> std::io::Result<()> {
+    if cut.rules.is_empty() {
+        return writeln!(
+            out,
+            "nothing to cut: no rule that blocks names over TCP is new with this change (`--cut=RULE` cuts for one that \
+             is in place already)"
+        );
+    }
+    write!(
+        out,
+        "{} open connections to served addresses may have a name of {}",
+        cut.found,
+        cut.rules.join(", ")
+    )?;
+    match cut.left_alone {
+        0 => writeln!(out),
+        count => writeln!(out, "; {count} from protected addresses are left alone"),
+    }
+}
+
+/// Says what was cut.
+fn write_cut(out: &mut dyn Write, cut: &Cut) -> std::io::Result<()> {
+    if cut.rules.is_empty() {
+        return Ok(());
+    }
+    write!(out, "cut {}", cut.ended)?;
+    match cut.gone {
+        0 => writeln!(out)?,
+        count => writeln!(out, ", {count} had ended by themselves")?,
+    }
+    if let Some(error) = &cut.error {
+        writeln!(out, "error: {} go on: {error}", cut.failed)?;
+    }
+    for prefix in &cut.elsewhere {
+        writeln!(
+            out,
+            "error: {prefix} has addresses that are not this host's: connections that pass through to them cannot be cut \
+             from here and go on; restart the server that they end on"
+        )?;
+    }
+    Ok(())
 }
 
 /// A running controller puts its own policy back at the next occasion.

@@ -13,11 +13,11 @@ use super::{
 use crate::{
     compile::{Meta, Term, config_digest},
     controller::{CommandError, RunState, WantedInterface},
-    datapath::{Cost, DatapathError, Enforced, EventLosses, Root},
+    datapath::{self, Cost, DatapathError, Enforced, EventLosses, Kernel, Root},
 };
 
 /// Reasons that say "a server could still make sense of this, we could not".
-const UNPARSED: [Reason; 11] = [
+const UNPARSED: [Reason; 12] = [
     Reason::Truncated,
     Reason::VlanDepth,
     Reason::ExtensionDepth,
@@ -26,6 +26,7 @@ const UNPARSED: [Reason; 11] = [
     Reason::HelloIncomplete,
     Reason::HelloMalformed,
     Reason::HelloTooLong,
+    Reason::ProxyMalformed,
     Reason::OddName,
     Reason::QuicUnread,
     Reason::Http2,
@@ -37,7 +38,7 @@ const SETTLE: Duration = Duration::from_millis(100);
 const LIMITS: [&str; 3] = [
     "names in QUIC are not read (counted as quic_unread)",
     "of an encrypted hello (ECH) only the outer name is seen",
-    "a new hostname rule does not end connections that are open",
+    "a new hostname rule does not end connections that are open (apply --cut does)",
 ];
 
 /// What `status` prints.
@@ -75,8 +76,25 @@ pub struct Status {
     pub unparsed: Vec<(&'static str, u64)>,
     /// What the program in place costs.
     pub cost: Option<Cost>,
+    /// The running kernel, and what is done without what it lacks.
+    pub kernel: Kernel,
+    /// Connections that pass through, by interface.
+    pub connections: Vec<Connections>,
     /// What this version does not see.
     pub limits: Vec<&'static str>,
+}
+
+/// Connections through one interface, counted at the client's first payload.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Connections {
+    /// Where the client's payload came in.
+    pub interface: String,
+    /// Judged with the server's answers seen.
+    pub answered: u64,
+    /// Judged by what the client sent alone: the server's direction does not come by here.
+    pub unanswered: u64,
+    /// Whether there are such.
+    pub weak: bool,
 }
 
 /// A rule that hits nothing at the moment.
@@ -173,6 +191,7 @@ fn gather(root: &Root, wanted: Wanted) -> Result<Status, CommandError> {
         Err(DatapathError::NothingEnforced) => EventLosses::default(),
         Err(error) => return Err(error.into()),
     };
+    let connections = connections(root, &interfaces)?;
     Ok(Status {
         in_sync: differences.is_empty(),
         differences,
@@ -190,8 +209,46 @@ fn gather(root: &Root, wanted: Wanted) -> Result<Status, CommandError> {
         last_error: wanted.error,
         events,
         unparsed,
+        kernel: datapath::kernel(),
+        connections,
         limits: LIMITS.to_vec(),
     })
+}
+
+/// Connections through the enforced interfaces.
+pub(super) fn connections(
+    root: &Root,
+    interfaces: &[Enforced],
+) -> Result<Vec<Connections>, CommandError> {
+    let counted = root.directions()?;
+    let named = counted.into_iter().filter_map(|(index, counts)| {
+        let link = interfaces.iter().find(|link| link.ifindex == index)?;
+        Some(Connections {
+            interface: link.interface.clone(),
+            answered: counts.answered,
+            unanswered: counts.unanswered,
+            weak: counts.unanswered > 0,
+        })
+    });
+    Ok(named.collect())
+}
+
+/// Says which connections were judged without the server's answers.
+pub(super) fn write_weak(
+    out: &mut dyn std::io::Write,
+    connections: &[Connections],
+) -> std::io::Result<()> {
+    for it in connections.iter().filter(|it| it.weak) {
+        writeln!(
+            out,
+            "weak       {}: {} of {} connections were judged without the server's answers, which do \
+             not come by an attached interface",
+            it.interface,
+            it.unanswered,
+            it.answered + it.unanswered
+        )?;
+    }
+    Ok(())
 }
 
 fn not_in_force(meta: &Meta) -> Vec<NotInForce> {
@@ -355,6 +412,15 @@ fn write_status(out: &mut dyn std::io::Write, status: &Status) -> std::io::Resul
     for (reason, packets) in &status.unparsed {
         writeln!(out, "unparsed   {reason}: {packets} packets")?;
     }
+    writeln!(out, "kernel     {}", status.kernel.release)?;
+    for lacking in &status.kernel.lacks {
+        writeln!(
+            out,
+            "lacks      {} (Linux {}): {}",
+            lacking.feature, lacking.since, lacking.instead
+        )?;
+    }
+    write_weak(out, &status.connections)?;
     for limit in &status.limits {
         writeln!(out, "limit      {limit}")?;
     }

@@ -25,9 +25,9 @@ const BLOOM_BITS_PER_ENTRY: usize = 16;
 /// Entries per Bloom filter line.
 const BLOOM_ENTRIES_PER_LINE: usize = size_of::<Line>() * 8 / BLOOM_BITS_PER_ENTRY;
 
-/// Bits of the IPv4 summary per entry, within the bounds below: one random address
-/// in 512 is looked up in the buckets for nothing.
-const SUMMARY_BITS_PER_ENTRY: usize = 512;
+/// Bits of the IPv4 summary's bitmaps per entry, within the bounds below: one random address
+/// in 512 is looked up further for nothing.
+const BITMAP_BITS_PER_ENTRY: usize = 512;
 
 /// Fewest buckets of a table that has entries, so that there is room for more: 4 KiB.
 const BUCKETS_MIN: usize = 64;
@@ -35,11 +35,24 @@ const BUCKETS_MIN: usize = 64;
 /// Fewest lines of its Bloom filter.
 const BLOOM_LINES_MIN: usize = 16;
 
-/// Smallest IPv4 summary: a bit per /16, 8 KiB.
-const SUMMARY_BITS_MIN: usize = 1 << 16;
+/// Fewest lines of the narrow part of an IPv4 summary.
+const NARROW_LINES_MIN: usize = 16;
 
-/// Largest IPv4 summary: a bit per /24, 2 MiB.
-const SUMMARY_BITS_MAX: usize = 1 << 24;
+/// Smallest bitmap: a bit per /16, 8 KiB.
+const BITMAP_BITS_MIN: usize = 1 << 16;
+
+/// Largest bitmap of cells: a bit per /22, 512 KiB. One of 2 MiB, a bit per /24, has a third of the false
+/// alarms, but is beyond second-level caches: every packet would wait.
+const CELL_BITS_MAX: usize = 1 << 22;
+
+/// Largest bitmap of wide prefixes: a bit per /24, 2 MiB.
+const WIDE_BITS_MAX: usize = 1 << 24;
+
+/// Bits of the IPv4 summary's narrow part per entry. A single address sets one.
+const NARROW_BITS_PER_ENTRY: usize = 32;
+
+/// Areas that any IPv6 table may touch, however small it is.
+const AREAS_MIN: usize = 1_024;
 
 /// Why a table could not be built.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -110,23 +123,26 @@ pub struct Built<P> {
 /// Builds an IPv4 prefix table. Every prefix may occur once.
 pub fn build_v4(entries: &[V4Entry], rng: &mut dyn RngCore) -> Result<Built<V4Params>, BuildError> {
     let (length_count, lengths) = lengths_in_use(entries.iter().map(|entry| entry.length));
-    let summary_shift = summary_shift(entries.len());
+    let cell_shift = shift(entries.len(), CELL_BITS_MAX);
+    let wide_shift = shift(entries.len(), WIDE_BITS_MAX);
+    // A table without entries has a shift of 31: two bits, in one line.
+    let lines = |shift: u32| (1u32 << (32 - shift)).div_ceil(512);
+    let narrow_lines = narrow_lines(entries);
     let shape = V4Params {
-        summary_shift,
+        shifts: 0,
+        wide_at: lines(cell_shift),
+        narrow_at: lines(cell_shift) + lines(wide_shift),
+        narrow_lines,
         bucket_count: 0,
         seed: 0,
         length_count,
         lengths,
     };
+    let shape = shape.with_shifts(cell_shift, wide_shift);
     let (params, buckets, _) = fill(shape, entries, rng)?;
-
-    // A table without entries has a shift of 31: two bits, in one line.
-    let mut summary = vec![[0; 8]; (1usize << (32 - summary_shift)).div_ceil(512)];
-    for (line, word, mask) in entries
-        .iter()
-        .flat_map(|entry| summary_words(entry, summary_shift))
-    {
-        summary[line as usize][word] |= mask;
+    let mut summary = vec![[0; 8]; (params.narrow_at + narrow_lines) as usize];
+    for entry in entries {
+        v4::mark(&params, entry.addr, entry.length, marking(&mut summary));
     }
     Ok(Built {
         params,
@@ -138,21 +154,26 @@ pub fn build_v4(entries: &[V4Entry], rng: &mut dyn RngCore) -> Result<Built<V4Pa
 /// Builds an IPv6 prefix table. Every prefix may occur once.
 pub fn build_v6(entries: &[V6Entry], rng: &mut dyn RngCore) -> Result<Built<V6Params>, BuildError> {
     let (length_count, lengths) = lengths_in_use(entries.iter().map(|entry| entry.length));
-    let bloom_lines = bloom_lines(entries.len());
+    let bloom_lines = bloom_lines_for(entries.len());
+    let (area_length, areas) = areas(entries);
+    let area_lines = bloom_lines_for(areas);
     let shape = V6Params {
         bloom_lines,
+        area_lines,
+        area_length,
         bucket_count: 0,
         seed: 0,
         length_count,
         lengths,
     };
     let (params, buckets, _) = fill(shape, entries, rng)?;
-    let words = entries
-        .iter()
-        .map(|entry| v6::bloom_word(&params, entry.addr, entry.length));
+    let mut summary = vec![[0; 8]; (bloom_lines + area_lines) as usize];
+    for entry in entries {
+        v6::mark(&params, entry.addr, entry.length, marking(&mut summary));
+    }
     Ok(Built {
         params,
-        summary: bloom(bloom_lines, words),
+        summary,
         buckets,
     })
 }
@@ -162,7 +183,7 @@ pub fn build_names(
     entries: &[NameEntry<'_>],
     rng: &mut dyn RngCore,
 ) -> Result<Built<NameParams>, BuildError> {
-    let bloom_lines = bloom_lines(entries.len());
+    let bloom_lines = bloom_lines_for(entries.len());
     let shape = NameParams {
         bloom_lines,
         bucket_count: 0,
@@ -394,35 +415,58 @@ fn lengths_in_use<const N: usize>(lengths: impl Iterator<Item = u8>) -> (u32, [u
     (count, sorted)
 }
 
-/// The shift of an IPv4 summary for that many entries.
-fn summary_shift(entries: usize) -> u32 {
+/// The shift of a bitmap for that many entries, of at most `bits_max` bits.
+fn shift(entries: usize, bits_max: usize) -> u32 {
     if entries == 0 {
         return 31;
     }
-    let bits = (entries * SUMMARY_BITS_PER_ENTRY).next_power_of_two();
-    32 - bits.clamp(SUMMARY_BITS_MIN, SUMMARY_BITS_MAX).ilog2()
+    let bits = (entries * BITMAP_BITS_PER_ENTRY).next_power_of_two();
+    32 - bits.clamp(BITMAP_BITS_MIN, bits_max).ilog2()
 }
 
-/// Line, word and bits of the summary that a prefix covers, whole words at once.
-pub(super) fn summary_words(
-    entry: &V4Entry,
-    shift: u32,
-) -> impl Iterator<Item = (u32, usize, u64)> {
-    let first = v4::masked(entry.addr, entry.length);
-    let last = first | !v4::masked(u32::MAX, entry.length);
-    let (first, last) = (first >> shift, last >> shift);
-    (first >> 6..=last >> 6).map(move |word| {
-        let from = first.max(word << 6) & 63;
-        let to = last.min(word << 6 | 63) & 63;
-        (
-            word >> 3,
-            (word & 7) as usize,
-            u64::MAX << from & u64::MAX >> (63 - to),
-        )
-    })
+/// Lines of the summary's narrow part: none of its words is full by chance.
+fn narrow_lines(entries: &[V4Entry]) -> u32 {
+    let narrow = entries
+        .iter()
+        .filter(|entry| entry.length > v4::WIDE_LENGTH_MAX);
+    let lines = match narrow.count() {
+        0 => 1,
+        count => (count * NARROW_BITS_PER_ENTRY)
+            .div_ceil(512)
+            .max(NARROW_LINES_MIN),
+    };
+    u32::try_from(lines).unwrap_or(u32::MAX)
 }
 
-fn bloom_lines(entries: usize) -> u32 {
+/// The longest length of areas of which not too many are touched, and how many those are at most.
+fn areas(entries: &[V6Entry]) -> (u32, usize) {
+    let most = (entries.len() + entries.len() / 2).max(AREAS_MIN);
+    let mut by_length = [0usize; v6::LENGTHS];
+    for entry in entries {
+        by_length[usize::from(entry.length)] += 1;
+    }
+    let touched = |area_length: u32| {
+        by_length
+            .iter()
+            .zip(0u32..)
+            .fold(0usize, |sum, (count, length)| {
+                let each = 1usize << area_length.saturating_sub(length).min(usize::BITS - 1);
+                sum.saturating_add(count.saturating_mul(each))
+            })
+    };
+    let lengths = (0..=v6::AREA_LENGTH_MAX).rev();
+    let mut fitting = lengths.map(|length| (length, touched(length)));
+    fitting
+        .find(|(_, areas)| *areas <= most)
+        .unwrap_or((0, entries.len()))
+}
+
+/// Sets bits of a table.
+fn marking(lines: &mut [Line]) -> impl FnMut(u32, u32, u64) {
+    |line, word, mask| lines[line as usize][word as usize] |= mask
+}
+
+fn bloom_lines_for(entries: usize) -> u32 {
     let lines = match entries {
         0 => 1,
         count => count.div_ceil(BLOOM_ENTRIES_PER_LINE).max(BLOOM_LINES_MIN),

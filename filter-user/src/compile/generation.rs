@@ -19,8 +19,8 @@ use super::{
     slots,
 };
 use crate::policy::{
-    keys_digest,
-    model::{HostConfig, Lists, Outcome, Policy, Rule},
+    KeyDigests, key_digests,
+    model::{HostConfig, InspectPorts, Lists, Outcome, Policy, Rule},
 };
 
 /// Compiles a policy for this host.
@@ -124,12 +124,12 @@ pub(super) fn compile_with(
     let mut warnings: Vec<String> = notes.iter().flatten().cloned().collect();
     warnings.extend(host::warnings(host, facts, has_names && role == Role::Live));
     let served = if has_names && role == Role::Live {
-        host::served(host, facts)
+        host::serves(host, facts)
     } else {
         Vec::new()
     };
-    let served_v4 = build_v4(&unvalued(Family::V4, &served, v4_entry), &mut prefix_rng)?;
-    let served_v6 = build_v6(&unvalued(Family::V6, &served, v6_entry), &mut prefix_rng)?;
+    let served_v4 = build_v4(&valued(Family::V4, &served, v4_entry), &mut prefix_rng)?;
+    let served_v6 = build_v6(&valued(Family::V6, &served, v6_entry), &mut prefix_rng)?;
 
     let sockets = if has_names && role == Role::Live {
         facts.sockets
@@ -170,10 +170,21 @@ pub(super) fn compile_with(
             has_names && role == Role::Live,
         ),
         (feature::SOCKETS, sockets.is_some()),
+        (host::directions(&served, facts), true),
+        (
+            // A capture has no sides, and may have been taken of one direction.
+            feature::ANSWERS | feature::ANSWERS_ANYWHERE | feature::ONE_SIDED,
+            role != Role::Live,
+        ),
         (feature::UNPARSED_PASS, host.unparsed == Outcome::Pass),
         (feature::FRAGMENTS_PASS, host.fragments == Outcome::Pass),
         (feature::FAST_OPEN, sockets.is_some() && facts.fast_open),
-        (feature::NO_NAME_DROP, host.no_name == Outcome::Drop),
+        (feature::NO_SNI_DROP, host.no_sni == Outcome::Drop),
+        (feature::HTTP2_DROP, host.http2 == Outcome::Drop),
+        (
+            feature::PROXY,
+            host.proxy_protocol != InspectPorts::List(Vec::new()),
+        ),
     ];
     let config = Config {
         abi: ABI_VERSION,
@@ -239,12 +250,16 @@ fn lists(policy: &Policy, rule: &Rule) -> Lists {
         .iter()
         .position(|other| std::ptr::eq(other, rule));
     let known = at.and_then(|at| policy.lists.get(at));
-    known.cloned().unwrap_or_else(|| Lists {
-        keys: keys_digest(&rule.hosts, &rule.domains, &rule.origins),
-        hosts: rule.hosts.len(),
-        domains: rule.domains.len(),
-        origins: rule.origins.len(),
-        ..Lists::default()
+    known.cloned().unwrap_or_else(|| {
+        let KeyDigests { names, keys } = key_digests(&rule.hosts, &rule.domains, &rule.origins);
+        Lists {
+            keys,
+            names,
+            hosts: rule.hosts.len(),
+            domains: rule.domains.len(),
+            origins: rule.origins.len(),
+            ..Lists::default()
+        }
     })
 }
 
@@ -409,8 +424,8 @@ pub(super) fn name_entry<'a>((name, value): &(&'a str, u32)) -> NameEntry<'a> {
 }
 
 /// Entries whose value has no meaning.
-fn unvalued<E>(family: Family, nets: &[IpNet], entry: fn(&(Prefix, u32)) -> E) -> Vec<E> {
+fn valued<E>(family: Family, nets: &[(IpNet, u32)], entry: fn(&(Prefix, u32)) -> E) -> Vec<E> {
     nets.iter()
-        .filter_map(|net| Some(entry(&(family.prefix(net)?, 0))))
+        .filter_map(|(net, value)| Some(entry(&(family.prefix(net)?, *value))))
         .collect()
 }

@@ -2,7 +2,7 @@
 
 use std::{fmt::Write as _, net::IpAddr};
 
-use filter_common::abi::{feature, port_class};
+use filter_common::abi::{feature, port_class, served};
 use ipnet::IpNet;
 use sha2::{Digest as _, Sha256};
 
@@ -10,7 +10,7 @@ use super::HostFacts;
 use crate::policy::model::{ChecksumMode, HostConfig, HostName, InspectPorts};
 
 /// Prefixes that no rule may hit.
-pub(super) fn protected(host: &HostConfig, facts: &HostFacts) -> Vec<IpNet> {
+pub fn protected(host: &HostConfig, facts: &HostFacts) -> Vec<IpNet> {
     let mut prefixes: Vec<IpNet> = host.protect_prefixes.iter().map(IpNet::trunc).collect();
     if host.protect_self {
         prefixes.extend(
@@ -26,8 +26,38 @@ pub(super) fn protected(host: &HostConfig, facts: &HostFacts) -> Vec<IpNet> {
     prefixes
 }
 
+/// Prefixes on which names are read, with a value of [`served`]: addresses of this host have an entry
+/// of their own.
+pub(super) fn serves(host: &HostConfig, facts: &HostFacts) -> Vec<(IpNet, u32)> {
+    let own: Vec<IpNet> = facts.own_addresses.iter().map(single).collect();
+    let prefixes = served_prefixes(host, facts);
+    let here: Vec<IpNet> = own
+        .into_iter()
+        .filter(|address| prefixes.iter().any(|prefix| prefix.contains(address)))
+        .collect();
+    let beyond = prefixes
+        .into_iter()
+        .filter(|prefix| !here.contains(prefix))
+        .map(|prefix| (prefix, served::BEYOND));
+    let mut all: Vec<(IpNet, u32)> = beyond.collect();
+    all.extend(here.iter().map(|address| (*address, served::HERE)));
+    all.sort_unstable();
+    all.dedup();
+    all
+}
+
+/// The [`feature`] bits that say how connections to these prefixes are followed.
+pub(super) fn directions(serves: &[(IpNet, u32)], facts: &HostFacts) -> u32 {
+    let passing = serves.iter().any(|(_, value)| *value == served::BEYOND);
+    match (passing, facts.interfaces > 1) {
+        (false, _) => 0,
+        (true, true) => feature::ANSWERS,
+        (true, false) => feature::ANSWERS | feature::ONE_SIDED,
+    }
+}
+
 /// Prefixes on which names are read.
-pub(super) fn served(host: &HostConfig, facts: &HostFacts) -> Vec<IpNet> {
+pub fn served_prefixes(host: &HostConfig, facts: &HostFacts) -> Vec<IpNet> {
     let mut prefixes: Vec<IpNet> = match &host.serves {
         Some(serves) => serves.iter().map(IpNet::trunc).collect(),
         None => facts.own_addresses.iter().map(single).collect(),
@@ -40,7 +70,7 @@ pub(super) fn served(host: &HostConfig, facts: &HostFacts) -> Vec<IpNet> {
 /// What this host lacks for what the policy wants; `reads_names` if names are to be read here.
 pub(super) fn warnings(host: &HostConfig, facts: &HostFacts, reads_names: bool) -> Vec<String> {
     let mut warnings = Vec::new();
-    if reads_names && served(host, facts).is_empty() {
+    if reads_names && served_prefixes(host, facts).is_empty() {
         warnings.push(
             "the policy has hostnames, but this host serves no address: names are not read \
              anywhere; list addresses under `serves`"
@@ -58,12 +88,13 @@ pub(super) fn warnings(host: &HostConfig, facts: &HostFacts, reads_names: bool) 
 }
 
 /// `port_class` bits of every port.
-pub(super) fn ports(host: &HostConfig) -> Box<[u8; 65_536]> {
+pub fn ports(host: &HostConfig) -> Box<[u8; 65_536]> {
     let mut classes = Box::new([0u8; 65_536]);
     for (ports, class) in [
         (&host.tls, port_class::TLS),
         (&host.http, port_class::HTTP),
         (&host.quic, port_class::QUIC),
+        (&host.proxy_protocol, port_class::PROXY),
     ] {
         match ports {
             InspectPorts::Any => classes.iter_mut().for_each(|bits| *bits |= class),
@@ -98,7 +129,14 @@ pub fn digest(host: &HostConfig, facts: &HostFacts) -> String {
     let prefixes = |prefixes: Vec<IpNet>| sorted(prefixes.iter().map(IpNet::to_string));
     let mut hash = Sha256::new();
     for (label, items) in [
-        ("serves", prefixes(served(host, facts))),
+        (
+            "serves",
+            sorted(serves(host, facts).iter().map(|it| format!("{it:?}"))),
+        ),
+        (
+            "directions",
+            vec![directions(&serves(host, facts), facts).to_string()],
+        ),
         ("protect prefixes", prefixes(protected(host, facts))),
         ("protect names", names(&host.protect_names)),
         ("protect domains", names(&host.protect_domains)),
@@ -106,7 +144,8 @@ pub fn digest(host: &HostConfig, facts: &HostFacts) -> String {
         ("sockets", vec![format!("{:?}", facts.sockets)]),
         ("checksums", vec![checksums(host, facts).to_string()]),
         ("unparsed", vec![format!("{:?}", host.unparsed)]),
-        ("no name", vec![format!("{:?}", host.no_name)]),
+        ("no sni", vec![format!("{:?}", host.no_sni)]),
+        ("http2", vec![format!("{:?}", host.http2)]),
         ("fragments", vec![format!("{:?}", host.fragments)]),
         ("fast open", vec![facts.fast_open.to_string()]),
         ("events", vec![host.events_per_window.to_string()]),

@@ -6,13 +6,14 @@ use filter_common::{
     abi::{Line, Table},
     tables::{
         Lines,
+        hash::BloomWord,
         names::{self, NameParams},
         v4::{self, V4Params},
         v6::{self, V6Params},
     },
 };
 
-use super::build::{Shape, V4Entry, summary_words};
+use super::build::{Shape, V4Entry, V6Entry};
 
 /// One word of a table to be stored as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,12 +89,13 @@ impl<'a> Edits<'a> {
                 S::set_overflow(&mut line);
                 self.write(S::BUCKETS, home, line)?;
             }
-            for (line, word, mask) in shape.summary(entry, hashed) {
-                let mut whole = self.read(S::SUMMARY, line)?;
-                whole[word] |= mask;
-                self.write(S::SUMMARY, line, whole)?;
-            }
-            return Ok(());
+            let mut marked = Ok(());
+            shape.mark(entry, hashed, |line, word, mask| {
+                if marked.is_ok() {
+                    marked = self.mark(S::SUMMARY, line, word, mask);
+                }
+            });
+            return marked;
         }
         Err(Full(S::BUCKETS))
     }
@@ -106,6 +108,12 @@ impl<'a> Edits<'a> {
         (0u32..)
             .zip(lines)
             .try_for_each(|(index, line)| self.write(table, index, *line))
+    }
+
+    fn mark(&mut self, table: Table, index: u32, word: u32, mask: u64) -> Result<(), Full> {
+        let mut line = self.read(table, index)?;
+        line[word as usize & 7] |= mask;
+        self.write(table, index, line)
     }
 
     fn read(&self, table: Table, index: u32) -> Result<Line, Full> {
@@ -151,8 +159,8 @@ pub(super) trait Growing: Shape {
     const BUCKETS: Table;
     fn is_free(bucket: &Line, slot: usize) -> bool;
     fn probe(&self, lines: &impl Lines, hashed: Self::Hashed) -> Option<u32>;
-    /// Line, word and bits of the summary that the key needs.
-    fn summary(&self, entry: &Self::Entry<'_>, hashed: Self::Hashed) -> Vec<(u32, usize, u64)>;
+    /// Calls `set` for the bits of the summary that the key needs: line, word, mask.
+    fn mark(&self, entry: &Self::Entry<'_>, hashed: Self::Hashed, set: impl FnMut(u32, u32, u64));
 }
 
 impl Growing for V4Params {
@@ -167,8 +175,8 @@ impl Growing for V4Params {
         v4::probe(lines, Self::BUCKETS, self, addr, length)
     }
 
-    fn summary(&self, entry: &V4Entry, _: Self::Hashed) -> Vec<(u32, usize, u64)> {
-        summary_words(entry, self.summary_shift).collect()
+    fn mark(&self, entry: &V4Entry, _: Self::Hashed, set: impl FnMut(u32, u32, u64)) {
+        v4::mark(self, entry.addr, entry.length, set);
     }
 }
 
@@ -184,9 +192,8 @@ impl Growing for V6Params {
         v6::probe(lines, Self::BUCKETS, self, addr, length)
     }
 
-    fn summary(&self, _: &Self::Entry<'_>, (addr, length): Self::Hashed) -> Vec<(u32, usize, u64)> {
-        let word = v6::bloom_word(self, addr, length);
-        vec![(word.line, word.word as usize, word.mask)]
+    fn mark(&self, entry: &V6Entry, _: Self::Hashed, set: impl FnMut(u32, u32, u64)) {
+        v6::mark(self, entry.addr, entry.length, set);
     }
 }
 
@@ -202,8 +209,13 @@ impl Growing for NameParams {
         names::probe(lines, Self::BUCKETS, self, fingerprint)
     }
 
-    fn summary(&self, _: &Self::Entry<'_>, fingerprint: Self::Hashed) -> Vec<(u32, usize, u64)> {
-        let word = names::bloom_word(self, fingerprint);
-        vec![(word.line, word.word as usize, word.mask)]
+    fn mark(
+        &self,
+        _: &Self::Entry<'_>,
+        fingerprint: Self::Hashed,
+        mut set: impl FnMut(u32, u32, u64),
+    ) {
+        let BloomWord { line, word, mask } = names::bloom_word(self, fingerprint);
+        set(line, word, mask);
     }
 }

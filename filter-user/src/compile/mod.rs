@@ -38,7 +38,7 @@ pub use self::{
     change::{Change, Rebuild, Stage, Standing, change},
     error::CompileError,
     generation::compile,
-    host::{config_digest, digest as host_digest},
+    host::{config_digest, digest as host_digest, ports, protected, served_prefixes},
     insert::Store,
 };
 
@@ -58,6 +58,8 @@ pub struct HostFacts {
     pub fast_open: bool,
     /// Whether an interface delivers TCP checksums that a device is still to complete.
     pub partial_checksums: bool,
+    /// How many interfaces the filter is to be attached to.
+    pub interfaces: usize,
 }
 
 /// Whether names are read on a live interface or in a capture.
@@ -175,6 +177,9 @@ pub struct MetaRule {
     /// Digest of all that the rule says: its lists are not kept here.
     #[serde(default)]
     pub digest: String,
+    /// Digest of what it says about names, see [`crate::policy::names_digest`].
+    #[serde(default)]
+    pub names_digest: String,
     /// Word of the action.
     pub action: String,
     /// Target of a redirect.

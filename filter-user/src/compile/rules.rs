@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use super::{CompileError, MetaRule};
 use crate::policy::{
     model::{Lists, Rule},
-    rule_digest,
+    names_digest, rule_digest,
 };
 
 /// What an unused slot holds.
@@ -91,6 +91,7 @@ pub(super) fn meta_rule(rule: &Rule, lists: &Lists, (slot, slot_version): (u16, 
         slot_version,
         id: rule.id.clone(),
         digest: rule_digest(rule, &lists.keys),
+        names_digest: names_digest(rule, &lists.names),
         action: rule.action.as_str().to_owned(),
         redirect_interface: rule.redirect_interface.clone(),
         lists: lists.clone(),

@@ -42,6 +42,9 @@ pub enum CommandError {
         /// The interfaces.
         interfaces: Vec<String>,
     },
+    /// The policy is in place, but connections could not be cut.
+    #[error("the policy is in force, but no open connection was cut: {0}")]
+    NotCut(Box<CommandError>),
     /// The output was closed or a file operation failed.
     #[error("{0}")]
     Io(#[from] std::io::Error),
@@ -57,6 +60,7 @@ impl CommandError {
             Self::Replay(error) => error.exit_code(),
             Self::Usage(_) => 2,
             Self::HeldBack { .. } => 8,
+            Self::NotCut(_) => 9,
             Self::Io(_) => 1,
         }
     }

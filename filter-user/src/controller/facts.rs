@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
 use crate::{
@@ -29,6 +29,7 @@ pub fn gather(ssh_connection: Option<&str>, interfaces: &[InterfaceConfig]) -> H
         partial_checksums: interfaces
             .iter()
             .any(|interface| netdev::leaves_checksums(&interface.name)),
+        interfaces: interfaces.len(),
     }
 }
 
@@ -121,6 +122,12 @@ fn ssh_peer(connection: &str) -> Option<IpAddr> {
         .ok()
 }
 
+/// The client's end of the session in `SSH_CONNECTION`.
+pub fn ssh_session(connection: &str) -> Option<SocketAddr> {
+    let port = connection.split_whitespace().nth(1)?.parse().ok()?;
+    Some(SocketAddr::new(ssh_peer(connection)?.to_canonical(), port))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -152,5 +159,9 @@ mod tests {
             "198.51.100.7".parse().ok()
         );
         assert_eq!(ssh_peer(""), None);
+        assert_eq!(
+            ssh_session("198.51.100.7 50000 192.0.2.1 22"),
+            "198.51.100.7:50000".parse().ok()
+        );
     }
 }

@@ -2,6 +2,7 @@
 //! equal to what is wanted. It is not needed for enforcing.
 
 mod apply;
+mod cut;
 mod desired;
 mod error;
 pub mod events;
@@ -14,8 +15,9 @@ mod run_state;
 mod watch;
 
 pub use apply::{Applied, Cause, apply, compile_desired};
+pub use cut::{Cut, CutFor, CutList, CutPlan};
 pub use desired::{Desired, Sources, Wanted};
 pub use error::CommandError;
-pub use facts::gather as gather_facts;
+pub use facts::{gather as gather_facts, ssh_session};
 pub use run::{Surroundings, run};
 pub use run_state::{RunState, WantedInterface};

@@ -7,12 +7,18 @@ use std::{
 };
 
 use aya::{
-    maps::{Map, MapData, MapError, PerCpuArray, PerCpuValues},
+    maps::{Map, MapData, MapError, PerCpuArray, PerCpuHashMap, PerCpuValues},
     programs::ProgramInfo,
 };
-use filter_common::{abi::RuleCounters, reason::Reason};
+use filter_common::{
+    abi::{Directions, RuleCounters},
+    reason::Reason,
+};
 
-use super::{DatapathError, Root, install::PROGRAM, pod::Raw, root::entries, stored::Stored, sys};
+use super::{
+    DatapathError, Root, install::PROGRAM, object::DIRECTIONS, pod::Raw, root::entries,
+    stored::Stored, sys,
+};
 
 /// Name of the shared map.
 pub(super) const RULE_COUNTERS: &str = "RULE_COUNTERS";
@@ -75,6 +81,40 @@ impl Root {
         &self,
     ) -> Result<PerCpuArray<MapData, Raw<RuleCounters>>, DatapathError> {
         self.shared_array(RULE_COUNTERS)
+    }
+
+    /// Connections that pass through, by the index of the interface that the client's payload came in
+    /// on; none before names are read.
+    ///
+    /// # Errors
+    ///
+    /// The map could not be read.
+    pub fn directions(&self) -> Result<Vec<(u32, Directions)>, DatapathError> {
+        let path = self.shared_dir().join(DIRECTIONS);
+        if !path.exists() {
+            return Ok(Vec::new());
+        }
+        self.check_abi()?;
+        let error = map_error(DIRECTIONS);
+        let data = MapData::from_pin(path).map_err(&error)?;
+        let map: PerCpuHashMap<_, u32, Raw<Directions>> = Map::from_map_data(data)
+            .and_then(TryInto::try_into)
+            .map_err(&error)?;
+        let mut interfaces = map
+            .iter()
+            .map(|entry| {
+                let (interface, values) = entry.map_err(&error)?;
+                let sum = values
+                    .iter()
+                    .fold(Directions::default(), |sum, Raw(one)| Directions {
+                        answered: sum.answered + one.answered,
+                        unanswered: sum.unanswered + one.unanswered,
+                    });
+                Ok((interface, sum))
+            })
+            .collect::<Result<Vec<_>, DatapathError>>()?;
+        interfaces.sort_unstable_by_key(|(interface, _)| *interface);
+        Ok(interfaces)
     }
 
     /// Events that were not emitted.

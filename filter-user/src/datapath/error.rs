@@ -175,6 +175,18 @@ pub enum DatapathError {
         /// What is too large or missing.
         problem: String,
     },
+    /// The kernel's list of connections could not be read, or one of them not be ended.
+    #[error("cannot list or end this host's TCP connections (sock_diag): {source}")]
+    Connections {
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// The kernel was built without the means to end connections.
+    #[error(
+        "this kernel cannot end connections: it was built without CONFIG_INET_DIAG_DESTROY; restart the server instead, \
+         which ends its connections"
+    )]
+    CannotEndConnections,
     /// The program gave a wrong verdict before it was attached.
     #[error("self-check failed: {probe} should {expected}, but the program returned {returned}")]
     SelfCheck {
@@ -192,13 +204,16 @@ impl DatapathError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::NotPermitted { .. } => 4,
+            Self::CannotEndConnections => 5,
             Self::NoBpffs { .. } | Self::NoInterface { .. } | Self::Mode { .. } => 5,
             Self::Verifier { .. } | Self::Object { .. } | Self::Abi { .. } => 5,
             Self::Busy { .. } => 6,
             Self::ControllerRunning { .. } | Self::Locked { .. } => 7,
             Self::NothingEnforced => 8,
             Self::Unfit { .. } => 3,
-            Self::Io { source, .. } | Self::Kernel { source, .. } => {
+            Self::Io { source, .. }
+            | Self::Kernel { source, .. }
+            | Self::Connections { source } => {
                 match source.kind() == io::ErrorKind::PermissionDenied {
                     true => 4,
                     false => 1,

@@ -114,14 +114,7 @@ fn query_link(ifindex: u32) -> io::Result<Vec<u8>> {
 /// Whether the driver sends frames that XDP redirects to this interface; without that the kernel
 /// loses them. `None` if it cannot be told (before Linux 6.3).
 pub fn takes_redirects(ifindex: u32) -> Option<bool> {
-    let family = attributes_of(&generic(
-        libc::GENL_ID_CTRL as u16,
-        libc::CTRL_CMD_GETFAMILY as u8,
-        libc::CTRL_ATTR_FAMILY_NAME as u16,
-        b"netdev\0\0",
-    )?);
-    let id = attribute(&family, libc::CTRL_ATTR_FAMILY_ID as u16)?;
-    let id = u16::from_ne_bytes(id.first_chunk().copied()?);
+    let id = family_id()?;
     let device = attributes_of(&generic(
         id,
         NETDEV_CMD_DEV_GET,
@@ -131,6 +124,23 @@ pub fn takes_redirects(ifindex: u32) -> Option<bool> {
     let features = attribute(&device, NETDEV_XDP_FEATURES)?;
     let features = u64::from_ne_bytes(features.first_chunk().copied()?);
     Some(features & NETDEV_XDP_NDO_XMIT != 0)
+}
+
+/// Whether the kernel tells what drivers can do with XDP.
+pub(super) fn tells_features() -> bool {
+    family_id().is_some()
+}
+
+/// Number of the generic netlink family `netdev`.
+fn family_id() -> Option<u16> {
+    let family = attributes_of(&generic(
+        libc::GENL_ID_CTRL as u16,
+        libc::CTRL_CMD_GETFAMILY as u8,
+        libc::CTRL_ATTR_FAMILY_NAME as u16,
+        b"netdev\0\0",
+    )?);
+    let id = attribute(&family, libc::CTRL_ATTR_FAMILY_ID as u16)?;
+    Some(u16::from_ne_bytes(id.first_chunk().copied()?))
 }
 
 /// Attributes of the generic netlink family `netdev`, linux/netdev.h.

@@ -34,7 +34,10 @@ const PROGRAM: &str = "edgefilter";
 pub(super) const SHARED: [&str; 4] = ["RULE_COUNTERS", "REASONS", "EVENTS", "EVENT_STATE"];
 
 /// As [`SHARED`], and only where names are read: they are by far the largest maps.
-pub(super) const STREAMS: [&str; 4] = ["FLOWS", "HELLOS", "LONG_HELLOS", "BLOCKED"];
+pub(super) const STREAMS: [&str; 5] = ["FLOWS", "HELLOS", "LONG_HELLOS", "BLOCKED", DIRECTIONS];
+
+/// Connections that pass through, by interface.
+pub(super) const DIRECTIONS: &str = "DIRECTIONS";
 
 /// Names of the maps of one generation beside its tables.
 pub(super) const RULES: &str = "RULES";

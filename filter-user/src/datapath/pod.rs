@@ -1,7 +1,7 @@
 //! Types shared with the kernel, in the wrapper that lets aya copy them.
 
 use aya::Pod;
-use filter_common::abi::{Config, Outcome, Rule, RuleCounters};
+use filter_common::abi::{Config, Directions, Outcome, Rule, RuleCounters};
 
 /// A value that the kernel may read or write byte by byte.
 #[derive(Clone, Copy)]
@@ -15,6 +15,8 @@ unsafe impl Pod for Raw<Config> {}
 unsafe impl Pod for Raw<Outcome> {}
 // SAFETY: as above.
 unsafe impl Pod for Raw<RuleCounters> {}
+// SAFETY: as above.
+unsafe impl Pod for Raw<Directions> {}
 
 /// The bytes of a configuration, to be stored with its generation.
 pub(super) fn config_bytes(config: &Config) -> &[u8] {

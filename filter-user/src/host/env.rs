@@ -6,12 +6,13 @@ use filter_common::{
     abi::{Config, FlowKey, Line, Rule, Table},
     checksum,
     env::{Env, Rules, Window},
-    flow::{self, Blocked, Comparison, Flow, Options, Peer, Reading, Segment},
+    flow::{self, Blocked, Comparison, Course, Entry, Options, Peer, Reading, Segment},
     hello::Progress,
     hit::{self, Hit, Listed, Qualifiers},
     hostname, http, limits,
     limits::{NAME_CANDIDATES_MAX, NAMES_PER_HELLO_MAX, STREAM_BYTES_MAX},
     origins,
+    proxy::{self, Header},
     reason::Reason,
     tables::Lines,
     tls::{self, Message, Shape, Step},
@@ -21,6 +22,9 @@ use filter_common::{
 
 use super::state::Streams;
 use crate::compile::Compiled;
+
+/// Index of `lo`.
+const LOOPBACK: u32 = 1;
 
 /// Memory of the process.
 #[derive(Default)]
@@ -63,13 +67,17 @@ pub(super) fn working_area() -> Box<HostWork> {
         candidate_lens: [0; NAME_CANDIDATES_MAX],
         candidate_count: HostVariable::default(),
         odd_name: HostVariable::default(),
+        literal_name: HostVariable::default(),
+        ech: HostVariable::default(),
+        begins: HostVariable::default(),
         suffixes: Default::default(),
         records: tls::Records::default(),
         extensions: tls::Extensions::default(),
         head: http::Head::default(),
         key: FlowKey::default(),
         peer: Peer::default(),
-        flow: Flow::default(),
+        served: 0,
+        entry: Entry::default(),
         options: flow::OptionWalk::default(),
         sum: checksum::Sum::default(),
         comparison: Comparison::default(),
@@ -155,10 +163,21 @@ impl<const N: usize> Bytes<N> {
     }
 }
 
-/// One frame and its surroundings.
+/// One frame, and what the kernel knows beside it.
+#[derive(Clone, Copy)]
+pub(super) struct Surroundings<'a> {
+    /// The frame.
+    pub(super) frame: &'a [u8],
+    /// Bytes of it in its first buffer, if it has more.
+    pub(super) linear: usize,
+    /// What the host's socket says.
+    pub(super) peer: Peer,
+}
+
+/// [`Env`] for one frame.
 pub(super) struct HostEnv<'a> {
     rules: HostRules<'a>,
-    frame: &'a [u8],
+    around: Surroundings<'a>,
     work: &'a mut HostWork,
     streams: &'a mut Streams,
 }
@@ -166,13 +185,13 @@ pub(super) struct HostEnv<'a> {
 impl<'a> HostEnv<'a> {
     pub(super) fn new(
         rules: HostRules<'a>,
-        frame: &'a [u8],
+        around: Surroundings<'a>,
         work: &'a mut HostWork,
         streams: &'a mut Streams,
     ) -> Self {
         Self {
             rules,
-            frame,
+            around,
             work,
             streams,
         }
@@ -191,7 +210,8 @@ impl HostEnv<'_> {
         if len == 0 {
             return false;
         }
-        let Some(bytes) = self.frame.get(offset..).and_then(|rest| rest.get(..len)) else {
+        let frame = self.around.frame;
+        let Some(bytes) = frame.get(offset..).and_then(|rest| rest.get(..len)) else {
             return false;
         };
         let Some(area) = self
@@ -218,6 +238,7 @@ impl HostEnv<'_> {
                     break;
                 }
             }
+            hostname::finish(self.work);
         }
         hostname::try_candidates(self.work, |set, kinds, specificity| {
             hit::listed(rules, set, kinds, specificity, qualifiers)
@@ -262,14 +283,15 @@ impl Env for HostEnv<'_> {
     type Memory = HostMemory;
 
     fn contains(&self, len: u32) -> bool {
-        len as usize <= self.frame.len()
+        len as usize <= self.around.frame.len()
     }
 
     fn window<const N: usize>(&self, offset: u32) -> Option<Bytes<N>> {
         if offset > limits::HEADER_OFFSET_MAX {
             return None;
         }
-        self.frame
+        let frame = self.around.frame;
+        frame[..frame.len().min(self.around.linear)]
             .get(offset as usize..)?
             .first_chunk()
             .map(|bytes| Bytes(*bytes))
@@ -279,11 +301,11 @@ impl Env for HostEnv<'_> {
         self.rules.compiled.ports[usize::from(port)]
     }
 
-    fn serves_v4(&self, addr: u32) -> bool {
+    fn serves_v4(&self, addr: u32) -> u32 {
         origins::serves_v4(&self.rules, addr)
     }
 
-    fn serves_v6(&self, addr: [u64; 2]) -> bool {
+    fn serves_v6(&self, addr: [u64; 2]) -> u32 {
         origins::serves_v6(&self.rules, addr)
     }
 
@@ -307,9 +329,8 @@ impl Env for HostEnv<'_> {
         checksum::finish(self.work)
     }
 
-    /// The host build judges captures and fixtures: there is no socket behind them.
     fn look_up_peer(&mut self) {
-        self.work.peer = Peer::default();
+        self.work.peer = self.around.peer;
     }
 
     fn options(&mut self, offset: u32, len: u32) -> Options {
@@ -329,16 +350,54 @@ impl Env for HostEnv<'_> {
         flow::inspect(self, segment)
     }
 
+    fn watch(&mut self, segment: Segment) {
+        flow::watch(self, segment);
+    }
+
+    fn course(&mut self, segment: Segment) -> Course {
+        flow::course(self, segment)
+    }
+
+    fn settle(&mut self, state: u32, next: u32, kept: u32) {
+        flow::settle(self, state, next, kept);
+    }
+
+    /// As the kernel's test run has it: that of `lo`, for every frame.
+    fn interface(&self) -> u32 {
+        LOOPBACK
+    }
+
+    fn count_connection(&mut self, answered: bool) {
+        if answered {
+            self.streams.directions.answered += 1;
+        } else {
+            self.streams.directions.unanswered += 1;
+        }
+    }
+
     fn flow_load(&mut self) -> bool {
         let Some(flow) = self.streams.flows.load(&self.work.key) else {
             return false;
         };
-        self.work.flow = *flow;
+        self.work.entry = *flow;
         true
     }
 
     fn flow_store(&mut self) {
-        self.streams.flows.store(self.work.key, self.work.flow);
+        let Entry { flow, answers } = self.work.entry;
+        match self.streams.flows.load_mut(&self.work.key) {
+            Some(entry) => entry.flow = flow,
+            None => self
+                .streams
+                .flows
+                .store(self.work.key, Entry { flow, answers }),
+        }
+    }
+
+    fn answers_store(&mut self) {
+        if let Some(entry) = self.streams.flows.load_mut(&self.work.key) {
+            entry.answers = self.work.entry.answers;
+        }
     }
 
     fn flow_delete(&mut self) {
@@ -401,6 +460,10 @@ impl Env for HostEnv<'_> {
         origins::search_v6(&self.rules, addr, qualifiers)
     }
 
+    fn read_proxy(&mut self, len: u32) -> Header {
+        proxy::read(self.work, len)
+    }
+
     fn read_tls(&mut self, len: u32) -> Progress {
         read_tls(self.work, len)
     }
@@ -425,13 +488,13 @@ impl Env for HostEnv<'_> {
     }
 }
 
-fn read_tls(work: &mut HostWork, len: u32) -> Progress {
+pub(super) fn read_tls(work: &mut HostWork, len: u32) -> Progress {
     work.begin();
     match tls::shape(work, len) {
         Shape::Decided(progress) => progress,
         Shape::OneRecord(message) => read_extensions(work, message),
         Shape::Several => {
-            work.records.begin(len);
+            work.records.begin(work.begins.get(), len);
             repeat(limits::RECORDS_MAX, || tls::record_step(work));
             match work.records.finish(work) {
                 Ok(message) => read_extensions(work, message),
@@ -449,7 +512,7 @@ fn read_extensions(work: &mut HostWork, message: Message) -> Progress {
     tls::finish_extensions(work)
 }
 
-fn read_http(work: &mut HostWork, len: u32, certain: bool) -> Progress {
+pub(super) fn read_http(work: &mut HostWork, len: u32, certain: bool) -> Progress {
     work.begin();
     if let Some(progress) = http::begin(work, len, certain) {
         return progress;

@@ -4,12 +4,14 @@
 
 mod env;
 pub mod parity;
+mod reader;
 mod state;
 #[cfg(test)]
 mod tests;
 
 use filter_common::{
     abi::{Outcome, Protocol, RuleCounters, Verdict, feature},
+    flow::Peer,
     limits::NAME_BYTES_MAX,
     pipeline::{self, Decision},
     reason::Reason,
@@ -17,8 +19,9 @@ use filter_common::{
     work::{BYTES, Variable as _},
 };
 
+pub use self::reader::Reader;
 use self::{
-    env::{HostEnv, HostRules, HostWork},
+    env::{HostEnv, HostRules, HostWork, Surroundings},
     state::Streams,
 };
 use crate::{
@@ -42,6 +45,8 @@ pub struct HostRunner {
     now_tai_ns: u64,
     work: Box<HostWork>,
     streams: Streams,
+    peer: Peer,
+    linear: usize,
     rules: Vec<RuleCounters>,
     reasons: Vec<u64>,
 }
@@ -55,9 +60,31 @@ impl HostRunner {
             now_tai_ns,
             work: env::working_area(),
             streams: Streams::new(),
+            peer: Peer::default(),
+            linear: usize::MAX,
             rules,
             reasons: vec![0; Reason::ALL.len()],
         }
+    }
+
+    /// Forgets all streams and counts from zero. The working area is left full of `stale`: what the
+    /// packet before leaves there, in the kernel, must not matter.
+    pub fn restart(&mut self, stale: u8) {
+        self.streams = Streams::new();
+        self.work.bytes.fill(stale);
+        self.rules.fill(RuleCounters::default());
+        self.reasons.fill(0);
+    }
+
+    /// What the host's socket says of the connections that the next frames belong to. Until told
+    /// otherwise there is none, as behind captures and fixtures.
+    pub fn set_peer(&mut self, peer: Peer) {
+        self.peer = peer;
+    }
+
+    /// How many bytes of the next frames lie in their first buffer: headers are read there only.
+    pub fn set_linear(&mut self, bytes: usize) {
+        self.linear = bytes;
     }
 
     /// Counters by rule slot.
@@ -74,7 +101,11 @@ impl HostRunner {
         self.work.begin();
         let mut env = HostEnv::new(
             HostRules::new(&self.compiled, self.now_tai_ns),
-            frame,
+            Surroundings {
+                frame,
+                linear: self.linear,
+                peer: self.peer,
+            },
             &mut self.work,
             &mut self.streams,
         );

@@ -3,17 +3,19 @@
 use std::collections::{HashMap, VecDeque};
 
 use filter_common::{
-    abi::FlowKey,
-    flow::{Blocked, Flow},
+    abi::{Directions, FlowKey},
+    flow::{Blocked, Entry},
     limits::{BLOCKED_FLOWS_MAX, FLOWS_MAX, HELLO_KEPT_BYTES, HELLOS_MAX, LONG_HELLOS_MAX},
 };
 
 /// Everything kept of streams.
 pub(super) struct Streams {
     /// Undecided streams.
-    pub(super) flows: Evicting<Flow>,
+    pub(super) flows: Evicting<Entry>,
     /// Blocked connections.
     pub(super) blocked: Evicting<Blocked>,
+    /// Connections that were judged.
+    pub(super) directions: Directions,
     hellos: Evicting<Vec<u8>>,
     long_hellos: Evicting<Vec<u8>>,
 }
@@ -23,6 +25,7 @@ impl Streams {
         Self {
             flows: Evicting::new(FLOWS_MAX),
             blocked: Evicting::new(BLOCKED_FLOWS_MAX),
+            directions: Directions::default(),
             hellos: Evicting::new(HELLOS_MAX),
             long_hellos: Evicting::new(LONG_HELLOS_MAX),
         }
@@ -79,6 +82,10 @@ impl<V> Evicting<V> {
 
     pub(super) fn load(&self, key: &FlowKey) -> Option<&V> {
         self.entries.get(key)
+    }
+
+    pub(super) fn load_mut(&mut self, key: &FlowKey) -> Option<&mut V> {
+        self.entries.get_mut(key)
     }
 
     pub(super) fn store(&mut self, key: FlowKey, value: V) {

@@ -5,6 +5,7 @@
 
 use std::{panic, thread};
 
+use filter_common::abi::PortRange;
 use ipnet::IpNet;
 use sha2::{Digest, Sha256};
 
@@ -29,7 +30,7 @@ pub fn policy_digest<'a>(rules: impl ExactSizeIterator<Item = &'a str>) -> Strin
     canonical.finish()
 }
 
-/// SHA-256 in hexadecimal over all that a rule says; `keys` is the [`keys_digest`] of its lists.
+/// SHA-256 in hexadecimal over all that a rule says; `keys` is that of its [`KeyDigests`].
 pub fn rule_digest(rule: &Rule, keys: &str) -> String {
     let mut canonical = Canonical::new();
     canonical.bytes(SERIALISATION);
@@ -37,14 +38,37 @@ pub fn rule_digest(rule: &Rule, keys: &str) -> String {
     canonical.finish()
 }
 
-/// SHA-256 in hexadecimal over what a rule lists; lists are sorted, so that order does not count.
-pub fn keys_digest(hosts: &[HostName], domains: &[HostName], origins: &[IpNet]) -> String {
+/// SHA-256 in hexadecimal over what decides about a connection by its name alone: not the texts, the
+/// times and the origins. `names` is that of the rule's [`KeyDigests`]. Empty if the rule has no names.
+pub fn names_digest(rule: &Rule, names: &str) -> String {
+    if names.is_empty() {
+        return String::new();
+    }
+    let mut canonical = Canonical::new();
+    canonical.bytes(SERIALISATION);
+    canonical.bytes(rule.action.as_str().as_bytes());
+    canonical.bytes(names.as_bytes());
+    canonical.narrowed(&rule.ports, rule.protocol.as_ref());
+    canonical.finish()
+}
+
+/// Digests of what a rule lists, in hexadecimal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyDigests {
+    /// SHA-256 over its names; empty if it has none.
+    pub names: String,
+    /// SHA-256 over names and prefixes.
+    pub keys: String,
+}
+
+/// [`KeyDigests`] of lists, which are sorted, so that order does not count.
+pub fn key_digests(hosts: &[HostName], domains: &[HostName], origins: &[IpNet]) -> KeyDigests {
     let names = |names: &[HostName]| {
         let mut canonical = Canonical::new();
         canonical.names(names);
         canonical.finish()
     };
-    let (hosts, domains, origins) = thread::scope(|scope| {
+    let (of_hosts, of_domains, of_origins) = thread::scope(|scope| {
         let hosts = scope.spawn(|| names(hosts));
         let domains = scope.spawn(|| names(domains));
         let mut canonical = Canonical::new();
@@ -55,11 +79,20 @@ pub fn keys_digest(hosts: &[HostName], domains: &[HostName], origins: &[IpNet]) 
         };
         (join(hosts), join(domains), canonical.finish())
     });
-    let mut canonical = Canonical::new();
-    for digest in [hosts, domains, origins] {
-        canonical.bytes(digest.as_bytes());
+    let over = |digests: &[&String]| {
+        let mut canonical = Canonical::new();
+        for digest in digests {
+            canonical.bytes(digest.as_bytes());
+        }
+        canonical.finish()
+    };
+    KeyDigests {
+        names: match (hosts, domains) {
+            ([], []) => String::new(),
+            _ => over(&[&of_hosts, &of_domains]),
+        },
+        keys: over(&[&of_hosts, &of_domains, &of_origins]),
     }
-    canonical.finish()
 }
 
 /// What a rule's lists are read from, as far as their digest goes.
@@ -150,12 +183,7 @@ impl Canonical {
         self.bytes(action.as_str().as_bytes());
         self.optional(redirect_interface.as_deref());
         self.bytes(keys.as_bytes());
-        self.count(ports.len());
-        for range in ports {
-            self.raw(&range.first.to_be_bytes());
-            self.raw(&range.last.to_be_bytes());
-        }
-        self.bytes(protocol.as_ref().map_or(&[], std::slice::from_ref));
+        self.narrowed(ports, protocol.as_ref());
         for text in [title, reason, statement, authority, reference] {
             self.optional(text.as_deref());
         }
@@ -166,6 +194,15 @@ impl Canonical {
         for time in [from, until, review_by] {
             self.optional(time.map(|time| time.to_string()).as_deref());
         }
+    }
+
+    fn narrowed(&mut self, ports: &[PortRange], protocol: Option<&u8>) {
+        self.count(ports.len());
+        for range in ports {
+            self.raw(&range.first.to_be_bytes());
+            self.raw(&range.last.to_be_bytes());
+        }
+        self.bytes(protocol.map_or(&[], std::slice::from_ref));
     }
 
     fn names(&mut self, names: &[HostName]) {

@@ -162,6 +162,13 @@ impl<'i> Fields<'i> {
         self.table.contains_key(key)
     }
 
+    /// Whether a list was written for `key`.
+    pub(super) fn is_list(&self, key: &str) -> bool {
+        self.table
+            .get(key)
+            .is_some_and(|value| value.get_ref().is_array())
+    }
+
     /// Whether nothing was written at all.
     pub(super) fn is_empty(&self) -> bool {
         self.table.is_empty()

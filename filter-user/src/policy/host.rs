@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use filter_common::abi::PortRange;
 use ipnet::IpNet;
 use serde::Deserialize;
 use toml::{
@@ -12,7 +11,8 @@ use toml::{
 
 use super::{
     diagnostics::{ConfigError, Finding, Findings, quoted},
-    fields::{Fields, Scalar, Scalars, similar},
+    fields::{Fields, Scalar, similar},
+    inspected::take_inspected,
     limits::{
         CONFIG_FILE_BYTES_MAX, EVENTS_PER_WINDOW_MAX, INTERFACE_NAME_BYTES_MAX, INTERFACES_MAX,
     },
@@ -21,7 +21,6 @@ use super::{
         AttachMode, ChecksumMode, HostConfig, HostName, InspectPorts, InterfaceConfig, Outcome,
     },
     name::NameError,
-    ports::parse_ports,
     prefix::{PrefixError, parse_prefix},
     source::{Located, ReadError, SourceId, Sources},
 };
@@ -93,7 +92,7 @@ fn take_config(
         config.debug = debug.value;
     }
     if let Some(inspect) = fields.take_table("inspect", findings) {
-        take_inspect(inspect, &mut config, findings);
+        take_inspect(inspect, id, &mut config, findings);
     }
     if let Some(protect) = fields.take_table("protect", findings) {
         take_protect(protect, &mut config, findings);
@@ -202,7 +201,12 @@ pub(super) fn check_interface_name(name: &Located<String>, findings: &mut Findin
     false
 }
 
-fn take_inspect(mut fields: Fields<'_>, config: &mut HostConfig, findings: &mut Findings) {
+fn take_inspect(
+    mut fields: Fields<'_>,
+    id: SourceId,
+    config: &mut HostConfig,
+    findings: &mut Findings,
+) {
     if let Some(serves) = fields.take_list("serves", findings) {
         if serves.is_empty() {
             findings.error(
@@ -212,18 +216,30 @@ fn take_inspect(mut fields: Fields<'_>, config: &mut HostConfig, findings: &mut 
         }
         config.serves = Some(parse_prefixes(serves, findings));
     }
-    for (key, ports) in [
-        ("tls", &mut config.tls),
-        ("http", &mut config.http),
-        ("quic", &mut config.quic),
+    let mut proxied = Vec::new();
+    for (key, ports, over_tcp) in [
+        ("tls", &mut config.tls, true),
+        ("http", &mut config.http, true),
+        ("quic", &mut config.quic, false),
     ] {
-        if let Some(written) = fields.take(key, findings) {
-            *ports = parse_inspect_ports(written, findings);
+        if let Some(written) = take_inspected(&mut fields, key, id, findings) {
+            *ports = written.ports;
+            match written.proxied.first() {
+                Some((_, span)) if !over_tcp => findings.error(
+                    Finding::at(*span, "the PROXY protocol is read over TCP only")
+                        .help(format!("remove `proxy_protocol` from the ports of `{key}`")),
+                ),
+                Some(_) | None => proxied.extend(written.proxied.iter().map(|(port, _)| *port)),
+            }
         }
     }
+    proxied.sort_unstable();
+    proxied.dedup();
+    config.proxy_protocol = InspectPorts::List(proxied);
     for (key, outcome) in [
         ("unparsed", &mut config.unparsed),
-        ("no_name", &mut config.no_name),
+        ("no_sni", &mut config.no_sni),
+        ("http2", &mut config.http2),
         ("fragments", &mut config.fragments),
     ] {
         let words = [("pass", Outcome::Pass), ("drop", Outcome::Drop)];
@@ -256,31 +272,14 @@ fn take_word<T: Copy>(
         .map(|(_, meaning)| *meaning);
     if meaning.is_none() {
         let known: Vec<String> = words.iter().map(|(word, _)| format!("`{word}`")).collect();
-        findings.error(
-            Finding::at(
-                written.span,
-                format!("`{key}` cannot be {}", quoted(&written.value)),
-            )
-            .help(format!("use one of {}", known.join(", "))),
-        );
+        let message = format!("`{key}` cannot be {}", quoted(&written.value));
+        let help = match written.value.as_str() {
+            "refuse" => "this version does not refuse connections: use `drop`".to_owned(),
+            _ => format!("use one of {}", known.join(", ")),
+        };
+        findings.error(Finding::at(written.span, message).help(help));
     }
     meaning
-}
-
-/// `"any"`, or ports and ranges; an empty list turns the protocol off.
-fn parse_inspect_ports(ports: Located<Scalars>, findings: &mut Findings) -> InspectPorts {
-    match &ports.value {
-        Scalars::One(Scalar::Text(word)) if word == "any" => return InspectPorts::Any,
-        Scalars::Many(items) if items.is_empty() => return InspectPorts::List(Vec::new()),
-        Scalars::One(_) | Scalars::Many(_) => {}
-    }
-    let ranges = parse_ports(ports, findings);
-    InspectPorts::List(
-        ranges
-            .into_iter()
-            .flat_map(|PortRange { first, last }| first..=last)
-            .collect(),
-    )
 }
 
 fn take_protect(mut fields: Fields<'_>, config: &mut HostConfig, findings: &mut Findings) {

@@ -15,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 use super::{
     conflict::check_conflicts,
     diagnostics::{Finding, Findings, PolicyError, quoted},
-    digest::{FileDigest, Inputs, keys_digest, policy_digest, rule_digest},
+    digest::{FileDigest, Inputs, KeyDigests, key_digests, policy_digest, rule_digest},
     fields::{Fields, Scalar},
     keys::{Key, KeyReader, sort},
     limits::{KEYS_MAX, LIST_FILE_BYTES_MAX, POLICY_DIRECTORY_FILES_MAX, POLICY_FILE_BYTES_MAX},
@@ -276,6 +276,7 @@ impl<'a> Loader<'a> {
         draft.lists = Lists {
             inputs: inputs.finish(),
             keys: String::new(),
+            names: String::new(),
             entries: room - self.keys.room(),
             hosts: draft.hosts.len(),
             domains: draft.domains.len(),
@@ -445,7 +446,8 @@ fn outlined(draft: Draft) -> Outlined {
     };
     let mut lists = draft.lists;
     if draft.is_read {
-        lists.keys = keys_digest(&rule.hosts, &rule.domains, &rule.origins);
+        let KeyDigests { names, keys } = key_digests(&rule.hosts, &rule.domains, &rule.origins);
+        (lists.names, lists.keys) = (names, keys);
     }
     Outlined {
         rule,

@@ -13,6 +13,7 @@ mod conflict;
 mod digest;
 mod fields;
 mod host;
+mod inspected;
 mod keys;
 mod load;
 mod name;
@@ -27,7 +28,7 @@ mod tests;
 
 pub(crate) use conflict::contradict;
 pub use diagnostics::{ConfigError, PolicyError};
-pub use digest::{keys_digest, policy_digest, rule_digest};
+pub use digest::{KeyDigests, key_digests, names_digest, policy_digest, rule_digest};
 pub use host::{load_host_config, parse_host_config};
 pub use load::{Known, load_outline, load_policy, parse_policy};
 pub use name::NameError;

@@ -106,6 +106,8 @@ pub struct Lists {
     pub inputs: String,
     /// SHA-256 in hexadecimal over what they say.
     pub keys: String,
+    /// SHA-256 in hexadecimal over the names among it; empty if there are none.
+    pub names: String,
     /// Entries, repetitions included.
     pub entries: usize,
     /// Different exact names.
@@ -174,11 +176,16 @@ pub struct HostConfig {
     pub http: InspectPorts,
     /// Ports inspected for QUIC. Default: 443.
     pub quic: InspectPorts,
+    /// Of the ports inspected for TLS and HTTP/1 those on which a PROXY protocol header may precede the
+    /// hello. Default: none.
+    pub proxy_protocol: InspectPorts,
     /// What happens to a hello that cannot be read though a server might: malformed, too long,
     /// or lost half-way. Default: dropped.
     pub unparsed: Outcome,
-    /// What happens to a hello without a name. Default: passes.
-    pub no_name: Outcome,
+    /// What happens to a hello that names no host. Default: passes.
+    pub no_sni: Outcome,
+    /// What happens to HTTP/2 with prior knowledge. Default: passes.
+    pub http2: Outcome,
     /// What happens to the first fragment of a datagram towards an inspected port. Default: dropped.
     pub fragments: Outcome,
     /// How TCP checksums of inspected segments are judged. Default: by the interfaces' drivers.
@@ -209,8 +216,10 @@ impl Default for HostConfig {
             tls: InspectPorts::List(vec![443]),
             http: InspectPorts::List(vec![80]),
             quic: InspectPorts::List(vec![443]),
+            proxy_protocol: InspectPorts::List(Vec::new()),
             unparsed: Outcome::Drop,
-            no_name: Outcome::Pass,
+            no_sni: Outcome::Pass,
+            http2: Outcome::Pass,
             fragments: Outcome::Drop,
             checksum: ChecksumMode::Auto,
             protect_prefixes: Vec::new(),

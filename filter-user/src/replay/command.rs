@@ -152,6 +152,7 @@ fn prepare(args: &ReplayArgs, now_tai_ns: u64) -> Result<Compiled, ReplayError> 
             host.tls = InspectPorts::Any;
             host.http = InspectPorts::Any;
             host.quic = InspectPorts::Any;
+            host.proxy_protocol = InspectPorts::Any;
         }
         None => {}
     }

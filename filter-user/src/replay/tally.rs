@@ -127,14 +127,18 @@ impl Tally {
     }
 
     /// Why a hello is not read, unless that hides nothing: a name in the first bytes of an
-    /// encrypted connection is the only one, whatever frames were cut short after it.
+    /// encrypted connection is the only one, whatever frames were cut short after it; and on a port
+    /// where a PROXY protocol header may come first the program has read the name behind it.
     pub fn unsupported(&self) -> Option<Unsupported> {
         let whole = self
             .named
             .as_ref()
             .is_some_and(|named| named.protocol != Protocol::Http);
-        self.unsupported
-            .filter(|&unsupported| !(whole && unsupported == Unsupported::Truncated))
+        self.unsupported.filter(|&unsupported| match unsupported {
+            Unsupported::Truncated => !whole,
+            Unsupported::ProxyProtocol => self.named.is_none(),
+            _ => true,
+        })
     }
 
     /// Whether a hello was there that was neither understood nor is explained otherwise.
@@ -212,6 +216,7 @@ fn is_unparsed(reason: Reason) -> bool {
             | Reason::HeldBack
             | Reason::HelloMalformed
             | Reason::HelloTooLong
+            | Reason::ProxyMalformed
             | Reason::Overlap
             | Reason::StateLost
             | Reason::BadChecksum

@@ -188,20 +188,32 @@ impl Table<'_> {
             )
             .expect("a string");
         }
-        let directory = directory();
-        let file = directory.join(format!("{}.md", self.name));
-        fs::create_dir_all(&directory)
-            .and_then(|()| fs::write(&file, text))
-            .unwrap_or_else(|e| panic!("{}: {e}", file.display()));
+        write(self.name, &text);
     }
 }
 
-/// `target/conformance`, beside the running test's profile.
+/// Writes `target/conformance/<name>.md`.
+///
+/// # Panics
+/// If it cannot be written.
+pub fn write(name: &str, text: &str) {
+    let directory = directory();
+    let file = directory.join(format!("{name}.md"));
+    fs::create_dir_all(&directory)
+        .and_then(|()| fs::write(&file, text))
+        .unwrap_or_else(|e| panic!("{}: {e}", file.display()));
+}
+
 fn directory() -> PathBuf {
+    target().join("conformance")
+}
+
+/// `target`, of which the running test is part.
+///
+/// # Panics
+/// If the test does not run in `target/<profile>/deps`.
+pub fn target() -> PathBuf {
     let test = std::env::current_exe().expect("path of the test executable");
-    let target = test
-        .ancestors()
-        .nth(3)
-        .expect("target/<profile>/deps/<test>");
-    target.join("conformance")
+    let target = test.ancestors().nth(3);
+    target.expect("target/<profile>/deps/<test>").to_owned()
 }

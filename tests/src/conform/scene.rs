@@ -13,6 +13,8 @@ pub enum Scene {
     Server(Direct),
     /// The servers run behind the edge, which routes.
     Router(Routed),
+    /// As [`Scene::Router`], filtering the visitor's side only: answers are not seen.
+    OneSided(Routed),
 }
 
 impl Scene {
@@ -26,11 +28,24 @@ impl Scene {
         Self::Router(Routed::new())
     }
 
+    /// Client, edge and servers; the filter sees the client's direction only.
+    pub fn one_sided() -> Self {
+        Self::OneSided(Routed::new())
+    }
+
+    /// Where clients run.
+    pub fn visitor(&self) -> &Namespace {
+        match self {
+            Self::Server(net) => &net.visitor,
+            Self::Router(net) | Self::OneSided(net) => &net.visitor,
+        }
+    }
+
     /// Where servers run.
     pub fn servers(&self) -> &Namespace {
         match self {
             Self::Server(net) => &net.edge,
-            Self::Router(net) => &net.origin,
+            Self::Router(net) | Self::OneSided(net) => &net.origin,
         }
     }
 
@@ -38,7 +53,7 @@ impl Scene {
     pub fn v4(&self) -> &'static str {
         match self {
             Self::Server(_) => Direct::EDGE_V4,
-            Self::Router(_) => Routed::NEIGHBOUR_V4,
+            Self::Router(_) | Self::OneSided(_) => Routed::NEIGHBOUR_V4,
         }
     }
 
@@ -46,7 +61,7 @@ impl Scene {
     pub fn v6(&self) -> &'static str {
         match self {
             Self::Server(_) => Direct::EDGE_V6,
-            Self::Router(_) => Routed::NEIGHBOUR_V6,
+            Self::Router(_) | Self::OneSided(_) => Routed::NEIGHBOUR_V6,
         }
     }
 
@@ -54,7 +69,7 @@ impl Scene {
     pub fn station(&self) -> Station {
         match self {
             Self::Server(net) => Station::direct(net),
-            Self::Router(net) => Station::routed(net),
+            Self::Router(net) | Self::OneSided(net) => Station::routed(net),
         }
     }
 
@@ -68,6 +83,11 @@ impl Scene {
                 &[Routed::VISITOR_SIDE, Routed::ORIGIN_SIDE],
                 format!("serves = {serves:?}\n"),
             ),
+            Self::OneSided(net) => (
+                &net.edge,
+                &[Routed::VISITOR_SIDE],
+                format!("serves = {serves:?}\n"),
+            ),
         };
         let mut edge = Edge::new(edge, interfaces, POLICY);
         edge.configure(interfaces, &format!("[inspect]\n{serves}{inspect}"));
@@ -75,11 +95,20 @@ impl Scene {
         edge
     }
 
+    /// The edge's own namespace.
+    pub fn edge(&self) -> &Namespace {
+        match self {
+            Self::Server(net) => &net.edge,
+            Self::Router(net) | Self::OneSided(net) => &net.edge,
+        }
+    }
+
     /// Its role in the names of tables.
     pub fn role(&self) -> &'static str {
         match self {
             Self::Server(_) => "server",
             Self::Router(_) => "router",
+            Self::OneSided(_) => "one-sided",
         }
     }
 }

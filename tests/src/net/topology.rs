@@ -31,8 +31,13 @@ impl Direct {
 
     /// Makes the namespaces, links and addresses.
     pub fn new() -> Self {
+        Self::linked(Namespace::veth)
+    }
+
+    /// As [`Direct::new`], the edge's interface joined to the visitor's by `link`.
+    pub fn linked(link: impl FnOnce(&Namespace, &str, &Namespace, &str)) -> Self {
         let (visitor, edge) = (Namespace::new("visitor"), Namespace::new("edge"));
-        edge.veth(Self::EDGE_IF, &visitor, Self::VISITOR_IF);
+        link(&edge, Self::EDGE_IF, &visitor, Self::VISITOR_IF);
         set_offload(&edge, Self::EDGE_IF, Offload::ReceiveAggregation, true);
         edge.address(Self::EDGE_IF, &format!("{}/24", Self::EDGE_V4));
         edge.address(Self::EDGE_IF, &format!("{}/64", Self::EDGE_V6));
@@ -92,11 +97,19 @@ impl Routed {
 
     /// Makes the namespaces, links, addresses and routes.
     pub fn new() -> Self {
+        Self::linked(Namespace::veth, Namespace::veth)
+    }
+
+    /// As [`Routed::new`], the edge's interfaces joined to the visitor's and the origin's by these.
+    pub fn linked(
+        to_visitor: impl FnOnce(&Namespace, &str, &Namespace, &str),
+        to_origin: impl FnOnce(&Namespace, &str, &Namespace, &str),
+    ) -> Self {
         let visitor = Namespace::new("visitor");
         let edge = Namespace::new("edge");
         let origin = Namespace::new("origin");
-        edge.veth(Self::VISITOR_SIDE, &visitor, "eth0");
-        edge.veth(Self::ORIGIN_SIDE, &origin, "eth0");
+        to_visitor(&edge, Self::VISITOR_SIDE, &visitor, "eth0");
+        to_origin(&edge, Self::ORIGIN_SIDE, &origin, "eth0");
         for interface in [Self::VISITOR_SIDE, Self::ORIGIN_SIDE] {
             set_offload(&edge, interface, Offload::ReceiveAggregation, true);
         }

@@ -8,6 +8,9 @@ use filter_tests::{
 
 use crate::hellos::{Hello, Piece};
 
+/// The server's first sequence number: what clients acknowledge unless told otherwise.
+pub(crate) const SERVER_ISN: u32 = 0x2000_0000;
+
 const DROP: u32 = 1;
 const PASS: u32 = 2;
 
@@ -21,6 +24,8 @@ pub(crate) struct Connection<'a> {
     pub(crate) received: Vec<u8>,
     beyond: Vec<Piece>,
     pub(crate) hits: usize,
+    /// What the client acknowledges.
+    pub(crate) ack: u32,
 }
 
 /// What became of a segment.
@@ -53,11 +58,27 @@ impl<'a> Connection<'a> {
             received: Vec::new(),
             beyond: Vec::new(),
             hits: 0,
+            ack: 0x2000_0001,
         }
     }
 
+    /// The server's SYN-ACK to the SYN with this number.
+    pub(crate) fn answer(&mut self, isn: u32) {
+        let answer = Packet::tcp(&self.dst, &self.src)
+            .flags(flag::SYN | flag::ACK)
+            .seq(SERVER_ISN)
+            .ack(isn.wrapping_add(1));
+        assert_eq!(self.judge.judge(&answer.build()).action, PASS);
+    }
+
+    /// A segment of the server.
+    pub(crate) fn answers(&mut self, packet: impl FnOnce(Packet) -> Packet) {
+        let frame = packet(Packet::tcp(&self.dst, &self.src)).build();
+        assert_eq!(self.judge.judge(&frame).action, PASS, "answers pass");
+    }
+
     pub(crate) fn packet(&self, seq: u32) -> Packet {
-        Packet::tcp(&self.src, &self.dst).seq(seq)
+        Packet::tcp(&self.src, &self.dst).seq(seq).ack(self.ack)
     }
 
     pub(crate) fn syn(&mut self, isn: u32) {
@@ -78,6 +99,13 @@ impl<'a> Connection<'a> {
         self.sent(piece, &frame)
     }
 
+    /// As [`Connection::send`], bent.
+    pub(crate) fn send_bent(&mut self, piece: &Piece, bend: impl FnOnce(Packet) -> Packet) -> Fate {
+        let seq = self.isn.wrapping_add(1).wrapping_add(piece.at as u32);
+        let frame = bend(self.packet(seq).payload(piece.bytes.clone())).build();
+        self.sent(piece, &frame)
+    }
+
     fn sent(&mut self, piece: &Piece, frame: &[u8]) -> Fate {
         let seen = self.judge.judge(frame);
         self.hits += usize::from(seen.rule.is_some());
@@ -87,6 +115,11 @@ impl<'a> Connection<'a> {
         self.beyond.push(piece.clone());
         self.deliver();
         Fate::Passed(seen.reason)
+    }
+
+    /// What was sent so far never reached the server.
+    pub(crate) fn forget_sent(&mut self) {
+        self.beyond.clear();
     }
 
     /// The server takes what is in order.

@@ -32,6 +32,25 @@ impl Piece {
     }
 }
 
+/// Some of [`hellos`] behind a PROXY protocol header of each version.
+pub(crate) fn proxied() -> Vec<Hello> {
+    let v1 = b"PROXY TCP4 198.51.100.9 203.0.113.9 40000 443\r\n".to_vec();
+    let v2 = [&b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c"[..], &[10; 12]].concat();
+    let mut proxied = Vec::new();
+    for hello in hellos().into_iter().filter(|hello| hello.bytes.len() < 600) {
+        for header in [&v1, &v2] {
+            proxied.push(Hello {
+                title: format!("{} behind {} bytes", hello.title, header.len()),
+                port: hello.port,
+                complete: header.len() + hello.complete,
+                bytes: [header, &hello.bytes[..]].concat(),
+            });
+        }
+    }
+    assert!(proxied.len() >= 10, "{} hellos", proxied.len());
+    proxied
+}
+
 /// The hellos of our captures, made ones, and request heads; all of them blocked.
 pub(crate) fn hellos() -> Vec<Hello> {
     let mut hellos = captured();

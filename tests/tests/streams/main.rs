@@ -3,6 +3,7 @@
 //! one. Through the host build in numbers, through the program in the kernel in a smaller set.
 
 mod connection;
+mod directions;
 mod hellos;
 
 use connection::{Connection, Fate};
@@ -11,11 +12,11 @@ use filter_tests::{
     adapter::{InKernel, OnHost, compiled},
     fixtures::Host,
     mutate::Random,
-    packet::flag,
+    packet::{flag, tls::ClientHello},
     runner::Judge,
 };
 use filter_user::compile::{Compiled, Role};
-use hellos::{Hello, Piece, hellos};
+use hellos::{Hello, Piece, hellos, proxied};
 
 const SEED: u64 = 0x0EDF_0000_2026_0201;
 const ISN: u32 = 0xFFFF_FF00;
@@ -31,6 +32,15 @@ action = "drop"
 
 fn policy() -> Compiled {
     compiled(POLICY, &Host::default(), Role::Replay { checksums: false })
+}
+
+/// The same on ports where a PROXY protocol header may come first.
+fn policy_behind_proxy() -> Compiled {
+    let host = Host {
+        proxied: vec![443, 80],
+        ..Host::default()
+    };
+    compiled(POLICY, &host, Role::Replay { checksums: false })
 }
 
 /// Pieces between these places, which are sorted.
@@ -61,6 +71,15 @@ fn shuffle<T>(items: &mut [T], random: &mut Random) {
     }
 }
 
+/// Every other connection of those that are opened is also answered.
+fn opened(judge: &mut dyn Judge, client: usize, port: u16, isn: u32) -> Connection<'_> {
+    let mut connection = Connection::open(judge, client, port, isn);
+    if client / 2 % 2 == 0 {
+        connection.answer(isn);
+    }
+    connection
+}
+
 /// In order: everything before the piece that completes the hello, or shows the name of a request,
 /// passes as incomplete, and that piece and all behind it are dropped.
 ///
@@ -68,7 +87,7 @@ fn shuffle<T>(items: &mut [T], random: &mut Random) {
 fn in_order(judge: &mut dyn Judge, client: usize, hello: &Hello, cuts: &[usize]) {
     let what = || format!("cut at {cuts:?}");
     let mut connection = match client % 2 {
-        0 => Connection::open(judge, client, hello.port, ISN),
+        0 => opened(judge, client, hello.port, ISN),
         _ => Connection::joined(judge, client, hello.port, ISN),
     };
     let pieces = pieces(hello, cuts);
@@ -141,7 +160,7 @@ fn any_order(judge: &mut dyn Judge, hellos: &[Hello], rounds: usize) -> usize {
             // The client goes on sending what was not acknowledged.
             sent.extend(pieces(hello, &cuts));
             let isn = random.number() as u32;
-            let mut connection = Connection::open(judge, client, hello.port, isn);
+            let mut connection = opened(judge, client, hello.port, isn);
             connection.send_all(&sent);
             let whole = connection.got_through(hello);
             assert!(
@@ -191,7 +210,7 @@ fn honest(judge: &mut dyn Judge, hellos: &[Hello], rounds: usize) -> usize {
             let from = random.below(hello.bytes.len());
             sent.push(Piece::of(hello, from, hello.bytes.len()));
             shuffle(&mut sent, &mut random);
-            let mut connection = Connection::open(judge, client, hello.port, ISN);
+            let mut connection = opened(judge, client, hello.port, ISN);
             connection.send_all(&sent);
             connection.assert_blocked(hello, &|| format!("{sent:?}"));
         }
@@ -290,17 +309,118 @@ fn events(judge: &mut dyn Judge, hellos: &[Hello]) {
         let fate = connection.send(&contradiction);
         assert_eq!(fate, Fate::Dropped(Some(Reason::Overlap)), "{title}");
         assert_eq!(connection.hits, 0, "{title}");
-        // The same bytes again, from before the start on, do no harm.
-        let mut again = first.clone();
-        again.at = -3;
-        again.bytes.splice(0..0, *b"xyz");
+        // The same bytes again do no harm.
         assert!(
-            matches!(connection.send(&again), Fate::Passed(_)),
+            matches!(connection.send(&first), Fate::Passed(_)),
             "{title}"
         );
         connection.send(&rest);
         connection.assert_blocked(hello, &nothing);
     }
+}
+
+/// A segment that the server has already comes by again: the client's next bytes pass all the same,
+/// since nobody will send again what lies between.
+fn late_copies(judge: &mut dyn Judge) {
+    let allowed = ClientHello::new().padding(1_500).sni("neighbour.example");
+    let mut bytes = allowed.record();
+    let complete = bytes.len();
+    // A TLS 1.2 client's next record, a key exchange.
+    bytes.extend_from_slice(&[0x16, 3, 3, 0, 4, 16, 0, 0, 0]);
+    let hello = Hello {
+        title: "neighbour".to_owned(),
+        port: 443,
+        complete,
+        bytes,
+    };
+    let (start, second, next) = (
+        Piece::of(&hello, 0, 1_400),
+        Piece::of(&hello, 1_400, complete),
+        Piece::of(&hello, complete, hello.bytes.len()),
+    );
+
+    // Before the answer: the copy that went first was lost behind the filter.
+    let mut connection = Connection::open(judge, 0, 443, ISN);
+    for piece in [&start, &second, &start, &second, &start] {
+        let fate = connection.send(piece);
+        assert!(matches!(fate, Fate::Passed(_)), "{fate:?}");
+    }
+    connection.ack += 90;
+    assert!(matches!(connection.send(&next), Fate::Passed(_)));
+
+    // Overtaken by what the client sent after the answer.
+    for client in [1, 2] {
+        let mut connection = match client {
+            1 => Connection::open(judge, client, 443, ISN),
+            _ => Connection::joined(judge, client, 443, ISN),
+        };
+        connection.send(&start);
+        connection.send(&second);
+        connection.ack += 90;
+        assert!(matches!(connection.send(&next), Fate::Passed(_)));
+        connection.ack -= 90;
+        assert!(matches!(connection.send(&start), Fate::Passed(_)));
+        connection.ack += 180;
+        let later = Piece {
+            at: hello.bytes.len() as i64,
+            bytes: vec![0x17, 3, 3, 0, 1, 7],
+        };
+        let fate = connection.send(&later);
+        assert!(matches!(fate, Fate::Passed(_)), "{client}: {fate:?}");
+    }
+
+    // The second hello after a HelloRetryRequest, behind a dummy change_cipher_spec record.
+    let one = |name: &str| ClientHello::named(name).record();
+    let first = one("neighbour.example");
+    let again = |name: &str| Piece {
+        at: first.len() as i64,
+        bytes: [&[0x14, 3, 3, 0, 1, 1][..], &one(name)].concat(),
+    };
+    for client in [3, 4] {
+        let mut connection = match client {
+            3 => Connection::open(judge, client, 443, ISN),
+            _ => Connection::joined(judge, client, 443, ISN),
+        };
+        let first = Piece {
+            at: 0,
+            bytes: first.clone(),
+        };
+        for _ in 0..2 {
+            assert!(matches!(connection.send(&first), Fate::Passed(_)));
+        }
+        connection.ack += 90;
+        for _ in 0..3 {
+            let fate = connection.send(&again("neighbour.example"));
+            assert!(matches!(fate, Fate::Passed(_)), "{client}: {fate:?}");
+        }
+        let fate = connection.send(&again("other.blocked.example"));
+        assert!(matches!(fate, Fate::Dropped(_)), "{client}: {fate:?}");
+    }
+
+    // Other bytes in the place of allowed ones are read, or dropped.
+    let other = ClientHello::new()
+        .padding(1_500)
+        .sni("other.blocked.example");
+    let other = other.record();
+    let mut connection = Connection::open(judge, 5, 443, ISN);
+    connection.send(&start);
+    connection.send(&second);
+    let half = Piece {
+        at: 0,
+        bytes: other[..1_450].to_vec(),
+    };
+    let rest = Piece {
+        at: 1_450,
+        bytes: other[1_450..].to_vec(),
+    };
+    connection.send(&half);
+    assert!(matches!(connection.send(&rest), Fate::Dropped(_)));
+}
+
+#[test]
+fn late_copies_of_an_allowed_hello_hold_nothing_up() {
+    late_copies(&mut OnHost::load(&policy()));
+    late_copies(&mut InKernel::load(&policy()));
 }
 
 #[test]
@@ -343,4 +463,17 @@ fn events_in_the_middle_of_a_hello_do_not_hide_the_name() {
     let hellos = hellos();
     events(&mut OnHost::load(&policy()), &hellos);
     events(&mut InKernel::load(&policy()), &hellos);
+}
+
+#[test]
+fn a_proxy_header_before_the_hello_hides_nothing_at_any_cut_and_in_any_order() {
+    let hellos = proxied();
+    let mut host = OnHost::load(&policy_behind_proxy());
+    every_cut(&mut host, &hellos, 1, 20);
+    let mut host = OnHost::load(&policy_behind_proxy());
+    any_order(&mut host, &hellos, 50);
+    honest(&mut OnHost::load(&policy_behind_proxy()), &hellos, 50);
+    let mut kernel = InKernel::load(&policy_behind_proxy());
+    every_cut(&mut kernel, &hellos, 23, 2);
+    any_order(&mut InKernel::load(&policy_behind_proxy()), &hellos, 5);
 }

@@ -21,7 +21,7 @@ use super::{
     *,
 };
 use crate::policy::{
-    keys_digest,
+    KeyDigests, key_digests,
     model::{Lists, Outline, Outlined},
     policy_digest, rule_digest,
 };
@@ -295,9 +295,11 @@ fn redraw(rule: &mut Rule, random: &mut StdRng) {
 }
 
 fn lists(rule: &Rule) -> Lists {
+    let KeyDigests { names, keys } = key_digests(&rule.hosts, &rule.domains, &rule.origins);
     Lists {
         inputs: "inputs".to_owned(),
-        keys: keys_digest(&rule.hosts, &rule.domains, &rule.origins),
+        keys,
+        names,
         entries: rule.hosts.len() + rule.domains.len() + rule.origins.len(),
         hosts: rule.hosts.len(),
         domains: rule.domains.len(),

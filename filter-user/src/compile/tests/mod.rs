@@ -92,6 +92,7 @@ fn facts() -> HostFacts {
         sockets: Some(SocketOffsets::default()),
         partial_checksums: false,
         fast_open: false,
+        interfaces: 1,
     }
 }
 

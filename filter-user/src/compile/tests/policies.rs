@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use filter_common::{
-    abi::{self, ABI_VERSION, Action, PortRange, SetRef, Table, feature, port_class},
+    abi::{self, ABI_VERSION, Action, PortRange, SetRef, Table, feature, port_class, served},
     limits::{NAME_CANDIDATES_MAX, PORT_RANGES_PER_RULE, REDIRECT_TARGETS_MAX, RULES_PER_KEY_MAX},
     tables::{v4, v6},
 };
@@ -12,7 +12,7 @@ use super::{
     compiled, facts, hit_name, hit_v4, hit_v6, host, names_of, nets, policy, rule, set, try_compile,
 };
 use crate::{
-    compile::{CompileError, Role, compile, host as host_facts},
+    compile::{CompileError, HostFacts, Role, compile, host as host_facts},
     policy::model::{HostConfig, HostName, InspectPorts, Policy, Rule},
 };
 
@@ -57,7 +57,13 @@ fn the_empty_policy_compiles_to_nothing() {
         (ABI_VERSION, 5)
     );
     let (rule_sets, others) = compiled.tables.split_last().unwrap();
-    assert!(others.iter().all(|lines| **lines == [[0; 8]]));
+    assert!(others.iter().all(|lines| lines.len() <= 3));
+    assert!(
+        others
+            .iter()
+            .flat_map(|lines| lines.iter())
+            .all(|line| *line == [0; 8])
+    );
     // Room for rules that come.
     assert!(rule_sets.len() < 128 && compiled.rules.len() < 256);
     assert!(compiled.rules.iter().all(matches_nothing));
@@ -135,6 +141,7 @@ fn features_are_exactly_what_the_policy_needs() {
     };
     let expected =
         feature::NAMES | feature::DEBUG | feature::SERVE_ANY | feature::TRACE | feature::READ_NAMES;
+    let expected = expected | feature::ANSWERS | feature::ANSWERS_ANYWHERE | feature::ONE_SIDED;
     assert_eq!(replay(false), expected);
     assert_eq!(replay(true), expected | feature::CHECKSUMS);
 }
@@ -179,6 +186,43 @@ fn served_addresses_are_the_hosts_own_or_the_listed_ones() {
         ..host()
     };
     assert!(compiled(&policy, &nothing).meta.warnings[0].contains("names are not read"));
+}
+
+#[test]
+fn answers_are_watched_only_for_what_passes_through() {
+    let policy = policy(vec![Rule {
+        hosts: names_of(&["a.example"]),
+        ..rule("r")
+    }]);
+    let watched = |serves: Option<&[&str]>, interfaces| {
+        let host = HostConfig {
+            serves: serves.map(nets),
+            ..host()
+        };
+        let facts = HostFacts {
+            interfaces,
+            ..facts()
+        };
+        let compiled = compile(&policy, &host, &facts, Role::Live, None).unwrap();
+        let served = v4::longest(
+            &compiled,
+            Table::ServedV4Summary,
+            Table::ServedV4Buckets,
+            &compiled.config.served_v4,
+            0xC633_6401,
+        );
+        let features = compiled.config.features & (feature::ANSWERS | feature::ONE_SIDED);
+        (features, served.map(|(_, value)| value))
+    };
+    let here = Some(served::HERE);
+    assert_eq!(watched(None, 2), (0, here));
+    assert_eq!(watched(Some(&["198.51.100.1/32"]), 2), (0, here));
+    let around: &[&str] = &["198.51.100.0/24"];
+    assert_eq!(watched(Some(around), 2), (feature::ANSWERS, here));
+    let behind: &[&str] = &["203.0.113.0/24"];
+    assert_eq!(watched(Some(behind), 2), (feature::ANSWERS, None));
+    let one_sided = feature::ANSWERS | feature::ONE_SIDED;
+    assert_eq!(watched(Some(behind), 1), (one_sided, None));
 }
 
 #[test]

@@ -38,7 +38,7 @@ impl<P> Built<P> {
 
 impl Built<V4Params> {
     fn maybe(&self, addr: u32) -> bool {
-        v4::maybe(&self.lines(), Table::V4Summary, &self.params, addr)
+        !v4::kinds(&self.lines(), Table::V4Summary, &self.params, addr).is_none()
     }
 
     fn probe(&self, addr: u32, length: u8) -> Option<u32> {
@@ -65,6 +65,11 @@ impl Built<V6Params> {
             halves(addr),
             length,
         )
+    }
+
+    fn maybe_near(&self, addr: u128) -> bool {
+        let addr = halves(addr);
+        v6::maybe_near(&self.lines(), Table::V6Summary, &self.params, addr)
     }
 
     fn probe(&self, addr: u128, length: u8) -> Option<u32> {
@@ -201,6 +206,7 @@ fn check_v6(model: &Model, others: &[u128]) {
                 .copied();
             assert_eq!(built.probe(addr, length), expected, "{addr:032x}/{length}");
             assert!(expected.is_none() || built.maybe(addr, length));
+            assert!(expected.is_none() || built.maybe_near(addr));
         }
         assert_eq!(
             built.longest(addr),
@@ -291,14 +297,14 @@ fn a_default_route_covers_everything_and_only_as_length_zero() {
 }
 
 #[test]
-fn an_empty_table_hits_nothing_and_takes_one_line_each() {
+fn an_empty_table_hits_nothing_and_takes_one_line_for_each_part() {
     check_v4(&Model::new(), &[0, u32::MAX]);
     check_v6(&Model::new(), &[0, u128::MAX]);
     let names = build_names(&[], &mut rng()).unwrap();
     assert_eq!(names.lookup(b""), None);
     assert_eq!(names.bytes(), (64, 64));
-    assert_eq!(build_v4(&[], &mut rng()).unwrap().bytes(), (64, 64));
-    assert_eq!(build_v6(&[], &mut rng()).unwrap().bytes(), (64, 64));
+    assert_eq!(build_v4(&[], &mut rng()).unwrap().bytes(), (3 * 64, 64));
+    assert_eq!(build_v6(&[], &mut rng()).unwrap().bytes(), (2 * 64, 64));
 }
 
 #[test]
@@ -309,7 +315,30 @@ fn three_prefixes_cost_a_few_kib() {
         value: 0,
     });
     let (summary, buckets) = build_v4(&entries, &mut rng()).unwrap().bytes();
-    assert_eq!((summary, buckets), (8_192, 4_096));
+    assert_eq!((summary, buckets), (2 * 8_192 + 64, 4_096));
+    let entries = [1u64, 2, 3].map(|i| V6Entry {
+        addr: [i << 48, 0],
+        length: 48,
+        value: 0,
+    });
+    let (summary, buckets) = build_v6(&entries, &mut rng()).unwrap().bytes();
+    assert!(summary <= 1_024 + 2_048, "{summary}");
+    assert_eq!(buckets, 4_096);
+}
+
+#[test]
+fn areas_are_few_however_short_a_prefix_is() {
+    for length in 0..=128 {
+        let entry = V6Entry {
+            addr: [1 << 63, 0],
+            length,
+            value: 0,
+        };
+        let built = build_v6(&[entry], &mut rng()).unwrap();
+        assert!(built.bytes().0 <= 1_024 + 2_048, "/{length}");
+        let area_length = built.params.area_length;
+        assert_eq!(area_length, (u32::from(length) + 10).min(64), "/{length}");
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::super::{
     ConfigError, load_host_config,
-    model::{AttachMode, HostConfig, InspectPorts, InterfaceConfig},
+    model::{AttachMode, HostConfig, InspectPorts, InterfaceConfig, Outcome},
     parse_host_config,
 };
 
@@ -40,8 +40,10 @@ debug = true
 [inspect]
 serves = ["192.0.2.0/24"]
 tls = "any"
-http = ["8080-8082", 80]
+http = ["8080-8082", 80, { port = [8090, 81], proxy_protocol = true }, { port = 82 }]
 quic = []
+no_sni = "drop"
+http2 = "drop"
 [protect]
 prefixes = ["2001:db8::/32", "10.0.0.0/8"]
 names = ["Status.example."]
@@ -68,7 +70,15 @@ per_window = 0
     );
     assert_eq!(config.serves, Some(vec!["192.0.2.0/24".parse().unwrap()]));
     assert_eq!(config.tls, InspectPorts::Any);
-    assert_eq!(config.http, InspectPorts::List(vec![80, 8080, 8081, 8082]));
+    assert_eq!(
+        config.http,
+        InspectPorts::List(vec![80, 81, 82, 8080, 8081, 8082, 8090])
+    );
+    assert_eq!(config.proxy_protocol, InspectPorts::List(vec![81, 8090]));
+    assert_eq!(
+        (config.no_sni, config.http2),
+        (Outcome::Drop, Outcome::Drop)
+    );
     assert_eq!(config.quic, InspectPorts::List(Vec::new()));
     assert_eq!(config.protect_prefixes.len(), 2);
     assert_eq!(config.protect_names[0].as_str(), "status.example");
@@ -124,6 +134,30 @@ fn mistakes_are_refused_with_a_message() {
         (
             "[inspect]\ntls = \"all\"",
             "\"all\" is not a port or a range of ports",
+        ),
+        (
+            "[inspect]\nno_sni = \"refuse\"",
+            "`no_sni` cannot be \"refuse\"",
+        ),
+        (
+            "[inspect]\nhttp2 = \"allow\"",
+            "`http2` cannot be \"allow\"",
+        ),
+        (
+            "[inspect]\ntls = [{ proxy_protocol = true }]",
+            "this entry has no `port`",
+        ),
+        (
+            "[inspect]\ntls = [{ port = 443, proxy = true }]",
+            "unknown key \"proxy\"",
+        ),
+        (
+            "[inspect]\ntls = [true]",
+            "`tls`: this is no port and no range of ports",
+        ),
+        (
+            "[inspect]\nquic = [{ port = 443, proxy_protocol = true }]",
+            "the PROXY protocol is read over TCP only",
         ),
         (
             "[inspect]\ntls = [0]",

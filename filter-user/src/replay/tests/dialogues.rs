@@ -1,3 +1,8 @@
+use filter_common::{
+    abi::{NO_SLOT, Protocol, Verdict},
+    reason::Reason,
+};
+
 use super::{super::testing::*, pass};
 use crate::replay::Unsupported;
 
@@ -194,6 +199,13 @@ fn a_request_behind_a_proxy_handshake_is_hidden_too() {
         findings.flows[0].tally.unsupported(),
         Some(Unsupported::ProxyProtocol)
     );
+    // Where the program has read the name behind it, nothing is hidden.
+    let frames = vec![captured(tcp(client, (9, 443), 1, DATA, &together.concat()))];
+    let (name, reason) = (b"hidden.example", Reason::NoMatch);
+    let mut runner =
+        Scripted::new(|_| Ok(outcome(Verdict::Pass, reason, NO_SLOT, Protocol::Tls, name)));
+    let findings = replay(&mut runner, frames);
+    assert_eq!(findings.flows[0].tally.unsupported(), None);
 }
 
 /// A WebSocket client's binary frame.

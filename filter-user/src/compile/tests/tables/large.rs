@@ -122,6 +122,10 @@ fn a_hundred_thousand_entries_are_found_again_and_random_misses_end_in_the_summa
     let v6 = false_positives(20_000, |_| {
         large.built_v6.maybe(u128::from(rng.next_u64()) << 64, 48)
     });
+    let near = false_positives(20_000, |_| {
+        large.built_v6.maybe_near(u128::from(rng.next_u64()) << 64)
+    });
+    assert!(near < 0.02, "false positives of areas: {near}");
     let names = false_positives(20_000, |i| {
         large.built_names.maybe(format!("miss{i}").as_bytes())
     });
@@ -164,7 +168,7 @@ fn buckets_have_room_for_one_more_and_few_send_keys_away() {
     assert!(large.built_names.buckets.iter().all(last_is_free));
     let per_entry = |bytes: (usize, usize)| (bytes.0 + bytes.1) as f64 / 30_000.0;
     assert!(per_entry((0, large.built_v4.bytes().1)) < 12.9);
-    assert!(per_entry(large.built_v6.bytes()) < 44.9);
+    assert!(per_entry(large.built_v6.bytes()) < 48.1);
     assert!(per_entry(large.built_names.bytes()) < 28.9);
 }
 

@@ -1,0 +1,400 @@
+//! The server's direction of connections that pass through, and what it says about the client's.
+//!
+//! Where the connection ends on this host its socket is the truth. In between, only what the server
+//! answers tells what it has accepted: a SYN opens a candidate, the SYN-ACK confirms it, and a
+//! verdict stands until the server has acknowledged the bytes that it was given on. Until then the
+//! entry plays the socket's part ([`peer::SEEN`]), and nothing that only the filter believes (a decoy
+//! that dies on its way to the server, for instance) can take the place of what the server reads.
+
+use super::{
+    Answers, Entry, Flow, Peer, Segment,
+    accept::{checksums_hold, echoed_timestamp},
+    flags, peer, state,
+    stream::{flow, forget, passes_through, repeats, store},
+};
+use crate::{
+    abi::{feature, served},
+    env::Env,
+    reason::Reason,
+};
+
+/// Whether a segment of the server's direction may matter: pure acknowledgements do not.
+#[inline(always)]
+pub const fn matters(segment: Segment) -> bool {
+    segment.len != 0 || segment.flags & (flags::SYN | flags::RST | flags::FIN) != 0
+}
+
+/// Takes note of a segment of a server, whose client's flow is in the working area.
+#[inline(always)]
+pub fn watch<E: Env>(env: &mut E, segment: Segment) {
+    if !env.flow_load() {
+        return;
+    }
+    let anywhere = env.config().features & feature::ANSWERS_ANYWHERE != 0;
+    // Who answers on the client's side is not the server.
+    if !anywhere && env.interface() == flow(env).interface {
+        return;
+    }
+    let kind = segment.flags & (flags::SYN | flags::RST | flags::ACK);
+    if kind & flags::RST != 0 {
+        refused(env, segment);
+    } else if kind == flags::SYN | flags::ACK {
+        confirmed(env, segment);
+    } else if kind == flags::ACK && answers(env).seen != 0 {
+        advanced(env, segment);
+    }
+}
+
+/// What was seen of the server's direction.
+#[inline(always)]
+pub(super) fn answers<E: Env>(env: &mut E) -> Answers {
+    match env.work() {
+        Some(work) => work.entry.answers,
+        None => Answers::default(),
+    }
+}
+
+#[inline(always)]
+fn store_answers<E: Env>(env: &mut E, answers: Answers) {
+    if let Some(work) = env.work() {
+        work.entry.answers = answers;
+    }
+    env.answers_store();
+}
+
+/// An RST of the server ends the stream if the client will believe it: at exactly the server's next
+/// byte, or in answer to the SYN (RFC 9293, section 3.10.7).
+#[inline(always)]
+fn refused<E: Env>(env: &mut E, segment: Segment) {
+    let answers = answers(env);
+    let exact = if answers.seen != 0 {
+        segment.seq == answers.next
+    } else {
+        segment.flags & flags::ACK != 0 && segment.ack == flow(env).connection
+    };
+    if exact && checksums_hold(env, segment) {
+        forget(env);
+    }
+}
+
+/// A SYN-ACK: the server has opened a connection, and says where its stream starts.
+#[inline(always)]
+fn confirmed<E: Env>(env: &mut E, segment: Segment) {
+    let (flow, answers) = (flow(env), answers(env));
+    let start = segment.seq.wrapping_add(1);
+    let again = answers.seen != 0 && answers.start == start;
+    if again && flow.connection == segment.ack {
+        return;
+    }
+    // Payload of the SYN that the server has taken (TCP Fast Open) is part of the stream.
+    let taken = segment.ack.wrapping_sub(flow.connection);
+    let sent = flow.next.wrapping_sub(flow.connection);
+    let with_payload = flow.state != state::OPENED && taken != 0 && taken <= sent;
+    let ts_recent = echoed_timestamp(env, segment);
+    if answers.seen == 0 && with_payload {
+        store(env, Flow { ts_recent, ..flow });
+    } else {
+        // Whatever these ports were used for before is over for the server.
+        forget(env);
+        env.blocked_delete();
+        store(
+            env,
+            Flow {
+                state: state::OPENED,
+                start: segment.ack,
+                connection: segment.ack,
+                next: segment.ack,
+                certain: 1,
+                ts_recent,
+                interface: flow.interface,
+                ..Flow::default()
+            },
+        );
+    }
+    store_answers(
+        env,
+        Answers {
+            seen: 1,
+            start,
+            next: start.wrapping_add(segment.len),
+            acked: segment.ack,
+        },
+    );
+}
+
+/// Data or the end of the server's stream: what the client may acknowledge from now on, and what the
+/// server has. A verdict on bytes that the server has cannot be taken back: the entry goes.
+#[inline(always)]
+fn advanced<E: Env>(env: &mut E, segment: Segment) {
+    let mut answers = answers(env);
+    let fin = (segment.flags & flags::FIN != 0) as u32;
+    let next = segment.seq.wrapping_add(segment.len).wrapping_add(fin);
+    if next.wrapping_sub(answers.next) as i32 > 0 {
+        answers.next = next;
+    }
+    if segment.ack.wrapping_sub(answers.acked) as i32 > 0 {
+        answers.acked = segment.ack;
+    }
+    let flow = flow(env);
+    let decided = flow.state == state::ALLOWED || flow.state == state::PASSED;
+    if decided && answers.acked.wrapping_sub(flow.next) as i32 >= 0 {
+        forget(env);
+    } else {
+        store_answers(env, answers);
+    }
+}
+
+/// What becomes of a client's payload in a connection that passes through. A number and no enum with
+/// payload, since it crosses a function boundary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Course(u32);
+
+impl Course {
+    /// The entry judges it as it would anywhere.
+    pub const JUDGED: Self = Self(0);
+    /// It starts a stream for certain.
+    pub const BEGINS: Self = Self(1 << 8);
+    /// Its looks say whether it starts a stream.
+    pub const GUESSED: Self = Self(2 << 8);
+    /// What goes beyond the entry is judged by its looks, and the entry stays.
+    pub const BESIDE: Self = Self(3 << 8);
+    const PASSES: u32 = 4 << 8;
+    const DROPPED: u32 = 5 << 8;
+
+    /// It passes unread.
+    #[inline(always)]
+    pub const fn passes(reason: Reason) -> Self {
+        Self(Self::PASSES | reason as u32)
+    }
+
+    /// It is dropped.
+    #[inline(always)]
+    pub const fn dropped(reason: Reason) -> Self {
+        Self(Self::DROPPED | reason as u32)
+    }
+
+    /// Why it is dropped, or passes (`false`) unread.
+    #[inline(always)]
+    pub(super) const fn verdict(self) -> (bool, Reason) {
+        match Reason::from_u8(self.0 as u8) {
+            Some(reason) => (self.0 & !0xff == Self::DROPPED, reason),
+            None => (true, Reason::BadSequence),
+        }
+    }
+
+    /// For a function boundary.
+    #[inline(always)]
+    pub const fn pack(self) -> u64 {
+        self.0 as u64
+    }
+
+    /// Back from [`Course::pack`].
+    #[inline(always)]
+    pub const fn unpack(packed: u64) -> Self {
+        Self(packed as u32)
+    }
+}
+
+/// What becomes of a client's payload whose entry is in the working area, and which is not for a
+/// socket of this host.
+///
+/// Fields are read where they are needed and not carried along: the stack is short.
+#[inline(always)]
+pub fn course<E: Env>(env: &mut E, segment: Segment) -> Course {
+    let Some(work) = env.work() else {
+        return Course::JUDGED;
+    };
+    let course = if work.entry.answers.seen != 0 {
+        work.peer = as_peer(&work.entry);
+        answered(env, segment)
+    } else {
+        unanswered(env, segment)
+    };
+    if course == Course::JUDGED {
+        return provisional(env, segment);
+    }
+    course
+}
+
+/// What both directions have shown, in the place of the host's numbers.
+#[inline(always)]
+fn as_peer(entry: &Entry) -> Peer {
+    Peer {
+        kind: peer::SEEN,
+        start: entry.flow.connection,
+        rcv_nxt: entry.answers.acked,
+        snd_una: entry.answers.start,
+        snd_nxt: entry.answers.next,
+        ts_recent: entry.flow.ts_recent,
+    }
+}
+
+#[inline(always)]
+fn answered<E: Env>(env: &mut E, segment: Segment) -> Course {
+    let Some(work) = env.work() else {
+        return Course::JUDGED;
+    };
+    let Entry { flow, answers } = &work.entry;
+    if segment.flags & flags::ACK == 0 {
+        return Course::dropped(Reason::BadFlags);
+    }
+    let unsent = segment.ack.wrapping_sub(answers.next) as i32 > 0;
+    if unsent || (segment.ack.wrapping_sub(answers.start) as i32) < 0 {
+        return match flow.state {
+            // Should answers come by another way, the connection goes on.
+            state::ALLOWED | state::PASSED => Course::BESIDE,
+            _ => Course::dropped(Reason::BadSequence),
+        };
+    }
+    let end = segment.seq.wrapping_add(segment.len);
+    if end.wrapping_sub(answers.acked) as i32 <= 0 {
+        // The server has all of it already and looks at it no more.
+        return Course::passes(Reason::NoMatch);
+    }
+    if answers.acked.wrapping_sub(flow.next) as i32 > 0 {
+        // The server has bytes that never came by here.
+        forget(env);
+        return Course::GUESSED;
+    }
+    if flow.state == state::OPENED && segment.seq == flow.next {
+        env.count_connection(true);
+    }
+    Course::JUDGED
+}
+
+/// Payload behind a SYN that no SYN-ACK has answered: one direction only is seen here, or somebody
+/// sent a SYN that the server did not take. What agrees with the SYN is the start of the stream. What
+/// does not is dropped where no answers can be seen, else the SYN is taken for forged.
+#[inline(always)]
+fn unanswered<E: Env>(env: &mut E, segment: Segment) -> Course {
+    let Some(work) = env.work() else {
+        return Course::JUDGED;
+    };
+    let flow = &mut work.entry.flow;
+    let opened = flow.state == state::OPENED;
+    let reopens = flow.reopened != 0 && segment.seq == flow.reopened_at;
+    if segment.seq == flow.next && opened || segment.seq != flow.next && reopens {
+        flow.beyond = 0;
+        env.count_connection(false);
+        return Course::BEGINS;
+    }
+    let before = (segment.seq.wrapping_sub(flow.start) as i32) < 0;
+    let certain = flow.certain != 0;
+    // What this host itself answers never comes in.
+    let here = work.served == served::HERE;
+    if opened && !here && env.config().features & feature::ONE_SIDED == 0 {
+        forget(env);
+        return Course::GUESSED;
+    }
+    if certain && before {
+        return Course::dropped(Reason::Overlap);
+    }
+    Course::JUDGED
+}
+
+/// Payload behind a verdict that the server may not have the bytes of yet; what is behind none is
+/// judged.
+#[inline(always)]
+fn provisional<E: Env>(env: &mut E, segment: Segment) -> Course {
+    let Some(work) = env.work() else {
+        return Course::JUDGED;
+    };
+    let Entry { flow, answers } = &work.entry;
+    let decided = flow.state == state::ALLOWED || flow.state == state::PASSED;
+    if !decided || flow.certain == 0 {
+        return Course::JUDGED;
+    }
+    // Where answers are not seen, the client is believed to acknowledge them.
+    let has_it = answers.seen == 0 || answers.acked.wrapping_sub(flow.next) as i32 >= 0;
+    if has_it && segment.ack.wrapping_sub(flow.ack) as i32 > 0 {
+        forget(env);
+        return Course::GUESSED;
+    }
+    let ahead = segment.seq.wrapping_sub(flow.next) as i32;
+    if ahead >= 0 {
+        return Course::BESIDE;
+    }
+    let kept = flow.kept;
+    if kept == 0 && segment.seq == flow.start {
+        // The same again, before the server has it: what it says now counts.
+        return Course::BEGINS;
+    }
+    let old = ahead.unsigned_abs();
+    if kept == 0 || !env.hello_load(kept) || !repeats(env, segment, old) {
+        return Course::dropped(Reason::Overlap);
+    }
+    if old < segment.len {
+        return Course::BESIDE;
+    }
+    Course::passes(Reason::NoMatch)
+}
+
+/// Prepares the working area for payload that is judged by itself; the entry stays, and remembers that
+/// something passed behind its end. How many bytes of the segment come before that.
+#[inline(always)]
+pub(super) fn read_beside<E: Env>(env: &mut E, segment: Segment) -> u32 {
+    let Some(work) = env.work() else {
+        return 0;
+    };
+    let flow = &mut work.entry.flow;
+    if flow.beyond == 0 {
+        flow.beyond = 1;
+        env.flow_store();
+    }
+    let Some(work) = env.work() else {
+        return 0;
+    };
+    let flow = &mut work.entry.flow;
+    let ahead = segment.seq.wrapping_sub(flow.next) as i32;
+    let old = if ahead < 0 { ahead.unsigned_abs() } else { 0 };
+    let old = if old < segment.len { old } else { 0 };
+    let start = segment.seq.wrapping_add(old);
+    *flow = Flow {
+        state: state::BESIDE,
+        start,
+        next: start,
+        beyond: (flow.state == state::ALLOWED) as u32,
+        ..Flow::default()
+    };
+    old
+}
+
+/// Leaves the stream of the working area in a state: [`state::READING`] on, [`state::ALLOWED`],
+/// [`state::PASSED`], or not worth an entry (0). `next` is its next byte, `kept` the bytes that
+/// are in the working area.
+#[inline(always)]
+pub fn settle<E: Env>(env: &mut E, state: u32, next: u32, kept: u32) {
+    let Some(work) = env.work() else { return };
+    if work.entry.flow.state == state::BESIDE {
+        return;
+    }
+    if state == 0 || state == state::PASSED && !waits(env) {
+        forget(env);
+        return;
+    }
+    // Behind a verdict the bytes are kept on if several segments brought them, so that they cannot be
+    // exchanged before the server has answered.
+    let keeps = state == state::READING || env.hello_exists();
+    if keeps {
+        env.hello_store(kept);
+    }
+    let Some(work) = env.work() else { return };
+    let flow = &mut work.entry.flow;
+    flow.state = state;
+    flow.next = next;
+    flow.kept = if keeps { kept } else { 0 };
+    env.flow_store();
+}
+
+/// Whether verdicts on the stream wait for the server, since no socket can be asked.
+#[inline(always)]
+fn waits<E: Env>(env: &mut E) -> bool {
+    if !passes_through(env) {
+        return false;
+    }
+    let Some(work) = env.work() else {
+        return false;
+    };
+    let kind = work.peer.kind;
+    work.entry.flow.certain != 0 && (kind == peer::SEEN || kind == peer::NONE)
+}

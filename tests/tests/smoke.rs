@@ -1,0 +1,135 @@
+//! Whether the product works on this kernel at all: the real commands, and connections through a
+//! veth pair. Needs no program but `ip`, so that it runs in a small virtual machine as well.
+
+use std::{net::SocketAddr, time::Duration};
+
+use filter_tests::{
+    client::exchange,
+    echo::Echo,
+    edge::{Edge, exit},
+    kernel::{running, version},
+    net::Direct,
+    packet::{http::Request, tls::ClientHello},
+    probe::answers,
+    process::wait_for,
+};
+
+const POLICY: &str = r#"
+version = 1
+[[rule]]
+id = "name"
+domains = ["blocked.example"]
+action = "drop"
+[[rule]]
+id = "origin"
+origins = ["198.51.100.3", "2001:db8:1::3"]
+action = "drop"
+"#;
+
+const BLOCKED: &str = "www.blocked.example";
+const ALLOWED: &str = "allowed.example";
+
+/// Whether the server, which echoes, answers a hello or a request with this name, over either
+/// family.
+fn served(net: &Direct, port: u16, bytes: &[u8]) -> [bool; 2] {
+    [Direct::EDGE_V4, Direct::EDGE_V6].map(|address| {
+        let to = SocketAddr::new(address.parse().expect("an address"), port);
+        exchange(&net.visitor, to, bytes).is_ok()
+    })
+}
+
+#[test]
+fn what_is_blocked_is_cut_and_all_else_is_served_until_detached() {
+    let net = Direct::new();
+    let addresses = [Direct::EDGE_V4, Direct::EDGE_V6];
+    let _servers = [80, 443].map(|port| Echo::start(&net.edge, &addresses, port));
+    let edge = Edge::new(&net.edge, &[Direct::EDGE_IF], POLICY);
+    let hello = |name| ClientHello::named(name).record();
+    let request = |name| Request::to(name).bytes();
+
+    assert_eq!(
+        served(&net, 443, &hello(BLOCKED)),
+        [true; 2],
+        "no filter yet"
+    );
+    let applied = edge.run(&["apply"]);
+    assert_eq!(applied.code, exit::OK, "{applied:?}");
+    let status = edge.run(&["status"]);
+    assert_eq!(status.code, exit::OK, "{status:?}");
+
+    assert_eq!(served(&net, 443, &hello(ALLOWED)), [true; 2]);
+    assert_eq!(served(&net, 80, &request(ALLOWED)), [true; 2]);
+    assert_eq!(served(&net, 443, &hello(BLOCKED)), [false; 2]);
+    assert_eq!(served(&net, 80, &request(BLOCKED)), [false; 2]);
+    for (from, to, expected) in [
+        (Direct::VISITOR_V4, Direct::EDGE_V4, true),
+        (Direct::OTHER_V4, Direct::EDGE_V4, false),
+        (Direct::VISITOR_V6, Direct::EDGE_V6, true),
+        (Direct::OTHER_V6, Direct::EDGE_V6, false),
+    ] {
+        let to = SocketAddr::new(to.parse().expect("an address"), 443).to_string();
+        assert_eq!(answers(&net.visitor, from, &to), expected, "{from}");
+    }
+    assert!(edge.rule_packets("name") >= 4);
+    assert!(edge.rule_packets("origin") >= 2);
+
+    let detached = edge.run(&["detach"]);
+    assert_eq!(detached.code, exit::OK, "{detached:?}");
+    assert_eq!(served(&net, 443, &hello(BLOCKED)), [true; 2], "detached");
+}
+
+/// A line that begins with `lacks` is read by `cargo xtask vm`.
+#[test]
+fn status_names_what_this_kernel_lacks_and_what_is_done_instead() {
+    let net = Direct::new();
+    let edge = Edge::new(&net.edge, &[Direct::EDGE_IF], POLICY);
+    let applied = edge.run(&["apply"]);
+    assert_eq!(applied.code, exit::OK, "{applied:?}");
+    let status = edge.json("status");
+    let kernel = &status["kernel"];
+    let release = kernel["release"].as_str().expect("a release");
+    let shown = edge.run(&["status"]).stdout;
+    for lacking in kernel["lacks"].as_array().expect("a list") {
+        let text = |key| lacking[key].as_str().unwrap_or_else(|| panic!("{lacking}"));
+        println!(
+            "\nlacks {} (Linux {}): {}",
+            text("feature"),
+            text("since"),
+            text("instead")
+        );
+        assert!(
+            running() < version(text("since")),
+            "{release} should have it: {lacking}"
+        );
+        assert!(shown.contains(text("instead")), "{shown}");
+    }
+}
+
+#[test]
+fn a_hello_in_one_jumbo_frame_of_several_buffers_is_read() {
+    let net = Direct::new();
+    for (namespace, interface) in [
+        (&net.visitor, Direct::VISITOR_IF),
+        (&net.edge, Direct::EDGE_IF),
+    ] {
+        namespace.ip(&["link", "set", interface, "mtu", "9000"]);
+    }
+    let addresses = [Direct::EDGE_V4, Direct::EDGE_V6];
+    let _servers = Echo::start(&net.edge, &addresses, 443);
+    let edge = Edge::new(&net.edge, &[Direct::EDGE_IF], POLICY);
+    let applied = edge.run(&["apply"]);
+    assert_eq!(applied.code, exit::OK, "{applied:?}");
+
+    // Beyond a page, behind which the kernel begins another buffer; in front of the name.
+    let hello = |name| ClientHello::new().padding(8_000).sni(name).record();
+    assert_eq!(served(&net, 443, &hello(BLOCKED)), [false; 2]);
+    assert_eq!(served(&net, 443, &hello(ALLOWED)), [true; 2]);
+    assert_eq!(
+        edge.reason_packets("hello_incomplete"),
+        0,
+        "each hello came in one frame"
+    );
+    wait_for("both hellos count", Duration::from_secs(5), || {
+        edge.rule_packets("name") >= 2
+    });
+}
