@@ -15,6 +15,9 @@ use filter_common::{
 
 use super::build::{Shape, V4Entry, V6Entry};
 
+/// Bits of a line.
+const LINE_BITS: u64 = 8 * size_of::<Line>() as u64;
+
 /// One word of a table to be stored as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Store {
@@ -151,6 +154,47 @@ impl Lines for Edits<'_> {
             None => self.tables[table as usize].get(index as usize),
         }
     }
+}
+
+/// Whether the narrow part of an IPv4 summary has room for prefixes of these lengths.
+pub(super) fn narrow_has_room(
+    summary: &[Line],
+    params: &V4Params,
+    lengths: impl Iterator<Item = u8>,
+) -> bool {
+    // Two bits for each address.
+    let bits = lengths
+        .filter(|length| *length > v4::WIDE_LENGTH_MAX)
+        .map(|length| 2u64 << (32 - u32::from(length)))
+        .sum();
+    has_room(summary, [params.narrow_at, params.narrow_lines], bits)
+}
+
+/// Whether the filter of areas of an IPv6 summary has room for prefixes of these lengths. A short one
+/// is many areas.
+pub(super) fn areas_have_room(
+    summary: &[Line],
+    params: &V6Params,
+    lengths: impl Iterator<Item = u8>,
+) -> bool {
+    let bits = lengths.fold(0u64, |bits, length| {
+        let missing = params.area_length.saturating_sub(u32::from(length));
+        bits.saturating_add(4u64.checked_shl(missing).unwrap_or(u64::MAX))
+    });
+    has_room(summary, [params.bloom_lines, params.area_lines], bits)
+}
+
+/// Whether at most half of a filter's bits are set with `coming` more: it then still says no to most.
+fn has_room(summary: &[Line], [at, count]: [u32; 2], coming: u64) -> bool {
+    if coming == 0 {
+        return true;
+    }
+    let lines = summary.iter().skip(at as usize).take(count as usize);
+    let set: u64 = lines
+        .flatten()
+        .map(|word| u64::from(word.count_ones()))
+        .sum();
+    set.saturating_add(coming) <= u64::from(count) * LINE_BITS / 2
 }
 
 /// A bucket table to which keys can be added.

@@ -22,7 +22,7 @@ use super::{
     build::{NameEntry, V4Entry, V6Entry},
     generation::{blocked_names, blocked_prefixes, name_entry, v4_entry, v6_entry},
     host, hostnames,
-    insert::{Edits, Full, Store},
+    insert::{Edits, Full, Store, areas_have_room, narrow_has_room},
     prefixes::{Family, Prefix},
     rules::{kernel_rule, meta_rule},
     sets::{Entry, Sets},
@@ -501,6 +501,15 @@ impl<'a> Plan<'a> {
                 .all(|(prefix, _)| is_used(&p6.lengths, p6.length_count, prefix))
         {
             return missing("prefixes of this length");
+        }
+        let summary = |table: Table| self.standing.tables[table as usize];
+        let lengths = v4.iter().map(|(prefix, _)| prefix.length());
+        if !narrow_has_room(summary(Table::V4Summary), p4, lengths) {
+            return Err(Full(Table::V4Summary).into());
+        }
+        let lengths = v6.iter().map(|(prefix, _)| prefix.length());
+        if !areas_have_room(summary(Table::V6Summary), p6, lengths) {
+            return Err(Full(Table::V6Summary).into());
         }
         let deep =
             self.standing.meta.deep_names || names.iter().any(|(name, _)| hostnames::is_deep(name));

@@ -74,19 +74,19 @@ impl World {
             for port in [80, 443] {
                 for address in ADDRESSES_V4 {
                     let view = View::new(self, second);
-                    judged.push(view.judgement(origins::search_v4(
-                        &view,
-                        address,
-                        qualifiers(port),
-                    )));
+                    let hit = origins::search_v4(&view, address, qualifiers(port));
+                    let kinds = origins::kinds_v4(&view, address);
+                    let first = origins::first_v4(&view, address, kinds);
+                    assert!(first.is_none() || first == hit, "the short way");
+                    judged.push(view.judgement(hit));
                 }
                 for address in ADDRESSES_V6 {
                     let view = View::new(self, second);
-                    judged.push(view.judgement(origins::search_v6(
-                        &view,
-                        address,
-                        qualifiers(port),
-                    )));
+                    let near = origins::maybe_v6(&view, address);
+                    judged.push(view.judgement(match near {
+                        true => origins::search_v6(&view, address, qualifiers(port)),
+                        false => Hit::NONE,
+                    }));
                 }
                 for name in NAMES {
                     let view = View::new(self, second);
@@ -582,4 +582,48 @@ fn tables_are_made_anew_when_too_much_was_added_to_them() {
         "{}",
         world.meta.added_keys
     );
+}
+
+#[test]
+fn short_prefixes_do_not_fill_the_filter_of_areas() {
+    let with = |count: u16| {
+        let origins = (0..count).map(|i| format!("2001:{i:x}::/54"));
+        let origins: Vec<String> = origins.collect();
+        let origins: Vec<&str> = origins.iter().map(String::as_str).collect();
+        [Rule {
+            origins: nets(&origins),
+            ..rule("many")
+        }]
+    };
+    let first = Rule {
+        origins: nets(&["fd00::/54"]),
+        ..rule("first")
+    };
+    let world = full(&[first.clone()]);
+    let added = |count| {
+        let rules = [[first.clone()], with(count)].concat();
+        try_change(&world, &rules)
+    };
+    // Each is 1,024 areas, and there is room for a few thousand.
+    assert!(added(1).is_ok());
+    assert!(matches!(added(10), Err(Rebuild::Room { .. })));
+}
+
+#[test]
+fn short_ranges_of_addresses_do_not_fill_the_narrow_part() {
+    let range = |i: u32| IpNet::new(std::net::Ipv4Addr::from(i << 8).into(), 27).unwrap();
+    let first = Rule {
+        origins: vec![range(1 << 20)],
+        ..rule("first")
+    };
+    let world = full(&[first.clone()]);
+    let added = |count| {
+        let many = Rule {
+            origins: (1..=count).map(range).collect(),
+            ..rule("many")
+        };
+        try_change(&world, &[first.clone(), many])
+    };
+    assert!(added(30).is_ok());
+    assert!(matches!(added(100), Err(Rebuild::Room { .. })));
 }
