@@ -185,8 +185,14 @@ pub(crate) extern "C" fn sum(ctx: *mut xdp_md, offset: u64, len: u64, start: u64
 /// [`sockets::look_up`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn look_up_socket(ctx: *mut xdp_md) -> u64 {
-    sockets::look_up(ctx);
+pub(crate) extern "C" fn look_up_socket(
+    ctx: *mut xdp_md,
+    payload: u64,
+    numbers: u64,
+    rest: u64,
+) -> u64 {
+    // Where the payload lies does not matter, only whether there is any.
+    sockets::look_up(ctx, Segment::unpack([payload, numbers, rest]));
     0
 }
 

@@ -9,7 +9,7 @@ use super::{
     state,
 };
 use crate::{
-    abi::{Protocol, feature, served},
+    abi::{Protocol, feature, port_class, served},
     env::{Env, Window},
     hit::Qualifiers,
     limits::SEQUENCE_DISTANCE_MAX,
@@ -100,11 +100,11 @@ impl Plan {
 /// Reads a segment of the flow whose key is in the working area.
 #[inline(always)]
 pub fn inspect<E: Env>(env: &mut E, segment: Segment) -> Reading {
-    env.look_up_peer();
+    env.look_up_peer(segment);
     if let Some(work) = env.work() {
         work.entry = Entry::default();
         work.known.set(0);
-        if work.peer.kind == peer::LISTENER && work.served == served::BEYOND {
+        if work.peer.listens() && work.served == served::BEYOND {
             // It listens on any address, but connections to this one pass through.
             work.peer.kind = peer::NONE;
         }
@@ -153,21 +153,29 @@ fn plan<E: Env>(env: &mut E, segment: Segment) -> Plan {
     if let Some(reading) = still_blocked(env, segment) {
         return Plan::done(reading, segment);
     }
-    if host(env).kind == peer::CONNECTION {
-        return at_host(env, segment);
-    }
-    if !load(env) {
-        return if host(env).kind == peer::LISTENER {
-            Plan::begin(env, segment)
-        } else {
-            Plan::begin_again(env, segment)
-        };
+    let kind = host(env).kind;
+    let early = match kind {
+        peer::CONNECTION => at_host(env, segment),
+        peer::COOKIE => with_cookie(env, segment),
+        peer::NO_COOKIE => without_cookie(env, segment),
+        _ if load(env) => None,
+        _ => Some(Plan::begin_again(env, segment)),
+    };
+    if let Some(plan) = early {
+        return plan;
     }
     let flow = flow(env);
-    if host(env).kind == peer::NONE && passes_through(env) {
+    let told = match kind {
+        peer::CONNECTION => true,
+        peer::NONE => passes_through(env),
+        _ => false,
+    };
+    if told || flow.state == state::BETWEEN {
         return by_course(env, segment, flow);
     }
-    if flow.reopened != 0 && segment.seq == flow.reopened_at && segment.seq != flow.next {
+    let opens = matches!(kind, peer::NONE | peer::LISTENER);
+    let reopened = flow.reopened != 0 && segment.seq == flow.reopened_at;
+    if opens && reopened && segment.seq != flow.next {
         return Plan::begin(env, segment);
     }
     by_state(env, segment, flow)
@@ -184,6 +192,10 @@ fn by_course<E: Env>(env: &mut E, segment: Segment, flow: Flow) -> Plan {
             let old = read_beside(env, segment);
             Plan::more(segment.without(old))
         }
+        Course::NEXT => {
+            let old = flow.next.wrapping_sub(segment.seq);
+            Plan::begin(env, segment.without(old))
+        }
         course => match course.verdict() {
             (true, reason) => Plan::drop(reason, segment),
             (false, reason) => Plan::pass(reason, segment),
@@ -199,12 +211,13 @@ pub(super) fn passes_through<E: Env>(env: &mut E) -> bool {
 }
 
 /// A payload on a connection that the host knows: the host's numbers say where the stream starts.
+/// `None` if the entry, which is loaded, says what it is.
 #[inline(always)]
-fn at_host<E: Env>(env: &mut E, segment: Segment) -> Plan {
+fn at_host<E: Env>(env: &mut E, segment: Segment) -> Option<Plan> {
     let end = segment.seq.wrapping_add(segment.len);
     if end.wrapping_sub(host(env).rcv_nxt) as i32 <= 0 {
         // The host has all of it already and looks at it no more.
-        return Plan::pass(Reason::NoMatch, segment);
+        return Some(Plan::pass(Reason::NoMatch, segment));
     }
     if load(env) {
         let flow = flow(env);
@@ -212,14 +225,14 @@ fn at_host<E: Env>(env: &mut E, segment: Segment) -> Plan {
         // which the host has bytes that never came by here.
         let unseen = host(env).rcv_nxt.wrapping_sub(flow.next) as i32 > 0;
         if flow.connection == host(env).start && !unseen {
-            return by_course(env, segment, flow);
+            return None;
         }
         forget(env);
     }
     if !host(env).fresh() {
         // Nobody who does not know the connection's numbers can have it judged.
         if !near(segment.seq, host(env).rcv_nxt) || !near(segment.ack, host(env).snd_una) {
-            return Plan::pass(Reason::BadSequence, segment);
+            return Some(Plan::pass(Reason::BadSequence, segment));
         }
         // What the host has already, it does not look at again.
         let old = host(env).rcv_nxt.wrapping_sub(segment.seq) as i32;
@@ -228,10 +241,50 @@ fn at_host<E: Env>(env: &mut E, segment: Segment) -> Plan {
         } else {
             segment
         };
-        return Plan::begin_again(env, segment);
+        return Some(Plan::begin_again(env, segment));
     }
     let start = host(env).start;
-    at_start(env, segment, start)
+    Some(at_start(env, segment, start))
+}
+
+/// Sequence numbers beside the right one that Linux takes with one cookie, whose low bits tell
+/// one of four segment sizes (`check_tcp_syn_cookie`).
+const COOKIE_SLACK: u32 = 3;
+
+/// A payload that opens its connection by a SYN cookie; `None` if one before it has.
+#[inline(always)]
+fn with_cookie<E: Env>(env: &mut E, segment: Segment) -> Option<Plan> {
+    if load(env) {
+        let flow = flow(env);
+        let beside = segment.seq.wrapping_sub(flow.connection) as i32;
+        if beside.unsigned_abs() <= COOKIE_SLACK {
+            opening(env, flow);
+            return None;
+        }
+        forget(env);
+    }
+    Some(Plan::begin(env, segment))
+}
+
+/// A payload at a socket that takes cookies, without one: it may follow one with a cookie that the
+/// host is about to receive. Otherwise the host refuses it; but it must not come first, or the host
+/// would have it when the cookie comes.
+#[inline(always)]
+fn without_cookie<E: Env>(env: &mut E, segment: Segment) -> Option<Plan> {
+    if !load(env) {
+        return Some(Plan::drop(Reason::BadSequence, segment));
+    }
+    let flow = flow(env);
+    opening(env, flow);
+    None
+}
+
+/// A payload on a connection that a cookie opened, before the host has it.
+#[inline(always)]
+fn opening<E: Env>(env: &mut E, flow: Flow) {
+    if let Some(work) = env.work() {
+        work.peer.start = flow.connection;
+    }
 }
 
 /// Whether two numbers are within what may be on its way.
@@ -481,12 +534,13 @@ fn more<E: Env>(env: &mut E, segment: Segment, flow: Flow) -> Plan {
 
 /// Whether what looked like the start of a hello in mid-stream was a late copy of a segment that
 /// the server had already: it has answered since. Without this the client's next bytes would wait
-/// for ever for a rest that nobody sends again.
+/// for ever for a rest that nobody sends again. Where only requests are looked for, much begins like
+/// one, and a server may wait for more before it answers: there nothing is made to wait.
 #[inline(always)]
 fn mistaken<E: Env>(env: &mut E, segment: Segment, flow: Flow) -> bool {
     flow.certain == 0
         && host(env).kind != peer::CONNECTION
-        && (segment.ack.wrapping_sub(flow.ack) as i32) > 0
+        && (segment.class & port_class::TLS == 0 || (segment.ack.wrapping_sub(flow.ack) as i32) > 0)
 }
 
 /// More of a half-read hello whose bytes were evicted: it cannot be judged.
@@ -531,7 +585,10 @@ fn after_allowed<E: Env>(env: &mut E, segment: Segment, flow: Flow) -> Plan {
     let ahead = segment.seq.wrapping_sub(flow.next) as i32;
     let answered = (segment.ack.wrapping_sub(flow.ack) as i32) > 0 && has_hello(env, flow);
     if answered || ahead >= 0 {
-        forget(env);
+        // Before the host has the connection, only the entry shows that there is one.
+        if host(env).kind != peer::NO_COOKIE {
+            forget(env);
+        }
         return Plan::begin_again(env, segment);
     }
     let known =
@@ -557,7 +614,12 @@ fn after_allowed<E: Env>(env: &mut E, segment: Segment, flow: Flow) -> Plan {
 /// Whether the host has the allowed hello; where there is no socket to tell, it is believed to.
 #[inline(always)]
 fn has_hello<E: Env>(env: &mut E, flow: Flow) -> bool {
-    host(env).kind != peer::CONNECTION || host(env).rcv_nxt.wrapping_sub(flow.next) as i32 >= 0
+    let host = host(env);
+    match host.kind {
+        peer::CONNECTION => host.rcv_nxt.wrapping_sub(flow.next) as i32 >= 0,
+        peer::COOKIE | peer::NO_COOKIE => false,
+        _ => true,
+    }
 }
 
 /// The segment without the dummy change_cipher_spec record that a client may send before its
