@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use filter_tests::packet::{Packet, flag, tls::ClientHello};
 
-use crate::sources::Family;
+use crate::{connections::Connections, sources::Family};
 
 /// The address on which names are read.
 pub(crate) const SERVED: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
@@ -31,6 +31,17 @@ pub(crate) enum From {
     Inside(Family),
     /// One that is blocked.
     OneInside(Family),
+    /// This one.
+    Only(Ipv4Addr),
+}
+
+/// Where the filter stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// On the host on which the connections end, and whose sockets tell about them.
+    Server,
+    /// Before it.
+    Router,
 }
 
 /// One kind of packet.
@@ -40,6 +51,8 @@ pub(crate) struct Case {
     /// Ethernet to payload; what is measured is all of them, one after the other.
     pub(crate) frames: Vec<Vec<u8>>,
     pub(crate) from: From,
+    /// Where the filter stands, if that matters.
+    pub(crate) place: Place,
     /// What a filter of names and addresses must return for the last frame.
     pub(crate) action: u32,
     /// Whether a filter of addresses is worth comparing with.
@@ -55,12 +68,13 @@ pub(crate) struct Case {
 const V4: From = From::Outside(Family::V4);
 const V6: From = From::Outside(Family::V6);
 
-/// Every case.
-pub(crate) fn all() -> Vec<Case> {
+/// Every case. The connections are open, to the address on which names are read.
+pub(crate) fn all(connections: &Connections) -> Vec<Case> {
     let case = |name, frame: Vec<u8>, from, action, budget_ns| Case {
         name,
         frames: vec![frame],
         from,
+        place: Place::Server,
         action,
         by_address: false,
         budget_ns: Some(budget_ns),
@@ -69,6 +83,10 @@ pub(crate) fn all() -> Vec<Case> {
     };
     let by_address = |case: Case| Case {
         by_address: true,
+        ..case
+    };
+    let router = |case: Case| Case {
+        place: Place::Router,
         ..case
     };
     let unrelated = |name, frame| Case {
@@ -103,37 +121,65 @@ pub(crate) fn all() -> Vec<Case> {
             XDP_DROP,
             300,
         )),
-        case(
-            "syn_inspected_port",
+        case("syn_server", https(0xff, flag::SYN, []), V4, XDP_PASS, 25),
+        router(case(
+            "syn_router",
             https(0xff, flag::SYN, []),
             V4,
             XDP_PASS,
-            25,
-        ),
+            300,
+        )),
         case(
-            "data_inspected_port",
-            https(0x4000, flag::ACK | flag::PSH, application_data()),
-            V4,
+            "data_server",
+            connections.in_use.segment(application_data()),
+            From::Only(SERVED),
             XDP_PASS,
             130,
         ),
+        router(case(
+            "data_router",
+            https(0x4000, flag::ACK | flag::PSH, application_data()),
+            V4,
+            XDP_PASS,
+            60,
+        )),
         case(
-            "hello_not_blocked",
+            "hello_server",
+            connections.fresh.segment(hello("www.neighbour.example")),
+            From::Only(SERVED),
+            XDP_PASS,
+            650,
+        ),
+        case(
+            "hello_server_blocked",
+            connections.fresh.segment(hello(BLOCKED_NAME)),
+            From::Only(SERVED),
+            XDP_DROP,
+            950,
+        ),
+        router(case(
+            "hello_router",
             whole("www.neighbour.example"),
             V4,
             XDP_PASS,
             650,
-        ),
-        case("hello_blocked", whole(BLOCKED_NAME), V4, XDP_DROP, 950),
-        Case {
+        )),
+        router(case(
+            "hello_router_blocked",
+            whole(BLOCKED_NAME),
+            V4,
+            XDP_DROP,
+            950,
+        )),
+        router(Case {
             frames: two_segments("www.neighbour.example"),
             repeat_max: Some(TWO_SEGMENT_FLOWS),
             ..case("hello_two_segments", Vec::new(), V4, XDP_PASS, 1_500)
-        },
+        }),
     ]
 }
 
-fn padded(mut frame: Vec<u8>) -> Vec<u8> {
+pub(crate) fn padded(mut frame: Vec<u8>) -> Vec<u8> {
     // What follows the IP packet in a frame is padding.
     frame.resize(frame.len().max(FRAME_BYTES_MIN), 0);
     frame

@@ -10,12 +10,12 @@ use anyhow::{Context as _, Result};
 use aya::programs::{ProgramFd, Xdp};
 use filter_user::{
     compile::{self, HostFacts, Role},
-    datapath::Private,
+    datapath::{Private, kernel_fields},
     policy::{self, model::HostConfig},
 };
 use serde::Serialize;
 
-use crate::cases::{BLOCKED_NAME, SERVED};
+use crate::cases::{BLOCKED_NAME, Place, SERVED};
 
 /// Whether a program takes frames of several buffers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +46,7 @@ pub(crate) struct Contender {
     pub(crate) entries: usize,
     pub(crate) kind: Kind,
     pub(crate) knows: Knows,
+    pub(crate) place: Place,
     pub(crate) program: ProgramFd,
     pub(crate) facts: Facts,
     /// The only addresses that it blocks, if they are not those of all.
@@ -87,20 +88,28 @@ pub(crate) fn edgefilter(
     name: &'static str,
     entries: usize,
     knows: Knows,
+    place: Place,
     policy: &Path,
 ) -> Result<(Private, Contender)> {
     let policy = policy::load_policy(policy)?;
-    let facts = HostFacts {
-        own_addresses: vec![IpAddr::V4(SERVED)],
+    let mut facts = HostFacts {
+        sockets: kernel_fields::socket_offsets(),
+        interfaces: 2,
         ..HostFacts::default()
     };
-    let compiled = compile::compile(&policy, &HostConfig::default(), &facts, Role::Live, None)?;
+    let mut host = HostConfig::default();
+    match place {
+        Place::Server => facts.own_addresses = vec![IpAddr::V4(SERVED)],
+        Place::Router => host.serves = Some(vec![IpAddr::V4(SERVED).into()]),
+    }
+    let compiled = compile::compile(&policy, &host, &facts, Role::Live, None)?;
     let mut private = Private::load(&compiled)?;
     let contender = Contender {
         name,
         entries,
         kind: Kind::Frags,
         knows,
+        place,
         program: descriptor(private.program()?)?,
         facts: Facts {
             verified_instructions: private.verified_instructions(),

@@ -3,14 +3,17 @@
 use std::{
     os::fd::{AsFd as _, AsRawFd as _},
     path::Path,
+    sync::Barrier,
+    thread,
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use aya::{
     Ebpf, EbpfLoader, TestRun as _,
-    maps::{Array, LpmTrie, Map, MapData, ProgramArray, lpm_trie::Key},
+    maps::{Array, LpmTrie, Map, MapData, PerCpuArray, PerCpuValues, ProgramArray, lpm_trie::Key},
     programs::{ProgramFd, TestRunAttrs, TestRunOptions, Xdp, XdpMode},
+    util::nr_cpus,
 };
 use memmap2::MmapOptions;
 
@@ -35,7 +38,7 @@ const SEND_BATCH: u32 = 64;
 /// The programs of the benchmark.
 pub(crate) struct Harness {
     ebpf: Ebpf,
-    cursor: Array<MapData, [u32; 2]>,
+    cursor: PerCpuArray<MapData, [u32; 2]>,
     targets: [ProgramArray<MapData>; 2],
     next: u32,
     mask: u32,
@@ -118,7 +121,7 @@ impl Harness {
 
     /// Sends a frame `count` times, each time from the next source, as frames that live on.
     pub(crate) fn send(&mut self, frame: &[u8], count: u32) -> Result<()> {
-        self.cursor.set(0, [self.next, self.mask], 0)?;
+        self.set_cursors()?;
         let options = TestRunOptions {
             data_in: Some(frame),
             repeat: count,
@@ -176,7 +179,7 @@ impl Harness {
             mean: Duration::ZERO,
         };
         for frame in frames {
-            self.cursor.set(0, [self.next, self.mask], 0)?;
+            self.set_cursors()?;
             let options = TestRunOptions {
                 data_in: Some(frame),
                 repeat,
@@ -196,4 +199,63 @@ impl Harness {
         self.next = self.next.wrapping_add(repeat);
         Ok(total)
     }
+
+    /// All processors start at other places.
+    fn set_cursors(&mut self) -> Result<()> {
+        const APART: u32 = 1 << 18;
+        let cpus = nr_cpus().map_err(|(what, error)| anyhow!("{what}: {error}"))?;
+        let cursors: Vec<_> = (0..cpus as u32)
+            .map(|cpu| [self.next.wrapping_add(cpu * APART), self.mask])
+            .collect();
+        let cursors = PerCpuValues::try_from(cursors)?;
+        Ok(self.cursor.set(0, cursors, 0)?)
+    }
+
+    /// Sends the frame `repeat` times on each of these processors, all at once: the mean of each.
+    pub(crate) fn run_at_once(
+        &mut self,
+        cpus: &[usize],
+        frame: &[u8],
+        repeat: u32,
+    ) -> Result<Vec<Duration>> {
+        self.set_cursors()?;
+        let mutate = &*self.program("mutate")?;
+        let start = Barrier::new(cpus.len());
+        thread::scope(|scope| {
+            let runs: Vec<_> = cpus
+                .iter()
+                .map(|cpu| {
+                    let start = &start;
+                    scope.spawn(move || {
+                        pin(*cpu)?;
+                        start.wait();
+                        let options = TestRunOptions {
+                            data_in: Some(frame),
+                            repeat,
+                            ..TestRunOptions::default()
+                        };
+                        let result = mutate.test_run(options);
+                        Ok(result.context("the kernel refused a test run")?.duration)
+                    })
+                })
+                .collect();
+            runs.into_iter()
+                .map(|run| run.join().map_err(|_| anyhow!("a thread panicked"))?)
+                .collect()
+        })
+    }
+}
+
+/// Keeps the calling thread on one processor.
+pub(crate) fn pin(cpu: usize) -> Result<()> {
+    // SAFETY: a set of bits, for which zero is valid.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    // SAFETY: a valid set; numbers beyond it are left out.
+    unsafe { libc::CPU_SET(cpu, &mut set) };
+    // SAFETY: a valid set of the stated size, for the calling thread.
+    let result = unsafe { libc::sched_setaffinity(0, size_of_val(&set), &raw const set) };
+    if result != 0 {
+        return Err(std::io::Error::last_os_error()).context("cannot stay on one processor");
+    }
+    Ok(())
 }

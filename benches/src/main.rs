@@ -7,6 +7,7 @@
 //! the empty program behind the same mutator.
 
 mod cases;
+mod connections;
 mod contender;
 mod harness;
 mod loads;
@@ -22,12 +23,14 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use clap::Parser;
+use filter_tests::net::Namespace;
 
 use crate::{
-    cases::BLOCKED_NAME,
+    cases::{BLOCKED_NAME, Place},
+    connections::Connections,
     contender::{Contender, Facts, Kind, Knows, descriptor, edgefilter, three_rules},
     harness::Harness,
-    measure::{Effort, World, measure},
+    measure::{Effort, World, measure, measure_scaling},
     report::{Report, Row, Unit},
     sources::{Family, Prefixes, Random, names},
     xdp_filter::XdpFilter,
@@ -44,6 +47,9 @@ const XDP_FILTER_ENTRIES: usize = 10_000;
 const LOADS: usize = 3;
 const LOADS_QUICK: usize = 1;
 
+/// The case that is also measured on all processors at once.
+const SCALING_CASE: &str = "unrelated_tcp";
+
 /// Kernel memory that an entry may take.
 const BYTES_PER_ENTRY_MAX: f64 = 48.0;
 
@@ -56,6 +62,9 @@ struct Arguments {
     /// Exit with an error if a figure misses its budget
     #[arg(long)]
     check: bool,
+    /// Only cases whose names contain this, without the peers and without loading
+    #[arg(long)]
+    case: Option<String>,
     /// Where the report goes, as JSON
     #[arg(long)]
     output: PathBuf,
@@ -65,6 +74,12 @@ struct Arguments {
     /// The binary whose load times are taken
     #[arg(long)]
     edgefilter: PathBuf,
+}
+
+impl Arguments {
+    fn measures(&self, case: &str) -> bool {
+        self.case.as_deref().is_none_or(|part| case.contains(part))
+    }
 }
 
 fn main() -> Result<()> {
@@ -83,38 +98,78 @@ fn main() -> Result<()> {
     let policies = Policies::write(folder.path(), &world, entries, &mut random)?;
     let mut report = Report::new()?;
 
-    // Loading first: the machine is still empty.
-    report.add(loads::measure(
-        &arguments.edgefilter,
-        &policies.v4_and_names,
-        &policies.small,
-        2 * entries,
-        loads,
-    )?);
+    if arguments.case.is_none() {
+        // Loading first: the machine is still empty.
+        report.add(loads::measure(
+            &arguments.edgefilter,
+            &policies.v4_and_names,
+            &policies.small,
+            2 * entries,
+            loads,
+        )?);
+    }
 
     let mut harness = Harness::load(&arguments.object)?;
-    harness.fill_tries(&world.v4, &world.v6)?;
     let hosts: Vec<_> = world.v4.hosts().take(XDP_FILTER_ENTRIES).collect();
-    let xdp_filter = XdpFilter::load(&hosts)
-        .with_context(|| format!("cannot load xdp-filter with {XDP_FILTER_ENTRIES} addresses"))?;
-    let (_small, few) = edgefilter("edgefilter-3", 3, Knows::FewRules, &policies.small)?;
-    let (_large, all) = edgefilter("edgefilter", entries, Knows::All, &policies.large)?;
+    let xdp_filter = match arguments.case {
+        None => Some(XdpFilter::load(&hosts).with_context(|| {
+            format!("cannot load xdp-filter with {XDP_FILTER_ENTRIES} addresses")
+        })?),
+        Some(_) => None,
+    };
+    let (_small, few) = edgefilter(
+        "edgefilter-3",
+        3,
+        Knows::FewRules,
+        Place::Server,
+        &policies.small,
+    )?;
+    let large = |name, place| edgefilter(name, entries, Knows::All, place, &policies.large);
+    let (_server, all) = large("edgefilter", Place::Server)?;
+    let (_router, before) = large("edgefilter-router", Place::Router)?;
     report.add([memory_per_entry(&few, &all, 3 * entries)]);
-    let mut contenders = own(&mut harness, entries)?;
-    contenders.extend([few, all]);
-    contenders.push(linear_or_not(&mut harness, xdp_filter.contender(hosts)?));
-    report.add_costs(&contenders);
-    for case in cases::all() {
-        let rows = measure(
-            &mut harness,
-            &world,
-            &case,
-            &contenders,
-            effort,
-            &mut random,
-        )?;
-        report.add(rows);
+    let mut contenders = own(&mut harness)?;
+    contenders.extend([few, all, before]);
+    if let Some(xdp_filter) = &xdp_filter {
+        harness.fill_tries(&world.v4, &world.v6)?;
+        contenders.push(trie(&mut harness, entries)?);
+        contenders.push(linear_or_not(&mut harness, xdp_filter.contender(hosts)?));
     }
+    report.add_costs(&contenders);
+    // The sockets that a test run finds are those of the namespace that it is started in.
+    let namespace = Namespace::new("bench-server");
+    let connections = Connections::open(&namespace)?;
+    let rows = namespace.run(|| {
+        let cases = cases::all(&connections);
+        let cases = cases.iter().filter(|case| arguments.measures(case.name));
+        let mut rows = Vec::new();
+        for case in cases {
+            let random = &mut random;
+            rows.extend(measure(
+                &mut harness,
+                &world,
+                case,
+                &contenders,
+                effort,
+                random,
+            )?);
+            let server = contenders.iter().find(|contender| {
+                contender.knows == Knows::All && contender.place == Place::Server
+            });
+            if let (SCALING_CASE, Some(server)) = (case.name, server) {
+                rows.extend(measure_scaling(
+                    &mut harness,
+                    &world,
+                    case,
+                    server,
+                    effort,
+                    random,
+                )?);
+            }
+        }
+        anyhow::Ok(rows)
+    })?;
+    report.add(rows);
     report.print();
     report.write(&arguments.output)?;
     let missed = report.missed();
@@ -124,33 +179,43 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// The contenders that the harness brings.
-fn own(harness: &mut Harness, entries: usize) -> Result<Vec<Contender>> {
-    let own = [
-        ("empty", "empty", 0, Kind::Frags, Knows::Nothing),
-        (
-            "empty_linear",
-            "empty-linear",
-            0,
-            Kind::Linear,
-            Knows::Nothing,
-        ),
-        ("lpm", "lpm-trie", entries, Kind::Frags, Knows::Addresses),
-    ];
-    own.into_iter()
-        .map(|(program, name, entries, kind, knows)| {
-            let program = harness.program(program)?;
-            Ok(Contender {
-                name,
-                entries,
-                kind,
-                knows,
-                program: descriptor(program)?,
-                facts: Facts::of(program),
-                blocks: None,
-            })
-        })
-        .collect()
+/// What the others are compared with.
+fn own(harness: &mut Harness) -> Result<Vec<Contender>> {
+    [
+        ("empty", "empty", Kind::Frags),
+        ("empty_linear", "empty-linear", Kind::Linear),
+    ]
+    .into_iter()
+    .map(|(program, name, kind)| brought(harness, program, name, 0, kind, Knows::Nothing))
+    .collect()
+}
+
+/// The kernel's own trie, filled.
+fn trie(harness: &mut Harness, entries: usize) -> Result<Contender> {
+    let knows = Knows::Addresses;
+    brought(harness, "lpm", "lpm-trie", entries, Kind::Frags, knows)
+}
+
+/// A contender that the harness brings.
+fn brought(
+    harness: &mut Harness,
+    program: &str,
+    name: &'static str,
+    entries: usize,
+    kind: Kind,
+    knows: Knows,
+) -> Result<Contender> {
+    let program = harness.program(program)?;
+    Ok(Contender {
+        name,
+        entries,
+        kind,
+        knows,
+        place: Place::Server,
+        program: descriptor(program)?,
+        facts: Facts::of(program),
+        blocks: None,
+    })
 }
 
 /// The contender with the kind that the kernel takes it for.

@@ -7,7 +7,7 @@ use crate::{
     contender::{Contender, Kind, Knows, nanoseconds},
     harness::Harness,
     report::{Row, Unit},
-    sources::{Family, Prefixes, Random, Source, among},
+    sources::{Family, Prefixes, Random, Source, among, single},
 };
 
 /// How much is measured.
@@ -57,6 +57,7 @@ impl World {
                 sources.truncate(1);
                 sources
             }
+            From::Only(address) => vec![single(address)],
         }
     }
 }
@@ -68,6 +69,7 @@ fn own_sources(from: From, contender: &Contender, random: &mut Random) -> Option
         From::Outside(_) => None,
         From::Inside(_) => Some(among(hosts, random)),
         From::OneInside(_) => Some(among(&hosts[..1], random).into_iter().take(1).collect()),
+        From::Only(_) => None,
     }
 }
 
@@ -83,6 +85,7 @@ fn expected(contender: &Contender, case: &Case) -> Option<u32> {
         // Its list of IPv6 addresses is empty.
         Knows::Addresses if contender.blocks.is_some() && !v4 => None,
         Knows::Addresses if !case.by_address => None,
+        Knows::All if contender.place != case.place => None,
         Knows::Addresses | Knows::All => Some(case.action),
     }
 }
@@ -161,6 +164,39 @@ pub(crate) fn measure(
             row
         })
         .collect())
+}
+
+/// Samples of one contender with a frame of the case on one processor, and on all at once: without a
+/// cache line that all write, the second takes no longer than the first.
+pub(crate) fn measure_scaling(
+    harness: &mut Harness,
+    world: &World,
+    case: &Case,
+    contender: &Contender,
+    effort: Effort,
+    random: &mut Random,
+) -> Result<Vec<Row>> {
+    let cpus: Vec<usize> = (0..std::thread::available_parallelism()?.get()).collect();
+    let frame = case.frames.first().context("a case without frames")?;
+    harness.set_sources(&world.sources(case.from, random))?;
+    harness.set_target(contender.kind, &contender.program)?;
+    let (mut one, mut all) = (Vec::new(), Vec::new());
+    for round in 0..effort.rounds {
+        let cpu = cpus[round % cpus.len()];
+        for duration in harness.run_at_once(&[cpu], frame, effort.repeat)? {
+            one.push(nanoseconds(duration));
+        }
+        for duration in harness.run_at_once(&cpus, frame, effort.repeat)? {
+            all.push(nanoseconds(duration));
+        }
+    }
+    let row = |name, samples: &[f64]| {
+        Row::new(name, contender.name, contender.entries, Unit::Ns, samples)
+    };
+    Ok(vec![
+        row("one_processor", &one),
+        row("all_processors", &all),
+    ])
 }
 
 fn median(samples: &[f64]) -> f64 {

@@ -156,6 +156,11 @@ impl Prefixes {
     }
 }
 
+/// One address.
+pub(crate) fn single(address: Ipv4Addr) -> Source {
+    Family::V4.words(u128::from(address.to_bits()) << 96)
+}
+
 /// Random addresses among these.
 pub(crate) fn among(hosts: &[Ipv4Addr], random: &mut Random) -> Vec<Source> {
     let mut one = || hosts[random.below(hosts.len())];

@@ -16,7 +16,10 @@ use aya::{
 use aya_obj::programs::XdpAttachType;
 use filter_tests::net::Namespace;
 
-use crate::contender::{Contender, Facts, Kind, Knows, descriptor};
+use crate::{
+    cases::Place,
+    contender::{Contender, Facts, Kind, Knows, descriptor},
+};
 
 /// Where xdp-filter pins its maps and programs, whatever the namespace.
 const PINS: &str = "/sys/fs/bpf/xdp-filter";
@@ -96,6 +99,7 @@ impl XdpFilter {
             entries: blocks.len(),
             kind: Kind::Linear,
             knows: Knows::Addresses,
+            place: Place::Server,
             program: descriptor(&self.program)?,
             facts: Facts {
                 map_bytes: maps.map(|ids| ids.into_iter().filter_map(map_memory).sum()),

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Version of every layout in this module and in [`crate::tables`].
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// Metadata before a frame that the controller sends through a program that is not attached yet:
 /// nothing is counted and no event written. Nothing that arrives on a wire has metadata.

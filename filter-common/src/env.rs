@@ -96,7 +96,7 @@ pub trait Env: Rules {
     /// ([`crate::abi::feature::SOCKETS`]).
     fn look_up_peer(&mut self);
 
-    /// [`crate::flow::read_options`] of `len` bytes of the frame at `offset`.
+    /// [`crate::flow::options_at`], behind a function boundary in the kernel.
     fn options(&mut self, offset: u32, len: u32) -> Options;
 
     /// The ones' complement sum (RFC 1071), folded to 16 bits, of `len` bytes of the frame at
@@ -116,17 +116,18 @@ pub trait Env: Rules {
     /// Stores the [`crate::flow::Answers`] of the working area's entry, if it exists.
     fn answers_store(&mut self);
 
+    /// [`crate::flow::forget_known`], behind a function boundary in the kernel.
+    fn forget(&mut self);
+
     /// Deletes the entry.
     fn flow_delete(&mut self);
 
     /// Loads the first `len` bytes kept of the stream into the stream area; `false` if they are gone.
     fn hello_load(&mut self, len: u32) -> bool;
 
-    /// Keeps the first `len` bytes of the stream area.
+    /// Keeps the first `len` bytes of the stream area, of which the first [`crate::flow::Flow::kept`] are
+    /// kept already.
     fn hello_store(&mut self, len: u32);
-
-    /// Whether bytes of the stream are kept.
-    fn hello_exists(&mut self) -> bool;
 
     /// Forgets the bytes kept.
     fn hello_delete(&mut self);

@@ -7,7 +7,7 @@
 use crate::{
     abi::{feature, port_class},
     env::{Env, Window},
-    flow::flags,
+    flow::{bare_flags, flags},
     hit::{Hit, Qualifiers},
     origins,
     pipeline::names_may_beat,
@@ -182,15 +182,21 @@ fn transport<E: Env>(env: &E, protocol: u8, [src, dst]: [u16; 2], start: u32, en
     })
 }
 
-/// Whether a segment neither carries payload nor opens or ends a connection.
+/// Whether a segment carries no payload, and has no flags that matter without.
 #[inline(always)]
 fn is_bare<E: Env>(env: &E, start: u32, end: u32) -> bool {
-    const MATTERS: u8 = flags::SYN | flags::RST | flags::FIN;
+    let features = env.config().features;
+    let of_servers = if features & feature::ANSWERS != 0 {
+        flags::SYN | flags::RST | flags::FIN
+    } else {
+        0
+    };
+    let matters = bare_flags(features) | of_servers;
     let Some(header) = env.window::<20>(start) else {
         return false;
     };
     let len = u32::from(header.u8::<12>() >> 4) * 4;
-    len >= TCP_LEN && start + len == end && header.u8::<13>() & MATTERS == 0
+    len >= TCP_LEN && start + len == end && header.u8::<13>() & matters == 0
 }
 
 /// Whether a datagram is complete and no QUIC long header: anything else belongs to connections that

@@ -12,16 +12,16 @@ mod reverse;
 mod stream;
 
 pub use self::{
-    accept::{OptionWalk, Options, read_options},
+    accept::{OptionWalk, Options, options_at},
     compare::{
         COMPARE_BYTES, COMPARE_STEPS_MAX, Comparison, begin_comparison, compare_step,
         finish_comparison,
     },
     reverse::{Course, course, matters, settle, watch},
-    stream::inspect,
+    stream::{forget_known, inspect},
 };
 use crate::{
-    abi::{FlowKey, Protocol},
+    abi::{FlowKey, Protocol, feature},
     hit::Hit,
     reason::Reason,
     wire::TCP,
@@ -64,6 +64,15 @@ pub struct Answers {
     pub next: u32,
     /// Sequence number of the byte that the server expects next of the client.
     pub acked: u32,
+}
+
+/// What the stream tables have of a connection, as far as this packet knows: what they have not need not be
+/// deleted.
+pub mod known {
+    /// An entry.
+    pub const ENTRY: u32 = 1;
+    /// Bytes of a hello.
+    pub const HELLO: u32 = 2;
 }
 
 /// What is kept of an undecided stream.
@@ -315,6 +324,19 @@ impl Reading {
             },
             drops: packed >> 55 & 1 != 0,
         }
+    }
+}
+
+/// Flags for which a client's segment matters though it has no payload.
+///
+/// Where all connections end on this host its sockets are the truth, and a SYN says nothing that they will
+/// not say: a flood of them is to cost nothing.
+#[inline(always)]
+pub const fn bare_flags(features: u32) -> u8 {
+    if features & (feature::SOCKETS | feature::ANSWERS) == feature::SOCKETS {
+        flags::RST
+    } else {
+        flags::SYN | flags::RST
     }
 }
 

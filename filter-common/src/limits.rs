@@ -62,7 +62,7 @@ pub const FLOWS_MAX: u32 = 131_072;
 pub const HELLOS_MAX: u32 = 4_096;
 
 /// Bytes kept of one of them: more than a browser's hello with post-quantum keys (2,032 were seen).
-pub const HELLO_KEPT_BYTES: u32 = 4_096;
+pub const HELLO_KEPT_BYTES: u32 = 3_072;
 
 /// Undecided streams of which more bytes are kept.
 pub const LONG_HELLOS_MAX: u32 = 256;

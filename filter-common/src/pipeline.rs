@@ -4,7 +4,7 @@ use crate::{
     abi::{Action, Protocol, Verdict, feature, port_class, served},
     env::{Env, Window},
     fast::Glance,
-    flow::{self, Reading, flags},
+    flow::{self, Reading},
     hit::{Hit, Qualifiers},
     origins,
     reason::Reason,
@@ -218,7 +218,7 @@ fn read_segment<E: Env>(env: &mut E, packet: &Packet, ports: Ports, class: u8) -
         Ok(segment) => segment,
         Err(reason) => return Reading::nothing(reason, Protocol::None),
     };
-    if segment.len == 0 && segment.flags & (flags::SYN | flags::RST) == 0 {
+    if segment.len == 0 && segment.flags & flow::bare_flags(env.config().features) == 0 {
         return nothing;
     }
     let service = service(env, packet.family, packet.dst);

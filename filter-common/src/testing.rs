@@ -5,7 +5,6 @@ use std::{boxed::Box, string::String, vec::Vec};
 
 use crate::{
     abi::FlowKey,
-    checksum,
     flow::{Comparison, Entry, OptionWalk, Peer},
     hello::Progress,
     http,
@@ -57,7 +56,7 @@ pub(crate) fn work(stream: &[u8]) -> Box<Work<TestMemory>> {
         served: 0,
         entry: Entry::default(),
         options: OptionWalk::default(),
-        sum: checksum::Sum::default(),
+        known: TestVariable::default(),
         comparison: Comparison::default(),
         suffixes: Default::default(),
         records: tls::Records::default(),

@@ -78,14 +78,14 @@ pub struct Work<M: Memory> {
     pub key: crate::abi::FlowKey,
     /// What the host knows of it.
     pub peer: crate::flow::Peer,
+    /// What the stream tables have of it: bits of [`crate::flow::known`].
+    pub known: M::Var,
     /// Whether its destination is an address of this host: one of [`crate::abi::served`].
     pub served: u32,
     /// What is kept of it: loaded from and stored to the flow table.
     pub entry: crate::flow::Entry,
     /// State of a walk over TCP options.
     pub options: crate::flow::OptionWalk<M>,
-    /// State of a sum.
-    pub sum: crate::checksum::Sum<M>,
     /// State of a comparison.
     pub comparison: crate::flow::Comparison<M>,
     /// State of the walk over a name.

@@ -7,7 +7,7 @@ use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, xdp_action},
     helpers::bpf_redirect,
     macros::{map, xdp},
-    maps::{Array, LpmTrie, ProgramArray, lpm_trie::Key},
+    maps::{Array, LpmTrie, PerCpuArray, ProgramArray, lpm_trie::Key},
     programs::XdpContext,
 };
 
@@ -21,9 +21,9 @@ const UDP: u8 = 17;
 #[map]
 static SOURCES: Array<[u32; 4]> = Array::with_max_entries(1 << 20, BPF_F_MMAPABLE);
 
-/// The next source, and how many there are less one.
+/// The next source of each processor, and how many there are less one.
 #[map]
-static CURSOR: Array<[u32; 2]> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+static CURSOR: PerCpuArray<[u32; 2]> = PerCpuArray::with_max_entries(1, 0);
 
 /// What is measured, if it handles frames of several buffers.
 #[map]
@@ -144,7 +144,7 @@ fn next_source(ctx: &XdpContext) {
     let Some(cursor) = CURSOR.get_ptr_mut(0) else {
         return;
     };
-    // SAFETY: one test run at a time.
+    // SAFETY: one test run at a time on a processor.
     let [next, mask] = unsafe { &mut *cursor };
     let Some(new) = SOURCES.get(*next & *mask) else {
         return;

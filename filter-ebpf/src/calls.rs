@@ -8,24 +8,30 @@ use core::{ffi::c_void, ptr};
 
 use aya_ebpf::{
     bindings::xdp_md,
-    helpers::generated::{bpf_get_smp_processor_id, bpf_loop},
+    helpers::generated::{bpf_csum_diff, bpf_get_smp_processor_id, bpf_loop},
     programs::XdpContext,
 };
 use filter_common::{
     checksum,
+    env::Env as _,
     flow::{self, Segment},
     hello::Progress,
     hit::{self, Listed, Qualifiers, listed},
     hostname, http,
-    limits::{EXTENSIONS_MAX, RECORDS_MAX},
+    limits::{EXTENSIONS_MAX, RECORDS_MAX, STREAM_BYTES_MAX},
     origins, proxy,
     tls::{self, Shape, Step},
     wire,
-    work::{Variable as _, Work},
+    work::{HANDSHAKE_AT, Variable as _, Work},
 };
 
 use crate::{
-    kernel::Kernel, maps, memory::MapMemory, packet::opaque, rules::Generation, sockets, state,
+    kernel::Kernel,
+    maps,
+    memory::MapMemory,
+    packet::{mask, one_to, opaque},
+    rules::Generation,
+    sockets, state,
 };
 
 /// Extensions that one turn of `bpf_loop` looks at: a turn costs about 10 ns.
@@ -109,22 +115,71 @@ pub(crate) extern "C" fn count_connection(interface: u64, answered: u64) -> u64 
     0
 }
 
-/// [`flow::read_options`] of `len` bytes fetched aside; packed [`flow::Options`].
+/// [`flow::forget_known`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn options(len: u64) -> u64 {
-    let Some(work) = work() else { return 0 };
-    flow::read_options(work, len as u32).pack()
+pub(crate) extern "C" fn forget(ctx: *mut xdp_md) -> u64 {
+    // As in `settle`.
+    opaque(ctx.addr() as u64);
+    flow::forget_known(&mut Kernel::new(XdpContext::new(ctx)));
+    0
 }
 
-/// [`checksum`] of `len` bytes fetched aside and of `start`.
+/// [`flow::options_at`]; packed [`flow::Options`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn sum(len: u64, start: u64) -> u64 {
+pub(crate) extern "C" fn options(ctx: *mut xdp_md, offset: u64, len: u64) -> u64 {
+    let mut kernel = Kernel::new(XdpContext::new(ctx));
+    flow::options_at(&mut kernel, offset as u32, len as u32).pack()
+}
+
+/// The sum ([`checksum::fold`]) of `len` bytes of the frame at `offset` and of `start`; 0 if they are not
+/// all there.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn sum(ctx: *mut xdp_md, offset: u64, len: u64, start: u64) -> u64 {
+    /// What kernels before Linux 6.13 sum in one call.
+    const CHUNK: u64 = 512;
+    const CHUNKS_MAX: u64 = (STREAM_BYTES_MAX as u64).div_ceil(CHUNK);
+    let mut kernel = Kernel::new(XdpContext::new(ctx));
+    if !kernel.fetch_aside(offset as u32, len as u32) {
+        return 0;
+    }
     let Some(work) = work() else { return 0 };
-    checksum::begin(work, len as u32, start as u32);
-    repeat(checksum::STEPS_MAX, sum_turn);
-    u64::from(checksum::finish(work))
+    let Some(len) = one_to::<{ STREAM_BYTES_MAX as u64 }>(len as u32) else {
+        return 0;
+    };
+    // SAFETY: the area is far larger than `len` bytes and the zeros that make whole words of them.
+    let bytes = unsafe {
+        let bytes = work.bytes.as_mut_ptr().add(HANDSHAKE_AT as usize);
+        let end = bytes.add(len as usize);
+        for i in 0..3 {
+            end.add(i).write_volatile(0);
+        }
+        bytes
+    };
+    let padded = (len + 3) & !3;
+    let mut sum = 0u32;
+    for chunk in 0..CHUNKS_MAX {
+        let at = chunk * CHUNK;
+        if at >= padded {
+            break;
+        }
+        let len = opaque(padded - at).min(CHUNK);
+        // SAFETY: within the area; the kernel reads no more than `len` bytes, a multiple of four.
+        sum = unsafe {
+            bpf_csum_diff(
+                ptr::null_mut(),
+                0,
+                bytes.add(at as usize).cast(),
+                mask::<0x3fc>(len) as u32,
+                sum,
+            ) as u32
+        };
+    }
+    // The kernel's sum is of words in its own byte order.
+    let summed = (checksum::fold(u64::from(sum)) as u16).swap_bytes();
+    u64::from(checksum::fold(u64::from(summed) + start))
 }
 
 /// [`sockets::look_up`].
@@ -346,11 +401,6 @@ unsafe extern "C" fn name_turn(_turn: u64, _context: *mut c_void) -> i64 {
 unsafe extern "C" fn compare_turn(_turn: u64, _context: *mut c_void) -> i64 {
     let Some(work) = work() else { return 1 };
     answer(flow::compare_step(work))
-}
-
-unsafe extern "C" fn sum_turn(_turn: u64, _context: *mut c_void) -> i64 {
-    let Some(work) = work() else { return 1 };
-    answer(checksum::step(work))
 }
 
 unsafe extern "C" fn http_turn(_turn: u64, _context: *mut c_void) -> i64 {

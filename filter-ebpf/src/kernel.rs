@@ -215,18 +215,17 @@ impl Env for Kernel {
 
     #[inline(always)]
     fn options(&mut self, offset: u32, len: u32) -> Options {
-        if !self.fetch_aside(offset, len) {
-            return Options::default();
-        }
-        Options::unpack(calls::options(u64::from(len)))
+        Options::unpack(calls::options(
+            self.ctx.ctx,
+            u64::from(offset),
+            u64::from(len),
+        ))
     }
 
     #[inline(always)]
     fn sum(&mut self, offset: u32, len: u32, start: u32) -> u32 {
-        if !self.fetch_aside(offset, len) {
-            return 0;
-        }
-        calls::sum(u64::from(len), u64::from(start)) as u32
+        let (offset, len) = (u64::from(offset), u64::from(len));
+        calls::sum(self.ctx.ctx, offset, len, u64::from(start)) as u32
     }
 
     #[inline(always)]
@@ -250,6 +249,11 @@ impl Env for Kernel {
     }
 
     #[inline(always)]
+    fn forget(&mut self) {
+        calls::forget(self.ctx.ctx);
+    }
+
+    #[inline(always)]
     fn flow_delete(&mut self) {
         state::delete_flow();
     }
@@ -262,11 +266,6 @@ impl Env for Kernel {
     #[inline(always)]
     fn hello_store(&mut self, len: u32) {
         state::store_hello(len);
-    }
-
-    #[inline(always)]
-    fn hello_exists(&mut self) -> bool {
-        state::hello_exists()
     }
 
     #[inline(always)]

@@ -13,7 +13,12 @@ use filter_common::{
     work::Work,
 };
 
-use crate::{calls::work, maps, memory::MapMemory, packet::opaque};
+use crate::{
+    calls::work,
+    maps,
+    memory::MapMemory,
+    packet::{one_to, opaque},
+};
 
 const BPF_ANY: u64 = 0;
 const BPF_NOEXIST: u64 = 1;
@@ -110,25 +115,41 @@ fn take(work: &mut Work<MapMemory>, kept: *const u8, len: u64) -> bool {
     unsafe { bpf_probe_read_kernel(work.bytes.as_mut_ptr().cast(), len as u32, kept.cast()) == 0 }
 }
 
-/// Keeps the first `len` bytes of the stream area.
+/// Keeps the first `len` bytes of the stream area, of which those that the entry knows of are kept already.
 #[inline(always)]
 pub(crate) fn store_hello(len: u32) {
     let Some(work) = work() else { return };
-    let bytes = work.bytes.as_ptr();
-    if len <= HELLO_KEPT_BYTES {
-        update(&raw const maps::HELLOS, &work.key, bytes);
-    } else {
+    if len > HELLO_KEPT_BYTES {
         delete(&raw const maps::HELLOS, &work.key);
-        update(&raw const maps::LONG_HELLOS, &work.key, bytes);
+        update(&raw const maps::LONG_HELLOS, &work.key, work.bytes.as_ptr());
+        return;
     }
+    if work.entry.flow.kept != 0 {
+        let kept = lookup(&raw const maps::HELLOS, &work.key).cast_mut();
+        if !kept.is_null() && append(work, kept, len) {
+            return;
+        }
+    }
+    update(&raw const maps::HELLOS, &work.key, work.bytes.as_ptr());
 }
 
-/// Whether bytes of the stream are kept.
+/// Copies what is new of the first `len` bytes of the stream area behind those kept; `false` if that
+/// is nothing, or more than a segment or two: the verifier is content with two halves.
 #[inline(always)]
-pub(crate) fn hello_exists() -> bool {
-    let Some(work) = work() else { return false };
-    !lookup(&raw const maps::HELLOS, &work.key).is_null()
-        || !lookup(&raw const maps::LONG_HELLOS, &work.key).is_null()
+fn append(work: &Work<MapMemory>, kept: *mut u8, len: u32) -> bool {
+    const HALF: u64 = HELLO_KEPT_BYTES as u64 / 2;
+    let old = opaque(u64::from(work.entry.flow.kept));
+    if old > HALF {
+        return false;
+    }
+    let Some(new) = one_to::<HALF>(len.wrapping_sub(old as u32)) else {
+        return false;
+    };
+    // SAFETY: both runs are in bounds as just checked: the stream area is larger than what is kept.
+    unsafe {
+        let from = work.bytes.as_ptr().add(old as usize);
+        bpf_probe_read_kernel(kept.add(old as usize).cast(), new as u32, from.cast()) == 0
+    }
 }
 
 /// Forgets the bytes kept.

@@ -18,6 +18,9 @@ use crate::{
 /// Fields that a request has at most, as in hyper.
 const FIELDS_MAX: usize = 100;
 
+/// Longest method that is read in mid-stream.
+const METHOD_LEN_MAX: usize = 32;
+
 thread_local! {
     static READER: RefCell<Reader> = RefCell::default();
 }
@@ -33,7 +36,9 @@ pub(crate) fn check(data: &[u8]) {
     for certain in [true, false] {
         let whole = read(stream, certain);
         prefixes_agree(stream, &whole, certain);
-        for host in httparse_hosts(stream) {
+        // In mid-stream, what has a method that nobody uses is taken for the rest of something else.
+        let hosts = httparse_hosts(stream, if certain { usize::MAX } else { METHOD_LEN_MAX });
+        for host in hosts {
             found_by_httparse(&whole, &host);
         }
     }
@@ -69,11 +74,17 @@ fn prefixes_agree(stream: &[u8], whole: &(Progress, Vec<Vec<u8>>), certain: bool
     }
 }
 
-/// The hosts that a server built on httparse is asked for.
-fn httparse_hosts(stream: &[u8]) -> Vec<Vec<u8>> {
+/// The hosts that a server built on httparse is asked for, by a method of at most so many bytes.
+fn httparse_hosts(stream: &[u8], method_len_max: usize) -> Vec<Vec<u8>> {
     let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
     let mut request = httparse::Request::new(&mut fields);
     if !matches!(request.parse(stream), Ok(httparse::Status::Complete(_))) {
+        return Vec::new();
+    }
+    if request
+        .method
+        .is_some_and(|method| method.len() > method_len_max)
+    {
         return Vec::new();
     }
     let mut hosts: Vec<Vec<u8>> = request

@@ -14,6 +14,7 @@ pub mod edge;
 pub mod fixtures;
 pub mod foreign;
 pub mod frames;
+pub mod kernel;
 pub mod live;
 pub mod lossy;
 pub mod mutate;

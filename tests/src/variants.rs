@@ -23,6 +23,8 @@ pub struct Variant {
     role: Role,
     /// Whether the host's sockets are consulted.
     sockets: bool,
+    /// Interfaces that it is attached to.
+    interfaces: usize,
     /// Whether interfaces deliver unfinished checksums, and the host takes payload in a SYN.
     lenient: bool,
 }
@@ -35,6 +37,7 @@ impl Variant {
             host: "",
             role: Role::Live,
             sockets: true,
+            interfaces: 1,
             lenient: true,
         }
     }
@@ -56,9 +59,9 @@ impl Variant {
         let facts = HostFacts {
             own_addresses: own.map(|it| it.parse().expect("an address")).to_vec(),
             sockets: kernel_fields::socket_offsets().filter(|_| self.sockets),
+            interfaces: self.interfaces,
             partial_checksums: self.lenient,
             fast_open: self.lenient,
-            interfaces: 2,
             ..HostFacts::default()
         };
         compile(&policy, &host, &facts, self.role, None)
@@ -120,12 +123,11 @@ pub fn everything() -> Variant {
         every_length()
     );
     Variant {
-        host: "debug = true\n\
-               [inspect]\n\
-               serves = [\"198.51.100.1\", \"2001:db8::1\", \"203.0.113.0/24\", \"2001:db8:2::/64\"]\n\
-               tls = [443, { port = 8443, proxy_protocol = true }]\n\
-               http = [80, { port = 8080, proxy_protocol = true }]\n\
-               no_sni = \"drop\"\nhttp2 = \"drop\"\n",
+        host: "debug = true\n[inspect]\nno_sni = \"drop\"\nhttp2 = \"drop\"\n\
+               tls = [{ port = 443, proxy_protocol = true }]\n\
+               http = [{ port = 80, proxy_protocol = true }]\n\
+               serves = [\"198.51.100.1\", \"2001:db8::1\", \"203.0.113.0/24\", \"2001:db8:2::/64\"]\n",
+        interfaces: 2,
         ..Variant::live("everything", rules)
     }
 }
@@ -143,16 +145,17 @@ pub fn all() -> Vec<Variant> {
         ),
         Variant::live("names", NAMES),
         Variant {
+            host: "[inspect]\nserves = [\"203.0.113.0/24\", \"2001:db8:2::/64\"]\n",
+            interfaces: 2,
+            ..Variant::live("names, router role", NAMES)
+        },
+        Variant {
             lenient: false,
             ..Variant::live("names, strict checksums", NAMES)
         },
         Variant {
             sockets: false,
             ..Variant::live("names without the host's sockets", NAMES)
-        },
-        Variant {
-            host: "[inspect]\nserves = [\"203.0.113.0/24\", \"2001:db8:2::/64\"]\n",
-            ..Variant::live("names, of connections that pass through", NAMES)
         },
         Variant {
             host: "[inspect]\nunparsed = \"pass\"\nfragments = \"pass\"\nno_sni = \"drop\"\nhttp2 = \"drop\"\n\

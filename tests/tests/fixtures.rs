@@ -1,8 +1,14 @@
 //! The fixture table through both builds of the data path.
 
+use std::{
+    num::NonZero,
+    sync::atomic::{AtomicUsize, Ordering},
+    thread,
+};
+
 use filter_tests::{
     adapter::{InKernel, OnHost, compiled},
-    fixtures,
+    fixtures::{self, Group, Row},
     runner::{Judge, check},
 };
 use filter_user::compile::{Compiled, Role};
@@ -17,20 +23,31 @@ fn the_host_build_does_what_every_row_says() {
     run_all(|compiled| Box::new(OnHost::load(compiled)));
 }
 
-/// Runs every row and reports all that differ, not only the first.
-fn run_all(load: impl Fn(&Compiled) -> Box<dyn Judge>) {
-    let (mut rows, mut wrong) = (0, Vec::new());
-    for group in fixtures::all() {
-        let compiled = compiled(&group.policy, &group.host, Role::Live);
-        let mut judge = load(&compiled);
-        let mut counters = judge.counters();
-        for row in &group.rows {
-            rows += 1;
-            if let Some(difference) = check(row, judge.as_mut(), &mut counters) {
-                wrong.push(format!("{}: {}{difference}", group.title, row.title));
-            }
+/// Runs every row and reports all that differ, not only the first. Several groups at a time: most of
+/// the time goes into loading the program, once for each group.
+fn run_all(load: impl Fn(&Compiled) -> Box<dyn Judge> + Sync) {
+    let groups = fixtures::all();
+    let rows: usize = groups.iter().map(|group| group.rows.len()).sum();
+    let next = AtomicUsize::new(0);
+    let run_some = || {
+        let mut wrong = Vec::new();
+        while let Some(group) = groups.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let compiled = compiled(&group.policy, &group.host, Role::Live);
+            wrong.extend(run_group(group, load(&compiled).as_mut()));
         }
-    }
+        wrong
+    };
+    let wrong: Vec<String> = thread::scope(|scope| {
+        let threads = thread::available_parallelism().map_or(1, NonZero::get);
+        let running: Vec<_> = (0..threads).map(|_| scope.spawn(run_some)).collect();
+        running
+            .into_iter()
+            .flat_map(|thread| match thread.join() {
+                Ok(wrong) => wrong,
+                Err(panic) => std::panic::resume_unwind(panic),
+            })
+            .collect()
+    });
     assert!(
         wrong.is_empty(),
         "{} of {rows} rows differ:\n{}",
@@ -38,4 +55,13 @@ fn run_all(load: impl Fn(&Compiled) -> Box<dyn Judge>) {
         wrong.join("\n")
     );
     println!("{rows} rows");
+}
+
+fn run_group(group: &Group, judge: &mut dyn Judge) -> Vec<String> {
+    let mut counters = judge.counters();
+    let differs = |row: &Row| {
+        let difference = check(row, judge, &mut counters)?;
+        Some(format!("{}: {}{difference}", group.title, row.title))
+    };
+    group.rows.iter().filter_map(differs).collect()
 }

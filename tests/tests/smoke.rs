@@ -7,6 +7,7 @@ use filter_tests::{
     client::exchange,
     echo::Echo,
     edge::{Edge, exit},
+    kernel::{running, version},
     net::Direct,
     packet::{http::Request, tls::ClientHello},
     probe::answers,
@@ -97,20 +98,11 @@ fn status_names_what_this_kernel_lacks_and_what_is_done_instead() {
             text("instead")
         );
         assert!(
-            version(release) < version(text("since")),
+            running() < version(text("since")),
             "{release} should have it: {lacking}"
         );
         assert!(shown.contains(text("instead")), "{shown}");
     }
-}
-
-/// Major and minor number of a kernel's release.
-fn version(release: &str) -> (u32, u32) {
-    let mut numbers = release
-        .split(|c: char| !c.is_ascii_digit())
-        .map(|number| number.parse().expect("a number"));
-    let mut next = || numbers.next().expect("major and minor number");
-    (next(), next())
 }
 
 #[test]

@@ -22,8 +22,9 @@ const PROGRAMS: [Program; 2] = [
     },
 ];
 
-/// Measures and writes `target/bench/report.json`; `check` fails if a budget is missed.
-pub(crate) fn run(quick: bool, check: bool) -> Result<()> {
+/// Measures and writes `target/bench/report.json`, of all packets or of those whose name contains `case`;
+/// `check` fails if a budget is missed.
+pub(crate) fn run(quick: bool, check: bool, case: Option<&str>) -> Result<()> {
     if !shell::is_root() {
         bail!("not root: measuring loads programs into the kernel");
     }
@@ -49,6 +50,9 @@ pub(crate) fn run(quick: bool, check: bool) -> Result<()> {
     }
     if check {
         bench.arg("--check");
+    }
+    if let Some(case) = case {
+        bench.args(["--case", case]);
     }
     shell::run(&mut bench)
 }

@@ -83,6 +83,9 @@ enum Command {
         /// Exit with an error if a figure misses its budget
         #[arg(long)]
         check: bool,
+        /// Only kinds of packets whose names contain this, without other filters and without loading
+        #[arg(long)]
+        case: Option<String>,
     },
     /// The program, the fixtures and the commands on other kernels, into target/vm/report.json
     ///
@@ -113,7 +116,7 @@ fn main() -> ExitCode {
             };
             fuzz::run(&targets, length)
         }
-        Command::Bench { quick, check } => bench::run(quick, check),
+        Command::Bench { quick, check, case } => bench::run(quick, check, case.as_deref()),
         Command::Vm { kernels } => vm::run(&kernels),
         Command::Test { all, filter } => test::run(all, filter.as_deref()),
     };

@@ -12,9 +12,10 @@ use super::{
 };
 use crate::{
     abi::feature,
+    checksum,
     env::{Env, Window},
     reason::Reason,
-    wire::{self, Family},
+    wire::{self, Family, IPV4_LEN},
     work::{HANDSHAKE_AT, Memory, Variable as _, Work},
 };
 
@@ -26,6 +27,10 @@ const OPTION_NOP: u8 = 1;
 const OPTION_TIMESTAMPS: u8 = 8;
 const OPTION_MD5: u8 = 19;
 const OPTION_AO: u8 = 29;
+
+/// Two NOPs and a timestamps option of ten bytes, all that nearly every segment with payload has.
+const TIMESTAMPS_ALONE: u32 = 0x0101_080a;
+const TIMESTAMPS_ALONE_LEN: u32 = 12;
 
 /// What the options of a segment say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -67,9 +72,34 @@ pub struct OptionWalk<M: Memory> {
     echo: M::Var,
 }
 
+/// Reads `len` bytes of options of the frame at `offset`.
+#[inline(always)]
+pub fn options_at<E: Env>(env: &mut E, offset: u32, len: u32) -> Options {
+    if len == TIMESTAMPS_ALONE_LEN
+        && let Some(options) = env.window::<12>(offset)
+        && options.be32::<0>() == TIMESTAMPS_ALONE
+    {
+        if let Some(work) = env.work() {
+            work.options.echo.set(options.be32::<8>());
+        }
+        return Options {
+            timestamped: true,
+            signed: false,
+            timestamp: options.be32::<4>(),
+        };
+    }
+    if !env.fetch_aside(offset, len) {
+        return Options::default();
+    }
+    match env.work() {
+        Some(work) => read_options(work, len),
+        None => Options::default(),
+    }
+}
+
 /// Reads `len` bytes of options fetched aside, like the kernel's `tcp_parse_options`.
 #[inline(always)]
-pub fn read_options<M: Memory>(work: &Work<M>, len: u32) -> Options {
+fn read_options<M: Memory>(work: &Work<M>, len: u32) -> Options {
     let walk = &work.options;
     walk.at.set(0);
     walk.timestamped.set(0);
@@ -220,7 +250,7 @@ pub(super) fn checksums_hold<E: Env>(env: &mut E, segment: Segment) -> bool {
             Some(header) => u32::from(header.be16::<16>()),
             None => return false,
         };
-        if field == fold(pseudo) {
+        if field == checksum::fold(u64::from(pseudo)) {
             return true;
         }
     }
@@ -233,7 +263,15 @@ fn ipv4_header_holds<E: Env>(env: &mut E, network: u32) -> bool {
         return false;
     };
     let len = u32::from(header.u8::<0>() & 0x0f) * 4;
-    env.sum(network, len, 0) == 0xffff
+    if len != IPV4_LEN {
+        return env.sum(network, len, 0) == 0xffff;
+    }
+    let sum = u64::from(header.be32::<0>())
+        + u64::from(header.be32::<4>())
+        + u64::from(header.be32::<8>())
+        + u64::from(header.be32::<12>())
+        + u64::from(header.be32::<16>());
+    checksum::fold(sum) == 0xffff
 }
 
 /// The family, and the sum of the 16-bit words of the pseudo-header (RFC 9293, section 3.1;
@@ -268,12 +306,6 @@ fn pseudo_header<E: Env>(env: &mut E, segment: Segment) -> (Family, u32) {
 #[inline(always)]
 const fn words(x: u64) -> u32 {
     ((x >> 48) + (x >> 32 & 0xffff) + (x >> 16 & 0xffff) + (x & 0xffff)) as u32
-}
-
-#[inline(always)]
-const fn fold(sum: u32) -> u32 {
-    let sum = (sum & 0xffff) + (sum >> 16);
-    (sum & 0xffff) + (sum >> 16)
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! Reading a segment as part of its stream, and what becomes of the stream then.
 
 use super::{
-    Blocked, Flow, Reading, Segment, state,
-    stream::{flow, forget, qualifiers},
+    Blocked, Flow, Reading, Segment, peer, state,
+    stream::{flow, forget, host, qualifiers},
 };
 use crate::{
     abi::{Protocol, feature, port_class},
@@ -159,8 +159,10 @@ pub(super) fn read<E: Env>(env: &mut E, segment: Segment, protocol: Protocol) ->
     }
     let settled = match (progress, protocol) {
         (Progress::Incomplete, _) if flow.state == state::BESIDE => {
-            // Behind a ClientHello the server's answer will come, and then this again.
-            if flow.beyond != 0 && protocol == Protocol::Tls {
+            // Behind a ClientHello the server's answer will come, and then this again; a socket needs
+            // but a moment until it has what came before.
+            let here = host(env).kind == peer::CONNECTION;
+            if flow.beyond != 0 && (here || protocol == Protocol::Tls) {
                 return Reading::dropped(Reason::HeldBack, protocol);
             }
             0

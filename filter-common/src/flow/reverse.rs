@@ -9,13 +9,14 @@
 use super::{
     Answers, Entry, Flow, Peer, Segment,
     accept::{checksums_hold, echoed_timestamp},
-    flags, peer, state,
-    stream::{flow, forget, passes_through, repeats, store},
+    flags, known, peer, state,
+    stream::{flow, forget, load, passes_through, repeats, store},
 };
 use crate::{
     abi::{feature, served},
     env::Env,
     reason::Reason,
+    work::Variable as _,
 };
 
 /// Whether a segment of the server's direction may matter: pure acknowledgements do not.
@@ -27,7 +28,7 @@ pub const fn matters(segment: Segment) -> bool {
 /// Takes note of a segment of a server, whose client's flow is in the working area.
 #[inline(always)]
 pub fn watch<E: Env>(env: &mut E, segment: Segment) {
-    if !env.flow_load() {
+    if !load(env) {
         return;
     }
     let anywhere = env.config().features & feature::ANSWERS_ANYWHERE != 0;
@@ -195,8 +196,8 @@ impl Course {
     }
 }
 
-/// What becomes of a client's payload whose entry is in the working area, and which is not for a
-/// socket of this host.
+/// What becomes of a client's payload whose entry is in the working area, where a socket of this host or
+/// the server's direction says how far the stream has come.
 ///
 /// Fields are read where they are needed and not carried along: the stack is short.
 #[inline(always)]
@@ -204,6 +205,9 @@ pub fn course<E: Env>(env: &mut E, segment: Segment) -> Course {
     let Some(work) = env.work() else {
         return Course::JUDGED;
     };
+    if work.peer.kind == peer::CONNECTION {
+        return provisional(env, segment);
+    }
     let course = if work.entry.answers.seen != 0 {
         work.peer = as_peer(&work.entry);
         answered(env, segment)
@@ -304,9 +308,11 @@ fn provisional<E: Env>(env: &mut E, segment: Segment) -> Course {
     if !decided || flow.certain == 0 {
         return Course::JUDGED;
     }
-    // Where answers are not seen, the client is believed to acknowledge them.
-    let has_it = answers.seen == 0 || answers.acked.wrapping_sub(flow.next) as i32 >= 0;
-    if has_it && segment.ack.wrapping_sub(flow.ack) as i32 > 0 {
+    let here = work.peer.kind == peer::CONNECTION;
+    // Where neither a socket nor answers tell, the client is believed to acknowledge them.
+    let told = here || answers.seen != 0;
+    let has_it = !told || work.peer.rcv_nxt.wrapping_sub(flow.next) as i32 >= 0;
+    if has_it && (here || segment.ack.wrapping_sub(flow.ack) as i32 > 0) {
         forget(env);
         return Course::GUESSED;
     }
@@ -349,11 +355,12 @@ pub(super) fn read_beside<E: Env>(env: &mut E, segment: Segment) -> u32 {
     let old = if ahead < 0 { ahead.unsigned_abs() } else { 0 };
     let old = if old < segment.len { old } else { 0 };
     let start = segment.seq.wrapping_add(old);
+    let here = work.peer.kind == peer::CONNECTION;
     *flow = Flow {
         state: state::BESIDE,
         start,
         next: start,
-        beyond: (flow.state == state::ALLOWED) as u32,
+        beyond: (flow.state == state::ALLOWED || here) as u32,
         ..Flow::default()
     };
     old
@@ -374,8 +381,10 @@ pub fn settle<E: Env>(env: &mut E, state: u32, next: u32, kept: u32) {
     }
     // Behind a verdict the bytes are kept on if several segments brought them, so that they cannot be
     // exchanged before the server has answered.
-    let keeps = state == state::READING || env.hello_exists();
+    let Some(work) = env.work() else { return };
+    let keeps = state == state::READING || work.entry.flow.kept != 0;
     if keeps {
+        work.known.set(known::ENTRY | known::HELLO);
         env.hello_store(kept);
     }
     let Some(work) = env.work() else { return };
@@ -383,18 +392,21 @@ pub fn settle<E: Env>(env: &mut E, state: u32, next: u32, kept: u32) {
     flow.state = state;
     flow.next = next;
     flow.kept = if keeps { kept } else { 0 };
+    work.known.set(work.known.get() | known::ENTRY);
     env.flow_store();
 }
 
-/// Whether verdicts on the stream wait for the server, since no socket can be asked.
+/// Whether verdicts on the stream wait until the server has the bytes that they were given on.
 #[inline(always)]
 fn waits<E: Env>(env: &mut E) -> bool {
-    if !passes_through(env) {
-        return false;
-    }
+    let passes_through = passes_through(env);
     let Some(work) = env.work() else {
         return false;
     };
-    let kind = work.peer.kind;
-    work.entry.flow.certain != 0 && (kind == peer::SEEN || kind == peer::NONE)
+    let told = match work.peer.kind {
+        peer::CONNECTION => true,
+        peer::SEEN | peer::NONE => passes_through,
+        _ => false,
+    };
+    work.entry.flow.certain != 0 && told
 }

@@ -3,7 +3,7 @@
 use super::{
     Blocked, Entry, Flow, Peer, Reading, Segment,
     accept::{checksums_hold, refused},
-    flags, peer,
+    flags, known, peer,
     read::{protocol_of, read},
     reverse::{Course, answers, read_beside},
     state,
@@ -15,6 +15,7 @@ use crate::{
     limits::SEQUENCE_DISTANCE_MAX,
     reason::Reason,
     wire::TCP,
+    work::Variable as _,
 };
 
 /// What to do with a segment: nothing more, or read it. A struct and not an
@@ -102,6 +103,7 @@ pub fn inspect<E: Env>(env: &mut E, segment: Segment) -> Reading {
     env.look_up_peer();
     if let Some(work) = env.work() {
         work.entry = Entry::default();
+        work.known.set(0);
         if work.peer.kind == peer::LISTENER && work.served == served::BEYOND {
             // It listens on any address, but connections to this one pass through.
             work.peer.kind = peer::NONE;
@@ -112,6 +114,11 @@ pub fn inspect<E: Env>(env: &mut E, segment: Segment) -> Reading {
         return plan.reading;
     }
     let certain = flow(env).certain != 0;
+    if certain && plan.segment.flags & flags::URG != 0 {
+        // The host takes the urgent byte out of the stream: what begins like nothing here may begin
+        // like a hello there.
+        return Reading::dropped(Reason::BadFlags, Protocol::None);
+    }
     let protocol = protocol_of(env, plan.segment);
     if protocol == Protocol::None {
         if certain {
@@ -149,7 +156,7 @@ fn plan<E: Env>(env: &mut E, segment: Segment) -> Plan {
     if host(env).kind == peer::CONNECTION {
         return at_host(env, segment);
     }
-    if !env.flow_load() {
+    if !load(env) {
         return if host(env).kind == peer::LISTENER {
             Plan::begin(env, segment)
         } else {
@@ -158,24 +165,30 @@ fn plan<E: Env>(env: &mut E, segment: Segment) -> Plan {
     }
     let flow = flow(env);
     if host(env).kind == peer::NONE && passes_through(env) {
-        return match env.course(segment) {
-            Course::JUDGED => by_state(env, segment, flow),
-            Course::BEGINS => Plan::begin(env, segment),
-            Course::GUESSED => Plan::begin_again(env, segment),
-            Course::BESIDE => {
-                let old = read_beside(env, segment);
-                Plan::more(segment.without(old))
-            }
-            course => match course.verdict() {
-                (true, reason) => Plan::drop(reason, segment),
-                (false, reason) => Plan::pass(reason, segment),
-            },
-        };
+        return by_course(env, segment, flow);
     }
     if flow.reopened != 0 && segment.seq == flow.reopened_at && segment.seq != flow.next {
         return Plan::begin(env, segment);
     }
     by_state(env, segment, flow)
+}
+
+/// A payload of a connection of which the host, or the server's direction, says how far it has come.
+#[inline(always)]
+fn by_course<E: Env>(env: &mut E, segment: Segment, flow: Flow) -> Plan {
+    match env.course(segment) {
+        Course::JUDGED => by_state(env, segment, flow),
+        Course::BEGINS => Plan::begin(env, segment),
+        Course::GUESSED => Plan::begin_again(env, segment),
+        Course::BESIDE => {
+            let old = read_beside(env, segment);
+            Plan::more(segment.without(old))
+        }
+        course => match course.verdict() {
+            (true, reason) => Plan::drop(reason, segment),
+            (false, reason) => Plan::pass(reason, segment),
+        },
+    }
 }
 
 /// Whether connections without a socket of this host are expected.
@@ -193,13 +206,13 @@ fn at_host<E: Env>(env: &mut E, segment: Segment) -> Plan {
         // The host has all of it already and looks at it no more.
         return Plan::pass(Reason::NoMatch, segment);
     }
-    if env.flow_load() {
+    if load(env) {
         let flow = flow(env);
         // What was kept of an earlier connection on the same ports is void, and so is a stream of
         // which the host has bytes that never came by here.
         let unseen = host(env).rcv_nxt.wrapping_sub(flow.next) as i32 > 0;
         if flow.connection == host(env).start && !unseen {
-            return by_state(env, segment, flow);
+            return by_course(env, segment, flow);
         }
         forget(env);
     }
@@ -208,6 +221,13 @@ fn at_host<E: Env>(env: &mut E, segment: Segment) -> Plan {
         if !near(segment.seq, host(env).rcv_nxt) || !near(segment.ack, host(env).snd_una) {
             return Plan::pass(Reason::BadSequence, segment);
         }
+        // What the host has already, it does not look at again.
+        let old = host(env).rcv_nxt.wrapping_sub(segment.seq) as i32;
+        let segment = if old > 0 {
+            segment.without(old.unsigned_abs())
+        } else {
+            segment
+        };
         return Plan::begin_again(env, segment);
     }
     let start = host(env).start;
@@ -289,20 +309,45 @@ pub(super) fn flow<E: Env>(env: &mut E) -> Flow {
 pub(super) fn store<E: Env>(env: &mut E, flow: Flow) {
     if let Some(work) = env.work() {
         work.entry.flow = flow;
+        work.known.set(work.known.get() | known::ENTRY);
     }
     env.flow_store();
 }
 
 #[inline(always)]
 pub(super) fn forget<E: Env>(env: &mut E) {
-    if let Some(work) = env.work() {
-        if work.entry.flow.state == state::BESIDE {
-            return;
-        }
-        work.entry = Entry::default();
+    env.forget();
+}
+
+/// Forgets the stream, as far as the tables have anything of it; one that is read beside its entry leaves
+/// that alone.
+#[inline(always)]
+pub fn forget_known<E: Env>(env: &mut E) {
+    let Some(work) = env.work() else { return };
+    if work.entry.flow.state == state::BESIDE {
+        return;
     }
-    env.flow_delete();
-    env.hello_delete();
+    work.entry = Entry::default();
+    let known = work.known.get();
+    work.known.set(0);
+    if known & known::ENTRY != 0 {
+        env.flow_delete();
+    }
+    if known & known::HELLO != 0 {
+        env.hello_delete();
+    }
+}
+
+/// Loads the entry of the working area's flow into the working area; `false` if there is none.
+#[inline(always)]
+pub(super) fn load<E: Env>(env: &mut E) -> bool {
+    let found = env.flow_load();
+    if let Some(work) = env.work() {
+        let kept = found && work.entry.flow.kept != 0;
+        let known = [0, known::ENTRY, known::ENTRY | known::HELLO];
+        work.known.set(known[found as usize + kept as usize]);
+    }
+    found
 }
 
 /// An RST: it ends the stream if its number is exact, as receivers demand (RFC 9293, section 3.10.7.4),
@@ -311,7 +356,7 @@ pub(super) fn forget<E: Env>(env: &mut E) {
 #[inline(always)]
 fn ended<E: Env>(env: &mut E, segment: Segment) {
     if host(env).kind == peer::NONE
-        && env.flow_load()
+        && load(env)
         && flow(env).certain == 0
         && flow(env).next == segment.seq
         && checksums_hold(env, segment)
@@ -326,7 +371,7 @@ fn ended<E: Env>(env: &mut E, segment: Segment) {
 fn opened<E: Env>(env: &mut E, segment: Segment) {
     let next = segment.seq.wrapping_add(1);
     let interface = env.interface();
-    let known = env.flow_load();
+    let known = load(env);
     if known && (answers(env).seen != 0 || flow(env).connection == next) {
         // The same SYN again, or one that counts if the server takes it.
         return;

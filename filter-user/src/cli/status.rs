@@ -76,10 +76,10 @@ pub struct Status {
     pub unparsed: Vec<(&'static str, u64)>,
     /// What the program in place costs.
     pub cost: Option<Cost>,
-    /// Connections that pass through, by interface.
-    pub connections: Vec<Connections>,
     /// The running kernel, and what is done without what it lacks.
     pub kernel: Kernel,
+    /// Connections that pass through, by interface.
+    pub connections: Vec<Connections>,
     /// What this version does not see.
     pub limits: Vec<&'static str>,
 }
@@ -208,8 +208,8 @@ fn gather(root: &Root, wanted: Wanted) -> Result<Status, CommandError> {
         last_error: wanted.error,
         events,
         unparsed,
-        connections,
         kernel: datapath::kernel(),
+        connections,
         limits: LIMITS.to_vec(),
     })
 }
@@ -411,7 +411,6 @@ fn write_status(out: &mut dyn std::io::Write, status: &Status) -> std::io::Resul
     for (reason, packets) in &status.unparsed {
         writeln!(out, "unparsed   {reason}: {packets} packets")?;
     }
-    write_weak(out, &status.connections)?;
     writeln!(out, "kernel     {}", status.kernel.release)?;
     for lacking in &status.kernel.lacks {
         writeln!(
@@ -420,6 +419,7 @@ fn write_status(out: &mut dyn std::io::Write, status: &Status) -> std::io::Resul
             lacking.feature, lacking.since, lacking.instead
         )?;
     }
+    write_weak(out, &status.connections)?;
     for limit in &status.limits {
         writeln!(out, "limit      {limit}")?;
     }

@@ -79,7 +79,7 @@ pub(super) fn working_area() -> Box<HostWork> {
         served: 0,
         entry: Entry::default(),
         options: flow::OptionWalk::default(),
-        sum: checksum::Sum::default(),
+        known: HostVariable::default(),
         comparison: Comparison::default(),
     })
 }
@@ -324,9 +324,8 @@ impl Env for HostEnv<'_> {
         if !self.fetch_aside(offset, len) {
             return 0;
         }
-        checksum::begin(self.work, len, start);
-        repeat(checksum::STEPS_MAX, || checksum::step(self.work));
-        checksum::finish(self.work)
+        let at = HANDSHAKE_AT as usize;
+        checksum::sum(&self.work.bytes[at..at + len as usize], start)
     }
 
     fn look_up_peer(&mut self) {
@@ -334,10 +333,7 @@ impl Env for HostEnv<'_> {
     }
 
     fn options(&mut self, offset: u32, len: u32) -> Options {
-        if !self.fetch_aside(offset, len) {
-            return Options::default();
-        }
-        flow::read_options(self.work, len)
+        flow::options_at(self, offset, len)
     }
 
     fn compare(&mut self, at: u32, len: u32) -> bool {
@@ -400,6 +396,10 @@ impl Env for HostEnv<'_> {
         }
     }
 
+    fn forget(&mut self) {
+        flow::forget_known(self);
+    }
+
     fn flow_delete(&mut self) {
         self.streams.flows.delete(&self.work.key);
     }
@@ -418,10 +418,6 @@ impl Env for HostEnv<'_> {
     fn hello_store(&mut self, len: u32) {
         let kept = &self.work.bytes[..(len as usize).min(STREAM_BYTES_MAX)];
         self.streams.keep_hello(self.work.key, kept);
-    }
-
-    fn hello_exists(&mut self) -> bool {
-        self.streams.has_hello(&self.work.key)
     }
 
     fn hello_delete(&mut self) {

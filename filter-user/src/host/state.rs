@@ -41,11 +41,6 @@ impl Streams {
         kept.load(key)?.get(..len as usize)
     }
 
-    /// Whether bytes of a stream are kept.
-    pub(super) fn has_hello(&self, key: &FlowKey) -> bool {
-        self.hellos.load(key).is_some() || self.long_hellos.load(key).is_some()
-    }
-
     /// Keeps bytes of a stream.
     pub(super) fn keep_hello(&mut self, key: FlowKey, bytes: &[u8]) {
         if bytes.len() <= HELLO_KEPT_BYTES as usize {

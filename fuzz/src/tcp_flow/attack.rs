@@ -1,6 +1,5 @@
-//! A client that wants a blocked name: it sends pieces of an allowed hello and a blocked one of the
-//! same length in any order, with anything wrong that the filter might not notice, and the host may
-//! get any of what passes.
+//! A client that wants a blocked name: it sends pieces of an allowed hello and a blocked one in any
+//! order, with anything wrong that the filter might not notice, and the host may get any of what passes.
 
 use filter_tests::packet::{Checksum, flag, http::Request, tls::ClientHello};
 
@@ -15,6 +14,8 @@ use crate::input::Input;
 const STEPS_MAX: usize = 40;
 /// Bytes behind the hello.
 const TAIL_LEN: usize = 60;
+/// What lies there: like the start of application data.
+const JUNK: u8 = 0x17;
 
 /// The two hellos and what else may lie in their places.
 struct Streams {
@@ -26,16 +27,18 @@ struct Streams {
 }
 
 impl Streams {
-    fn new(setup: Setup) -> Self {
-        let (allowed, blocked) = (
-            stream(setup, "allowed.example"),
-            stream(setup, "blocked.example"),
-        );
-        assert_eq!(allowed.len(), blocked.len());
-        let mut differ = (0..allowed.len()).filter(|&at| allowed[at] != blocked[at]);
+    /// The blocked hello is longer than the allowed one by `extra` bytes or a few more.
+    fn new(setup: Setup, extra: usize) -> Self {
+        let mut allowed = hello_for(setup, "allowed.example", 0);
+        let mut blocked = hello_for(setup, "blocked.example", extra);
+        let twin = hello_for(setup, "allowed.example", extra);
+        let mut differ = (0..twin.len()).filter(|&at| twin[at] != blocked[at]);
         let first = differ.next().expect("two names");
         let last = differ.last().unwrap_or(first);
-        let (end, complete) = (allowed.len(), allowed.len() - TAIL_LEN);
+        let (shorter, complete) = (allowed.len(), blocked.len());
+        let end = complete + TAIL_LEN;
+        allowed.resize(end, JUNK);
+        blocked.resize(end, JUNK);
         let places = [
             0,
             1,
@@ -50,12 +53,12 @@ impl Streams {
             (last + complete) / 2,
             complete - 1,
             complete,
-            complete + 1,
+            shorter,
             complete + TAIL_LEN / 2,
             end,
         ];
         Self {
-            junk: vec![0x17; end],
+            junk: vec![JUNK; end],
             allowed,
             blocked,
             places,
@@ -71,22 +74,22 @@ impl Streams {
     }
 }
 
-fn stream(setup: Setup, name: &str) -> Vec<u8> {
-    let mut stream = if setup.http {
+fn hello_for(setup: Setup, name: &str, extra: usize) -> Vec<u8> {
+    if setup.http {
         let path = "x".repeat(setup.padding);
-        Request::line(&format!("GET /{path} HTTP/1.1"))
+        let request = Request::line(&format!("GET /{path} HTTP/1.1"))
             .header(&format!("Host: {name}"))
-            .header("Accept: */*")
-            .bytes()
-    } else {
-        let hello = ClientHello::named(name).padding(setup.padding);
-        match setup.record_len {
-            0 => hello.record(),
-            len => hello.records_of(len),
-        }
-    };
-    stream.extend([0x17; TAIL_LEN]);
-    stream
+            .header("Accept: */*");
+        return match extra {
+            0 => request.bytes(),
+            _ => request.header(&format!("X: {}", "x".repeat(extra))).bytes(),
+        };
+    }
+    let hello = ClientHello::named(name).padding(setup.padding + extra);
+    match setup.record_len {
+        0 => hello.record(),
+        len => hello.records_of(len),
+    }
 }
 
 pub(super) fn check(setup: Setup, input: Input<'_>) {
@@ -95,12 +98,11 @@ pub(super) fn check(setup: Setup, input: Input<'_>) {
 
 fn attack(link: &mut Link<'_>, mut input: Input<'_>) {
     let setup = link.setup;
-    let streams = Streams::new(setup);
+    let streams = Streams::new(setup, usize::from(input.byte() % 3) * 20);
     let mut client = Client {
         start: setup.isn.wrapping_add(1),
         clock: 1_000,
     };
-    link.answers_seen = input.byte() % 4 != 0;
     client.open(link, setup.isn);
     for _ in 0..STEPS_MAX {
         if input.is_empty() {

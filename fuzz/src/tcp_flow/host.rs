@@ -34,6 +34,8 @@ pub(super) struct LinuxHost {
     start: u32,
     snd_una: u32,
     snd_nxt: u32,
+    /// Bytes that the client has acknowledged: so far back are acknowledgements still taken.
+    bytes_acked: u32,
     ts_recent: u32,
     /// Starts of the connections that a cookie was sent for.
     cookies: Vec<u32>,
@@ -55,6 +57,7 @@ impl LinuxHost {
             start: 0,
             snd_una: ISS,
             snd_nxt: ISS,
+            bytes_acked: 0,
             ts_recent: 0,
             cookies: Vec::new(),
             bytes: Vec::new(),
@@ -141,8 +144,7 @@ impl LinuxHost {
             return None;
         }
         if segment.has(flag::ACK) {
-            let known = self.cookies.contains(&segment.seq);
-            if known && segment.ack == ISS.wrapping_add(1) && !segment.has(flag::SYN) {
+            if self.opens(segment) {
                 self.begin(segment.seq, segment);
                 self.state = State::Established;
                 return self.data(segment);
@@ -171,6 +173,14 @@ impl LinuxHost {
             flags: flag::SYN | flag::ACK,
             len: 0,
         })
+    }
+
+    /// Whether a segment has the right cookie.
+    fn opens(&self, segment: &Segment) -> bool {
+        let kind = segment.flags & (flag::SYN | flag::ACK | flag::RST);
+        kind == flag::ACK
+            && segment.ack == ISS.wrapping_add(1)
+            && self.cookies.contains(&segment.seq)
     }
 
     fn begin(&mut self, start: u32, segment: &Segment) {
@@ -242,11 +252,13 @@ impl LinuxHost {
         }
         let unsent = (self.snd_nxt.wrapping_sub(segment.ack) as i32) < 0;
         let acked = segment.ack.wrapping_sub(self.snd_una) as i32;
-        if unsent || acked < -(WINDOW as i32) {
+        let window = WINDOW.min(self.bytes_acked) as i32;
+        if unsent || acked < -window {
             return None;
         }
         if acked > 0 {
             self.snd_una = segment.ack;
+            self.bytes_acked += acked.unsigned_abs();
         }
         self.data(segment)
     }

@@ -19,21 +19,35 @@ use super::{
 static TRACE: LazyLock<bool> = LazyLock::new(|| env::var_os("EDGEFILTER_FUZZ_TRACE").is_some());
 
 thread_local! {
-    /// By [`Setup::partial`] and [`Setup::fast_open`].
-    static RUNNERS: [RefCell<HostRunner>; 4] = [
-        0,
-        feature::CHECKSUM_PARTIAL,
-        feature::FAST_OPEN,
-        feature::CHECKSUM_PARTIAL | feature::FAST_OPEN,
-    ]
-    .map(|features| RefCell::new(runner_of_host(features)));
+    /// By [`Setup::partial`], [`Setup::fast_open`], [`Setup::server`] and [`Setup::one_sided`].
+    static RUNNERS: [RefCell<HostRunner>; 16] = std::array::from_fn(|index| {
+        let bit = |number: usize| index >> number & 1 != 0;
+        let mut features = if bit(2) {
+            feature::SOCKETS
+        } else {
+            feature::ANSWERS | feature::ANSWERS_ANYWHERE
+        };
+        for (number, extra) in [
+            (0, feature::CHECKSUM_PARTIAL),
+            (1, feature::FAST_OPEN),
+            (3, feature::ONE_SIDED),
+        ] {
+            if bit(number) {
+                features |= extra;
+            }
+        }
+        RefCell::new(runner_of_host(features))
+    });
 
     static READER: RefCell<Reader> = RefCell::default();
 }
 
 /// Runs `with` on a link whose filter has seen nothing yet.
 pub(super) fn with_link(setup: Setup, with: impl FnOnce(&mut Link<'_>)) {
-    let index = usize::from(setup.partial) | usize::from(setup.fast_open) << 1;
+    let index = usize::from(setup.partial)
+        | usize::from(setup.fast_open) << 1
+        | usize::from(setup.server) << 2
+        | usize::from(setup.one_sided) << 3;
     RUNNERS.with(|runners| {
         let runner = &mut *runners[index].borrow_mut();
         runner.restart(0);
@@ -46,7 +60,6 @@ pub(super) fn with_link(setup: Setup, with: impl FnOnce(&mut Link<'_>)) {
             host: LinuxHost::new(setup),
             waiting: Vec::new(),
             answered: false,
-            answers_seen: true,
         });
     });
 }
@@ -70,8 +83,6 @@ pub(super) struct Link<'r> {
     waiting: Vec<Segment>,
     /// Whether the host has answered the hello.
     answered: bool,
-    /// Whether what the host sends comes by the filter.
-    pub(super) answers_seen: bool,
 }
 
 impl Link<'_> {
@@ -84,7 +95,7 @@ impl Link<'_> {
         }
         let (action, reason) = self.judge(&segment.frame(self.setup.port()));
         if *TRACE {
-            eprintln!("{segment}: {fate:?}, action {action} {reason:?}");
+            eprintln!("{fate:?}, action {action} {reason:?}: {segment}");
         }
         if action != xdp::PASS {
             return Err(reason);
@@ -127,7 +138,7 @@ impl Link<'_> {
     }
 
     fn reply(&mut self, reply: &Reply) {
-        if !self.setup.server && self.answers_seen {
+        if !self.setup.server && !self.setup.one_sided {
             self.runner.set_peer(Default::default());
             let (action, reason) = self.judge(&reply.frame(self.setup.port()));
             assert_eq!(action, xdp::PASS, "an answer is dropped: {reason:?}");

@@ -36,7 +36,12 @@ pub(crate) fn runner(role: Role) -> HostRunner {
 /// As [`runner`] on a live interface, with exactly these of the features that hosts differ in.
 fn runner_of_host(features: u32) -> HostRunner {
     let mut compiled = compiled(POLICY, &Host::default(), Role::Live);
-    let all = feature::CHECKSUM_PARTIAL | feature::FAST_OPEN;
+    let all = feature::CHECKSUM_PARTIAL
+        | feature::FAST_OPEN
+        | feature::SOCKETS
+        | feature::ANSWERS
+        | feature::ANSWERS_ANYWHERE
+        | feature::ONE_SIDED;
     compiled.config.features = compiled.config.features & !all | features & all;
     HostRunner::new(compiled, 0)
 }
@@ -46,6 +51,8 @@ fn runner_of_host(features: u32) -> HostRunner {
 struct Setup {
     /// Whether the filter asks the host's socket; else it sees both directions pass.
     server: bool,
+    /// Whether only the client's direction comes by the filter, which knows that.
+    one_sided: bool,
     /// Whether the hello is a request.
     http: bool,
     timestamps: bool,
@@ -73,6 +80,7 @@ impl Setup {
         let server = bit(1);
         let setup = Self {
             server,
+            one_sided: !server && bit(4),
             http: bit(2),
             timestamps: bit(3),
             cookies: false,
@@ -98,6 +106,11 @@ pub(crate) fn check(data: &[u8]) {
     if honest {
         honest::check(setup, input);
     } else {
+        // With one direction alone it cannot be told what the host refuses.
+        let setup = Setup {
+            one_sided: false,
+            ..setup
+        };
         attack::check(setup, input);
     }
 }

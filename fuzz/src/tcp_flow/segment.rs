@@ -96,8 +96,7 @@ impl fmt::Display for Segment {
         } = self;
         write!(
             f,
-            "seq {seq:x} ack {ack:x} flags {flags:02x} urgent {urgent} {checksum:?} {timestamp:?}{} {} bytes \"{}\"",
-            if *signed { " signed" } else { "" },
+            "seq {seq:x} ack {ack:x} flags {flags:02x} urgent {urgent} {checksum:?} {timestamp:?} signed {signed} {} bytes \"{}\"",
             payload.len(),
             payload.escape_ascii()
         )

@@ -24,6 +24,8 @@ pub(crate) struct Connection<'a> {
     pub(crate) received: Vec<u8>,
     beyond: Vec<Piece>,
     pub(crate) hits: usize,
+    /// The name that was reported last.
+    pub(crate) name: Vec<u8>,
     /// What the client acknowledges.
     pub(crate) ack: u32,
 }
@@ -58,6 +60,7 @@ impl<'a> Connection<'a> {
             received: Vec::new(),
             beyond: Vec::new(),
             hits: 0,
+            name: Vec::new(),
             ack: 0x2000_0001,
         }
     }
@@ -109,6 +112,9 @@ impl<'a> Connection<'a> {
     fn sent(&mut self, piece: &Piece, frame: &[u8]) -> Fate {
         let seen = self.judge.judge(frame);
         self.hits += usize::from(seen.rule.is_some());
+        if !seen.name.is_empty() {
+            self.name = seen.name;
+        }
         if seen.action == DROP {
             return Fate::Dropped(seen.reason);
         }

@@ -2,6 +2,7 @@
 //! found with the byte that completes the hello, and a server never gets that byte of a blocked
 //! one. Through the host build in numbers, through the program in the kernel in a smaller set.
 
+mod any;
 mod connection;
 mod directions;
 mod hellos;

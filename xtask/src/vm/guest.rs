@@ -29,8 +29,8 @@ const MODULES: [&str; 1] = ["veth"];
 const MEMORY: &str = "2048";
 const PROCESSORS: &str = "2";
 
-/// Longest time that a machine may run; it takes about a minute.
-const TIME_MAX: Duration = Duration::from_secs(10 * 60);
+/// Longest time that a machine may run; on an idle host it takes a few minutes.
+const TIME_MAX: Duration = Duration::from_secs(20 * 60);
 
 /// Lines of the console shown when a machine does not come to its end.
 const CONSOLE_LINES_SHOWN: usize = 20;

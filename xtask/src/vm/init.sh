@@ -2,7 +2,7 @@
 # The first process of the virtual machine: runs each line of /tests and ends the machine. What the
 # tests print goes to the second serial port, the kernel's messages to the first.
 /bin/busybox --install -s /bin
-export PATH=/bin:/sbin RUST_BACKTRACE=0
+export PATH=/sbin:/bin RUST_BACKTRACE=0
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev
@@ -18,8 +18,9 @@ done
 while read -r name command; do
     echo "begin $name"
     $command </dev/null
+    status=$?
     echo
-    echo "end $name $?"
+    echo "end $name $status"
 done </tests
 sync
 poweroff -f

@@ -68,13 +68,13 @@ impl Outcome {
     }
 
     fn take(&mut self, line: &str) {
-        let number = |at: usize| line.split(' ').nth(at).and_then(|it| it.parse().ok());
-        // "1240 rows", or "3 of 1240 rows differ:".
-        if line.ends_with(" rows") {
-            self.rows = number(0).unwrap_or(self.rows);
-        } else if line.ends_with(" rows differ:") {
-            self.rows_wrong = number(0).unwrap_or(self.rows_wrong);
-            self.rows = number(2).unwrap_or(self.rows);
+        // "test NAME ... 1240 rows", or "3 of 1240 rows differ:".
+        let words: Vec<&str> = line.split(' ').collect();
+        if let [.., rows, "rows"] = words[..] {
+            self.rows = rows.parse().unwrap_or(self.rows);
+        } else if let [wrong, "of", rows, "rows", "differ:"] = words[..] {
+            self.rows_wrong = wrong.parse().unwrap_or(self.rows_wrong);
+            self.rows = rows.parse().unwrap_or(self.rows);
         }
         let Some(run) = self.runs.last_mut() else {
             return;
@@ -195,6 +195,12 @@ mod tests {
             .map(|run| (run.passed, run.status))
             .collect();
         assert_eq!(ends, [(2, Some(0)), (0, Some(101)), (0, None)]);
+    }
+
+    #[test]
+    fn rows_are_counted_behind_the_name_of_their_test() {
+        let outcome = Outcome::parse("begin fixtures\ntest every_row ... 1240 rows\nok\n");
+        assert_eq!((outcome.rows, outcome.rows_wrong), (1240, 0));
     }
 
     #[test]
