@@ -83,13 +83,25 @@ pub(crate) fn measure(
 }
 
 fn run(namespace: &Namespace, binary: &Path, command: &str, policy: &Path) -> Result<Ran> {
-    let mut process = namespace.command(binary);
-    process.arg(command);
-    if command == "apply" {
-        process.args(["--interface", INTERFACE]);
+    match command {
+        "apply" => apply(namespace, binary, &[INTERFACE], policy),
+        _ => timed(namespace.command(binary).arg(command).arg(policy)),
     }
-    process.arg(policy);
-    timed(&mut process)
+}
+
+/// Enforces a policy on these interfaces.
+pub(crate) fn apply(
+    namespace: &Namespace,
+    binary: &Path,
+    interfaces: &[&str],
+    policy: &Path,
+) -> Result<Ran> {
+    let mut command = namespace.command(binary);
+    command.arg("apply");
+    for interface in interfaces {
+        command.args(["--interface", interface]);
+    }
+    timed(command.arg(policy))
 }
 
 /// Runs a program to its successful end.

@@ -6,14 +6,20 @@
 //! so that whatever else the machine does hits all of them alike; what counts is the difference to
 //! the empty program behind the same mutator.
 
+mod bulk;
 mod cases;
 mod connections;
 mod contender;
+mod floods;
 mod harness;
+mod lists;
 mod loads;
 mod measure;
+mod peers;
+mod plot;
 mod report;
 mod sources;
+mod summary;
 mod xdp_filter;
 
 use std::{
@@ -30,6 +36,7 @@ use crate::{
     connections::Connections,
     contender::{Contender, Facts, Kind, Knows, descriptor, edgefilter, three_rules},
     harness::Harness,
+    lists::Lists,
     measure::{Effort, World, measure, measure_scaling},
     report::{Report, Row, Unit},
     sources::{Family, Prefixes, Random, names},
@@ -39,9 +46,6 @@ use crate::{
 /// Prefixes of each family, and names.
 const ENTRIES: usize = 1_000_000;
 const ENTRIES_QUICK: usize = 100_000;
-
-/// Addresses in xdp-filter, which holds no more.
-const XDP_FILTER_ENTRIES: usize = 10_000;
 
 /// Rounds of loading.
 const LOADS: usize = 3;
@@ -109,14 +113,17 @@ fn main() -> Result<()> {
         )?);
     }
 
+    live(&arguments, folder.path(), entries, &mut random, &mut report)?;
+
     let mut harness = Harness::load(&arguments.object)?;
-    let hosts: Vec<_> = world.v4.hosts().take(XDP_FILTER_ENTRIES).collect();
-    let xdp_filter = match arguments.case {
-        None => Some(XdpFilter::load(&hosts).with_context(|| {
-            format!("cannot load xdp-filter with {XDP_FILTER_ENTRIES} addresses")
-        })?),
-        Some(_) => None,
-    };
+    let hosts: Vec<_> = world.v4.hosts().take(xdp_filter::ENTRIES_MAX).collect();
+    let xdp_filter =
+        match arguments.case {
+            None => Some(XdpFilter::load(&hosts).with_context(|| {
+                format!("cannot load xdp-filter with {} addresses", hosts.len())
+            })?),
+            Some(_) => None,
+        };
     let (_small, few) = edgefilter(
         "edgefilter-3",
         3,
@@ -175,6 +182,32 @@ fn main() -> Result<()> {
     let missed = report.missed();
     if arguments.check && !missed.is_empty() {
         bail!("over budget: {}", missed.join(", "));
+    }
+    Ok(())
+}
+
+/// What is measured by live traffic.
+fn live(
+    arguments: &Arguments,
+    folder: &Path,
+    entries: usize,
+    random: &mut Random,
+    report: &mut Report,
+) -> Result<()> {
+    let (floods, bulk) = if arguments.quick {
+        (floods::Effort::QUICK, bulk::Effort::QUICK)
+    } else {
+        (floods::Effort::FULL, bulk::Effort::FULL)
+    };
+    let (binary, object) = (&arguments.edgefilter, &arguments.object);
+    if floods::cases().any(|case| arguments.measures(case)) {
+        report.add(floods::measure(binary, object, folder, floods, random)?);
+    }
+    if arguments.measures(bulk::CASE) {
+        let folder = folder.join("bulk");
+        fs::create_dir(&folder)?;
+        let lists = Lists::new(entries, &folder, random)?;
+        report.add(bulk::measure(binary, object, &lists.policy, entries, bulk)?);
     }
     Ok(())
 }
