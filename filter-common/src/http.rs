@@ -52,6 +52,8 @@ pub struct Head<M: Memory> {
     phase: M::Var,
     /// Where the method starts.
     method: M::Var,
+    /// Where the target starts.
+    target: M::Var,
     /// Where the method, authority, version, field name or value starts.
     mark: M::Var,
     /// Behind the last byte of a value that is not blank.
@@ -115,6 +117,7 @@ pub fn begin<M: Memory>(work: &Work<M>, end: u32, certain: bool) -> Option<Progr
     head.end.set(end);
     head.phase.set(phase::LEADING_LINES);
     head.method.set(0);
+    head.target.set(0);
     head.mark.set(0);
     head.value_end.set(0);
     head.value_pending.set(0);
@@ -213,18 +216,14 @@ fn one_byte<M: Memory>(work: &mut Work<M>, at: u32, byte: u8) -> Option<Progress
         phase::VALUE => value(work, at, byte),
         phase::TARGET => end_of_target(work, byte),
         phase::AUTHORITY => authority(work, at, byte),
-        phase::AFTER_SCHEME => {
-            work.head.phase.set(if byte == b'/' {
-                phase::AUTHORITY
-            } else {
-                phase::TARGET
-            });
+        phase::AFTER_SCHEME if byte == b'/' => {
             work.head.mark.set(at + 1);
-            if line_feed {
-                end_of_target(work, byte)
-            } else {
-                None
-            }
+            work.head.phase.set(phase::AUTHORITY);
+            None
+        }
+        phase::AFTER_SCHEME => {
+            work.head.phase.set(phase::TARGET);
+            end_of_target(work, byte)
         }
         phase::VERSION => version(work, at, byte),
         phase::METHOD => {
@@ -270,6 +269,7 @@ fn before_target<M: Memory>(work: &Work<M>, at: u32, byte: u8) -> Option<Progres
         return Some(Progress::Other);
     }
     work.head.mark.set(at);
+    work.head.target.set(at);
     let origin_form = byte == b'/' || byte == b'*';
     work.head.phase.set(if origin_form {
         phase::TARGET
@@ -287,7 +287,10 @@ fn authority<M: Memory>(work: &mut Work<M>, at: u32, byte: u8) -> Option<Progres
             work.head.mark.set(at + 1);
             None
         }
-        b'/' if work.byte(at.wrapping_sub(1)) == b':' => {
+        // Behind the scheme; behind an authority the colon is that of an empty port.
+        b'/' if work.byte(at.wrapping_sub(1)) == b':'
+            && work.head.mark.get() == work.head.target.get() =>
+        {
             work.head.phase.set(phase::AFTER_SCHEME);
             None
         }

@@ -66,7 +66,7 @@ pub(crate) fn store_answers() {
 #[inline(always)]
 pub(crate) fn count_connection(interface: u32, answered: bool) {
     let (answered, unanswered) = (u64::from(answered), u64::from(!answered));
-    if let Some(counted) = maps::DIRECTIONS.get_ptr_mut(&interface) {
+    if let Some(counted) = maps::DIRECTIONS.get_ptr_mut(interface) {
         // SAFETY: this CPU's element, and an XDP program is not preempted by another.
         let counted = unsafe { &mut *counted };
         counted.answered += answered;
@@ -78,7 +78,7 @@ pub(crate) fn count_connection(interface: u32, answered: bool) {
         unanswered,
     };
     // A full table counts nothing of further interfaces.
-    let _ = maps::DIRECTIONS.insert(&interface, &first, BPF_NOEXIST);
+    let _ = maps::DIRECTIONS.insert(interface, first, BPF_NOEXIST);
 }
 
 /// Deletes the entry.

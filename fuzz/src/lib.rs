@@ -64,7 +64,7 @@ pub const TARGETS: [Target; 6] = [
         name: "policy",
         check: policy::check,
         bytes_max: 4_096,
-        short_runs: 10_000,
+        short_runs: 3_000,
     },
 ];
 

@@ -9,7 +9,7 @@ use super::{
     state,
 };
 use crate::{
-    abi::{Protocol, feature, served},
+    abi::{Protocol, feature, port_class, served},
     env::{Env, Window},
     hit::Qualifiers,
     limits::SEQUENCE_DISTANCE_MAX,
@@ -481,12 +481,13 @@ fn more<E: Env>(env: &mut E, segment: Segment, flow: Flow) -> Plan {
 
 /// Whether what looked like the start of a hello in mid-stream was a late copy of a segment that
 /// the server had already: it has answered since. Without this the client's next bytes would wait
-/// for ever for a rest that nobody sends again.
+/// for ever for a rest that nobody sends again. Where only requests are looked for, much begins like
+/// one, and a server may wait for more before it answers: there nothing is made to wait.
 #[inline(always)]
 fn mistaken<E: Env>(env: &mut E, segment: Segment, flow: Flow) -> bool {
     flow.certain == 0
         && host(env).kind != peer::CONNECTION
-        && (segment.ack.wrapping_sub(flow.ack) as i32) > 0
+        && (segment.class & port_class::TLS == 0 || (segment.ack.wrapping_sub(flow.ack) as i32) > 0)
 }
 
 /// More of a half-read hello whose bytes were evicted: it cannot be judged.

@@ -70,6 +70,18 @@ fn target_and_host_both_count() {
             vec!["a.example", "b.example"],
         ),
         ("GET http://a.example/\r\n", vec!["a.example"]),
+        (
+            "GET http://a.example:/ HTTP/1.1\r\n\r\n",
+            vec!["a.example:"],
+        ),
+        (
+            "GET http://a.example://b HTTP/1.1\r\n\r\n",
+            vec!["a.example:"],
+        ),
+        (
+            "GET http:/ HTTP/1.1\r\nHost: a.example\r\n\r\n",
+            vec!["a.example"],
+        ),
     ] {
         assert_eq!(read(head), named(&names), "{head:?}");
     }
