@@ -333,17 +333,14 @@ impl Field {
         random: &mut Random,
         all: &mut Vec<Series>,
     ) -> Result<()> {
+        let [inside, outside] = [prefixes.inside(random), prefixes.outside(random)].map(unicast);
         for case in &ALL {
-            let shared = if case.blocked {
-                prefixes.inside(random)
-            } else {
-                prefixes.outside(random)
-            };
+            let shared = if case.blocked { &inside } else { &outside };
             let shared = of_case(case, shared);
             let mut turns = Vec::new();
             for rig in &self.rigs {
                 let own = rig.blocks.as_deref().filter(|_| case.blocked);
-                let own = own.map(|hosts| of_case(case, among(hosts, random)));
+                let own = own.map(|hosts| unicast(among(hosts, random)));
                 let at = match (rig.does, case.blocked) {
                     (Does::PassAll, true) | (Does::DropAll, false) => continue,
                     (Does::PassAll, false) | (Does::DropAll, true) | (Does::Filter, _) => {
@@ -354,8 +351,8 @@ impl Field {
             }
             for _ in 0..effort.rounds {
                 for (rig, own, at) in &turns {
-                    let sources = own.as_ref().unwrap_or(&shared);
-                    self.harness.set_sources(sources)?;
+                    let own = own.as_deref().map(|own| of_case(case, own));
+                    self.harness.set_sources(own.unwrap_or(shared))?;
                     let mpps = rig
                         .sample(&mut self.harness, case.blocked, effort.sample)
                         .with_context(|| format!("{} of {}", case.name, rig.contender))?;
@@ -367,12 +364,8 @@ impl Field {
     }
 }
 
-fn of_case(case: &Case, sources: Vec<Source>) -> Vec<Source> {
-    let mut sources = unicast(sources);
-    if case.hot {
-        sources.truncate(1);
-    }
-    sources
+fn of_case<'a>(case: &Case, sources: &'a [Source]) -> &'a [Source] {
+    if case.hot { &sources[..1] } else { sources }
 }
 
 /// Where the samples of a contender on a case are; those without a list have one place for all sizes.

@@ -113,8 +113,36 @@ fn main() -> Result<()> {
         )?);
     }
 
-    live(&arguments, folder.path(), entries, &mut random, &mut report)?;
+    let by_live_traffic = live(&arguments, folder.path(), entries, &mut random, &mut report)?;
+    if arguments.case.is_none() || !by_live_traffic {
+        by_test_run(
+            &arguments,
+            &world,
+            &policies,
+            effort,
+            &mut random,
+            &mut report,
+        )?;
+    }
+    report.print();
+    report.write(&arguments.output)?;
+    let missed = report.missed();
+    if arguments.check && !missed.is_empty() {
+        bail!("over budget: {}", missed.join(", "));
+    }
+    Ok(())
+}
 
+/// What is measured by `BPF_PROG_TEST_RUN`.
+fn by_test_run(
+    arguments: &Arguments,
+    world: &World,
+    policies: &Policies,
+    effort: Effort,
+    random: &mut Random,
+    report: &mut Report,
+) -> Result<()> {
+    let entries = world.v4.all.len();
     let mut harness = Harness::load(&arguments.object)?;
     let hosts: Vec<_> = world.v4.hosts().take(xdp_filter::ENTRIES_MAX).collect();
     let xdp_filter =
@@ -151,10 +179,9 @@ fn main() -> Result<()> {
         let cases = cases.iter().filter(|case| arguments.measures(case.name));
         let mut rows = Vec::new();
         for case in cases {
-            let random = &mut random;
             rows.extend(measure(
                 &mut harness,
-                &world,
+                world,
                 case,
                 &contenders,
                 effort,
@@ -177,39 +204,35 @@ fn main() -> Result<()> {
         anyhow::Ok(rows)
     })?;
     report.add(rows);
-    report.print();
-    report.write(&arguments.output)?;
-    let missed = report.missed();
-    if arguments.check && !missed.is_empty() {
-        bail!("over budget: {}", missed.join(", "));
-    }
     Ok(())
 }
 
-/// What is measured by live traffic.
+/// What is measured by live traffic; whether any of it was asked for.
 fn live(
     arguments: &Arguments,
     folder: &Path,
     entries: usize,
     random: &mut Random,
     report: &mut Report,
-) -> Result<()> {
+) -> Result<bool> {
     let (floods, bulk) = if arguments.quick {
         (floods::Effort::QUICK, bulk::Effort::QUICK)
     } else {
         (floods::Effort::FULL, bulk::Effort::FULL)
     };
     let (binary, object) = (&arguments.edgefilter, &arguments.object);
-    if floods::cases().any(|case| arguments.measures(case)) {
+    let any_flood = floods::cases().any(|case| arguments.measures(case));
+    if any_flood {
         report.add(floods::measure(binary, object, folder, floods, random)?);
     }
-    if arguments.measures(bulk::CASE) {
+    let any_bulk = arguments.measures(bulk::CASE);
+    if any_bulk {
         let folder = folder.join("bulk");
         fs::create_dir(&folder)?;
         let lists = Lists::new(entries, &folder, random)?;
         report.add(bulk::measure(binary, object, &lists.policy, entries, bulk)?);
     }
-    Ok(())
+    Ok(any_flood || any_bulk)
 }
 
 /// What the others are compared with.
