@@ -5,7 +5,7 @@ use std::{
     io::Read as _,
     os::unix::process::ExitStatusExt as _,
     path::Path,
-    process::{Child, ExitStatus, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     time::{Duration, Instant},
 };
 
@@ -27,10 +27,17 @@ const INTERFACE: &str = "bench0";
 
 const ONE_MORE: &str = "version = 1\n[[rule]]\nid = \"one-more\"\norigins = [\"203.0.113.99\"]\naction = \"drop\"\nreason = \"a bench\"\n";
 
-/// One run of the binary.
-struct Ran {
-    wall: Duration,
-    peak_bytes: u64,
+/// One run of a program to its end.
+pub(crate) struct Ran {
+    pub(crate) wall: Duration,
+    /// The most memory that it had at once.
+    pub(crate) peak_bytes: u64,
+}
+
+impl Ran {
+    pub(crate) fn peak_megabytes(&self) -> f64 {
+        self.peak_bytes as f64 / f64::from(1 << 20)
+    }
 }
 
 /// The rows of `check` and `apply` of a large policy and a small one. `folder` holds the large
@@ -55,7 +62,7 @@ pub(crate) fn measure(
         check.push(run("check", &large)?.wall.as_secs_f64());
         let first = run("apply", &large)?;
         apply.push(first.wall.as_secs_f64());
-        peak.push(first.peak_bytes as f64 / f64::from(1 << 20));
+        peak.push(first.peak_megabytes());
         fs::write(&more, ONE_MORE)?;
         one_more.push(run("apply", &large)?.wall.as_secs_f64());
         fs::remove_file(&more)?;
@@ -82,17 +89,35 @@ pub(crate) fn measure(
 }
 
 fn run(namespace: &Namespace, binary: &Path, command: &str, policy: &Path) -> Result<Ran> {
-    let mut process = namespace.command(binary);
-    process.arg(command);
-    if command == "apply" {
-        process.args(["--interface", INTERFACE]);
+    match command {
+        "apply" => apply(namespace, binary, &[INTERFACE], policy),
+        _ => timed(namespace.command(binary).arg(command).arg(policy)),
     }
-    process
-        .arg(policy)
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped());
+}
+
+/// Enforces a policy on these interfaces.
+pub(crate) fn apply(
+    namespace: &Namespace,
+    binary: &Path,
+    interfaces: &[&str],
+    policy: &Path,
+) -> Result<Ran> {
+    let mut command = namespace.command(binary);
+    command.arg("apply");
+    for interface in interfaces {
+        command.args(["--interface", interface]);
+    }
+    timed(command.arg(policy))
+}
+
+/// Runs a program to its successful end.
+pub(crate) fn timed(process: &mut Command) -> Result<Ran> {
+    let program = process.get_program().to_string_lossy().into_owned();
+    process.stdout(Stdio::null()).stderr(Stdio::piped());
     let begin = Instant::now();
-    let mut child = process.spawn().context("cannot start edgefilter")?;
+    let mut child = process
+        .spawn()
+        .with_context(|| format!("cannot start {program}"))?;
     let mut said = String::new();
     if let Some(mut stderr) = child.stderr.take() {
         stderr.read_to_string(&mut said)?;
@@ -105,7 +130,7 @@ fn run(namespace: &Namespace, binary: &Path, command: &str, policy: &Path) -> Re
     let waited = unsafe { libc::wait4(pid, &raw mut status, 0, &raw mut usage) };
     let wall = begin.elapsed();
     if waited != pid || !ExitStatus::from_raw(status).success() {
-        bail!("`edgefilter {command}` failed: {}", said.trim());
+        bail!("{process:?} failed: {}", said.trim());
     }
     Ok(Ran {
         wall,
