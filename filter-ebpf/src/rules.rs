@@ -30,9 +30,11 @@ pub(crate) fn has(feature: u32) -> bool {
     config().features & feature != 0
 }
 
-/// Number of the generation in place. Only for packets that hit something: others need not look.
-#[inline(always)]
-pub(crate) fn generation() -> u64 {
+/// Number of the generation in place. Only for packets that hit something: others need not look. A
+/// function of its own for the stack of the program, which is that of the deepest chain of calls.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn generation() -> u64 {
     match maps::LIVE.get_ptr(0) {
         // SAFETY: an aligned word of a map; user space stores it as a whole, at any time.
         Some(live) => unsafe { live.read_volatile() },
