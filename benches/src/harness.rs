@@ -11,8 +11,8 @@ use std::{
 use anyhow::{Context as _, Result, anyhow, bail};
 use aya::{
     Ebpf, EbpfLoader, TestRun as _,
-    maps::{LpmTrie, Map, MapData, PerCpuArray, PerCpuValues, ProgramArray, lpm_trie::Key},
-    programs::{ProgramFd, TestRunOptions, Xdp},
+    maps::{Array, LpmTrie, Map, MapData, PerCpuArray, PerCpuValues, ProgramArray, lpm_trie::Key},
+    programs::{ProgramFd, TestRunAttrs, TestRunOptions, Xdp, XdpMode},
     util::nr_cpus,
 };
 use memmap2::MmapOptions;
@@ -21,6 +21,19 @@ use crate::{
     contender::Kind,
     sources::{COUNT, Prefixes, Source},
 };
+
+const PROGRAMS: [&str; 7] = [
+    "mutate",
+    "mutate_linear",
+    "empty",
+    "empty_linear",
+    "lpm",
+    "flood",
+    "drop_all",
+];
+
+/// Frames that are sent together: the kernel's own default.
+const SEND_BATCH: u32 = 64;
 
 /// The programs of the benchmark.
 pub(crate) struct Harness {
@@ -54,7 +67,7 @@ impl Harness {
             take("TARGET")?.try_into()?,
             take("TARGET_LINEAR")?.try_into()?,
         ];
-        for name in ["mutate", "mutate_linear", "empty", "empty_linear", "lpm"] {
+        for name in PROGRAMS {
             let program: &mut Xdp = ebpf
                 .program_mut(name)
                 .with_context(|| format!("no program {name}"))?
@@ -89,6 +102,36 @@ impl Harness {
         for &(address, length) in &v6.all {
             trie.insert(&Key::new(u32::from(length), address.to_be_bytes()), 1, 0)?;
         }
+        Ok(())
+    }
+
+    /// Puts one of its programs on an interface of the thread's namespace, until it is dropped.
+    pub(crate) fn attach(&mut self, name: &str, interface: &str) -> Result<()> {
+        self.program(name)?
+            .attach(interface, XdpMode::Driver)
+            .with_context(|| format!("cannot attach {name} to {interface}"))?;
+        Ok(())
+    }
+
+    /// Lets [`Harness::send`] send to this interface of the thread's namespace.
+    pub(crate) fn set_egress(&mut self, index: u32) -> Result<()> {
+        let mut egress: Array<_, u32> = Array::try_from(self.map_mut("EGRESS")?)?;
+        Ok(egress.set(0, index, 0)?)
+    }
+
+    /// Sends a frame `count` times, each time from the next source, as frames that live on.
+    pub(crate) fn send(&mut self, frame: &[u8], count: u32) -> Result<()> {
+        self.set_cursors()?;
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            repeat: count,
+            attrs: TestRunAttrs::new().xdp_live_frames(SEND_BATCH),
+            ..TestRunOptions::default()
+        };
+        self.program("flood")?
+            .test_run(options)
+            .context("the kernel refused to send")?;
+        self.next = self.next.wrapping_add(count);
         Ok(())
     }
 
@@ -204,7 +247,7 @@ impl Harness {
 }
 
 /// Keeps the calling thread on one processor.
-fn pin(cpu: usize) -> Result<()> {
+pub(crate) fn pin(cpu: usize) -> Result<()> {
     // SAFETY: a set of bits, for which zero is valid.
     let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
     // SAFETY: a valid set; numbers beyond it are left out.

@@ -6,14 +6,20 @@
 //! so that whatever else the machine does hits all of them alike; what counts is the difference to
 //! the empty program behind the same mutator.
 
+mod bulk;
 mod cases;
 mod connections;
 mod contender;
+mod floods;
 mod harness;
+mod lists;
 mod loads;
 mod measure;
+mod peers;
+mod plot;
 mod report;
 mod sources;
+mod summary;
 mod xdp_filter;
 
 use std::{
@@ -30,6 +36,7 @@ use crate::{
     connections::Connections,
     contender::{Contender, Facts, Kind, Knows, descriptor, edgefilter, three_rules},
     harness::Harness,
+    lists::Lists,
     measure::{Effort, World, measure, measure_scaling},
     report::{Report, Row, Unit},
     sources::{Family, Prefixes, Random, names},
@@ -39,9 +46,6 @@ use crate::{
 /// Prefixes of each family, and names.
 const ENTRIES: usize = 1_000_000;
 const ENTRIES_QUICK: usize = 100_000;
-
-/// Addresses in xdp-filter, which holds no more.
-const XDP_FILTER_ENTRIES: usize = 10_000;
 
 /// Rounds of loading.
 const LOADS: usize = 3;
@@ -109,14 +113,45 @@ fn main() -> Result<()> {
         )?);
     }
 
+    let by_live_traffic = live(&arguments, folder.path(), entries, &mut random, &mut report)?;
+    if arguments.case.is_none() || !by_live_traffic {
+        by_test_run(
+            &arguments,
+            &world,
+            &policies,
+            effort,
+            &mut random,
+            &mut report,
+        )?;
+    }
+    report.print();
+    report.write(&arguments.output)?;
+    let missed = report.missed();
+    if arguments.check && !missed.is_empty() {
+        bail!("over budget: {}", missed.join(", "));
+    }
+    Ok(())
+}
+
+/// What is measured by `BPF_PROG_TEST_RUN`.
+fn by_test_run(
+    arguments: &Arguments,
+    world: &World,
+    policies: &Policies,
+    effort: Effort,
+    random: &mut Random,
+    report: &mut Report,
+) -> Result<()> {
+    let entries = world.v4.all.len();
     let mut harness = Harness::load(&arguments.object)?;
-    let hosts: Vec<_> = world.v4.hosts().take(XDP_FILTER_ENTRIES).collect();
-    let xdp_filter = match arguments.case {
-        None => Some(XdpFilter::load(&hosts).with_context(|| {
-            format!("cannot load xdp-filter with {XDP_FILTER_ENTRIES} addresses")
-        })?),
-        Some(_) => None,
-    };
+    let hosts: Vec<_> = world.v4.hosts().take(xdp_filter::ENTRIES_MAX).collect();
+    let xdp_filter =
+        match arguments.case {
+            None => Some(XdpFilter::load(&hosts).with_context(|| {
+                format!("cannot load xdp-filter with {} addresses", hosts.len())
+            })?),
+            Some(_) => None,
+        };
     let (_small, few) = edgefilter(
         "edgefilter-3",
         3,
@@ -144,10 +179,9 @@ fn main() -> Result<()> {
         let cases = cases.iter().filter(|case| arguments.measures(case.name));
         let mut rows = Vec::new();
         for case in cases {
-            let random = &mut random;
             rows.extend(measure(
                 &mut harness,
-                &world,
+                world,
                 case,
                 &contenders,
                 effort,
@@ -170,13 +204,35 @@ fn main() -> Result<()> {
         anyhow::Ok(rows)
     })?;
     report.add(rows);
-    report.print();
-    report.write(&arguments.output)?;
-    let missed = report.missed();
-    if arguments.check && !missed.is_empty() {
-        bail!("over budget: {}", missed.join(", "));
-    }
     Ok(())
+}
+
+/// What is measured by live traffic; whether any of it was asked for.
+fn live(
+    arguments: &Arguments,
+    folder: &Path,
+    entries: usize,
+    random: &mut Random,
+    report: &mut Report,
+) -> Result<bool> {
+    let (floods, bulk) = if arguments.quick {
+        (floods::Effort::QUICK, bulk::Effort::QUICK)
+    } else {
+        (floods::Effort::FULL, bulk::Effort::FULL)
+    };
+    let (binary, object) = (&arguments.edgefilter, &arguments.object);
+    let any_flood = floods::cases().any(|case| arguments.measures(case));
+    if any_flood {
+        report.add(floods::measure(binary, object, folder, floods, random)?);
+    }
+    let any_bulk = arguments.measures(bulk::CASE);
+    if any_bulk {
+        let folder = folder.join("bulk");
+        fs::create_dir(&folder)?;
+        let lists = Lists::new(entries, &folder, random)?;
+        report.add(bulk::measure(binary, object, &lists.policy, entries, bulk)?);
+    }
+    Ok(any_flood || any_bulk)
 }
 
 /// What the others are compared with.

@@ -5,7 +5,15 @@ use std::{fs, path::Path};
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 
-use crate::contender::{Contender, Facts};
+use crate::{
+    contender::{Contender, Facts},
+    peers, plot,
+    summary::{self, shown},
+};
+
+/// Files beside the report.
+const SUMMARY: &str = "report.md";
+const PICTURE: &str = "cost.svg";
 
 /// What a row's figures are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,15 +26,37 @@ pub(crate) enum Unit {
     Megabytes,
     /// Bytes per entry.
     Bytes,
+    /// Millions of packets per second.
+    Mpps,
+    /// 2^30 bytes per second.
+    GibPerSecond,
 }
 
 impl Unit {
-    const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Ns => "ns",
             Self::Seconds => "seconds",
             Self::Megabytes => "megabytes",
             Self::Bytes => "bytes",
+            Self::Mpps => "mpps",
+            Self::GibPerSecond => "gib_per_s",
+        }
+    }
+
+    /// Whether more of it is better, so that a budget is the least there may be.
+    const fn more_is_better(self) -> bool {
+        match self {
+            Self::Ns | Self::Seconds | Self::Megabytes | Self::Bytes => false,
+            Self::Mpps | Self::GibPerSecond => true,
+        }
+    }
+
+    /// Digits after the point that mean something.
+    pub(crate) const fn precision(self) -> usize {
+        match self {
+            Self::Ns | Self::Megabytes | Self::Bytes => 1,
+            Self::Seconds | Self::Mpps | Self::GibPerSecond => 3,
         }
     }
 }
@@ -39,16 +69,18 @@ pub(crate) struct Report {
     version: &'static str,
     /// Load of the machine while it was measured: figures of a busy one are worth little.
     load_average: String,
-    rows: Vec<Row>,
-    costs: Vec<Cost>,
+    /// Packages and versions of what is compared with.
+    peers: Vec<String>,
+    pub(crate) rows: Vec<Row>,
+    pub(crate) costs: Vec<Cost>,
 }
 
 /// One contender on one case.
 #[derive(Serialize)]
 pub(crate) struct Row {
-    case: &'static str,
-    contender: &'static str,
-    entries: usize,
+    pub(crate) case: &'static str,
+    pub(crate) contender: &'static str,
+    pub(crate) entries: usize,
     /// The median, under the name of its unit.
     #[serde(skip_serializing_if = "Option::is_none")]
     ns: Option<f64>,
@@ -58,17 +90,21 @@ pub(crate) struct Row {
     megabytes: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     bytes: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) mpps: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gib_per_s: Option<f64>,
     /// Difference to the empty program behind the same mutator.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) over_empty_ns: Option<f64>,
     samples: usize,
-    min: f64,
+    pub(crate) min: f64,
     pub(crate) median: f64,
-    max: f64,
-    budget: Option<f64>,
-    met: Option<bool>,
+    pub(crate) max: f64,
+    pub(crate) budget: Option<f64>,
+    pub(crate) met: Option<bool>,
     #[serde(skip)]
-    unit: Unit,
+    pub(crate) unit: Unit,
 }
 
 impl Row {
@@ -93,6 +129,8 @@ impl Row {
             seconds: of(Unit::Seconds),
             megabytes: of(Unit::Megabytes),
             bytes: of(Unit::Bytes),
+            mpps: of(Unit::Mpps),
+            gib_per_s: of(Unit::GibPerSecond),
             over_empty_ns: None,
             samples: sorted.len(),
             min: at(0),
@@ -107,7 +145,13 @@ impl Row {
     /// Notes whether `figure` is within a budget, if there is one.
     pub(crate) fn judge(&mut self, figure: f64, budget: Option<f64>) {
         self.budget = budget;
-        self.met = budget.map(|budget| figure <= budget);
+        self.met = budget.map(|budget| {
+            if self.unit.more_is_better() {
+                figure >= budget
+            } else {
+                figure <= budget
+            }
+        });
     }
 
     /// [`Row::judge`] of the median.
@@ -119,11 +163,11 @@ impl Row {
 
 /// What a contender costs beside time.
 #[derive(Serialize)]
-struct Cost {
-    contender: &'static str,
-    entries: usize,
+pub(crate) struct Cost {
+    pub(crate) contender: &'static str,
+    pub(crate) entries: usize,
     #[serde(flatten)]
-    facts: Facts,
+    pub(crate) facts: Facts,
 }
 
 impl Report {
@@ -140,6 +184,7 @@ impl Report {
                 .to_owned(),
             version: env!("CARGO_PKG_VERSION"),
             load_average: read("/proc/loadavg")?.trim().to_owned(),
+            peers: peers::versions(),
             rows: Vec::new(),
             costs: Vec::new(),
         })
@@ -165,17 +210,21 @@ impl Report {
             .collect()
     }
 
+    /// What was measured, and on what.
+    pub(crate) fn headline(&self) -> String {
+        let (version, kernel, cpu) = (self.version, &self.kernel, &self.cpu);
+        let (peers, load) = (self.peers.join(", "), &self.load_average);
+        format!("edgefilter {version}, Linux {kernel}, {cpu}, load {load}; beside {peers}")
+    }
+
     pub(crate) fn print(&self) {
-        println!(
-            "edgefilter {}, Linux {}, {}, load {}\n",
-            self.version, self.kernel, self.cpu, self.load_average
-        );
+        println!("{}\n", self.headline());
         println!(
             "{:22} {:12} {:>8} {:>9} {:9} {:>10} {:>9} {:>9} {:>7} met",
             "case", "contender", "entries", "median", "", "over empty", "min", "max", "budget"
         );
         for row in &self.rows {
-            let precision = if row.unit == Unit::Seconds { 3 } else { 1 };
+            let precision = row.unit.precision();
             println!(
                 "{:22} {:12} {:>8} {:>9.precision$} {:9} {:>10} {:>9.precision$} {:>9.precision$} {:>7} {}",
                 row.case,
@@ -210,18 +259,41 @@ impl Report {
         }
     }
 
+    /// Writes it as JSON to `path`, and for people beside it.
     pub(crate) fn write(&self, path: &Path) -> Result<()> {
         let text = serde_json::to_string_pretty(self).context("cannot write the report as JSON")?;
-        if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder)
-                .with_context(|| format!("cannot create {}", folder.display()))?;
+        let folder = path.parent().unwrap_or(Path::new("."));
+        fs::create_dir_all(folder)
+            .with_context(|| format!("cannot create {}", folder.display()))?;
+        let write = |path: &Path, text: &str| {
+            fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+        };
+        write(path, &(text + "\n"))?;
+        let picture = plot::svg(&self.rows);
+        if let Some(picture) = &picture {
+            write(&folder.join(PICTURE), picture)?;
         }
-        fs::write(path, text + "\n").with_context(|| format!("cannot write {}", path.display()))?;
-        println!("\nwritten to {}", path.display());
+        let summary = summary::markdown(self, picture.is_some().then_some(PICTURE));
+        write(&folder.join(SUMMARY), &summary)?;
+        println!("\nwritten to {} and, beside it, {SUMMARY}", path.display());
         Ok(())
     }
 }
 
-fn shown(value: Option<impl ToString>) -> String {
-    value.map_or_else(|| "-".to_owned(), |value| value.to_string())
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_budget_of_speed_is_the_least_and_one_of_time_the_most() {
+        let met = |unit, figure, budget| {
+            Row::new("case", "contender", 1, unit, &[figure])
+                .within(budget)
+                .met
+        };
+        assert_eq!(met(Unit::Mpps, 2.6, 2.5), Some(true));
+        assert_eq!(met(Unit::Mpps, 2.4, 2.5), Some(false));
+        assert_eq!(met(Unit::Seconds, 1.4, 1.5), Some(true));
+        assert_eq!(met(Unit::Ns, 21.0, 20.0), Some(false));
+    }
 }

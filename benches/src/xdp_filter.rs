@@ -23,12 +23,18 @@ use crate::{
 
 /// Where xdp-filter pins its maps and programs, whatever the namespace.
 const PINS: &str = "/sys/fs/bpf/xdp-filter";
-const INTERFACE: &str = "bench0";
+
+/// The interface that it stands on, and the other end of the pair, in the same namespace.
+pub(crate) const INTERFACE: &str = "bench0";
+pub(crate) const PEER: &str = "bench1";
+
+/// Addresses that it holds.
+pub(crate) const ENTRIES_MAX: usize = 10_000;
 
 /// The loaded program; dropping it unloads it and removes the namespace.
 pub(crate) struct XdpFilter {
     program: Xdp,
-    _loaded: Loaded,
+    loaded: Loaded,
 }
 
 /// The interface with xdp-filter on it.
@@ -45,7 +51,7 @@ impl XdpFilter {
             );
         }
         let namespace = Namespace::new("bench");
-        namespace.veth(INTERFACE, &namespace, "bench1");
+        namespace.veth(INTERFACE, &namespace, PEER);
         let loaded = Loaded { namespace };
         loaded.call(&["load", "--mode", "native", INTERFACE])?;
         if let Some((first, others)) = sources.split_first() {
@@ -54,10 +60,7 @@ impl XdpFilter {
         }
         let program = Xdp::from_pin(pinned_program()?, XdpAttachType::Interface)
             .context("cannot open the program that xdp-filter has pinned")?;
-        Ok(Self {
-            program,
-            _loaded: loaded,
-        })
+        Ok(Self { program, loaded })
     }
 }
 
@@ -90,6 +93,11 @@ impl Drop for Loaded {
 }
 
 impl XdpFilter {
+    /// Where it filters.
+    pub(crate) fn namespace(&self) -> &Namespace {
+        &self.loaded.namespace
+    }
+
     /// It, to be put behind the mutator.
     pub(crate) fn contender(&self, blocks: Vec<Ipv4Addr>) -> Result<Contender> {
         let info = self.program.info()?;

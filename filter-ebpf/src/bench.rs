@@ -5,6 +5,7 @@
 
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, xdp_action},
+    helpers::bpf_redirect,
     macros::{map, xdp},
     maps::{Array, LpmTrie, PerCpuArray, ProgramArray, lpm_trie::Key},
     programs::XdpContext,
@@ -40,6 +41,10 @@ static LPM_V4: LpmTrie<u32, u32> = LpmTrie::with_max_entries(2_000_000, BPF_F_NO
 #[map]
 static LPM_V6: LpmTrie<[u32; 4], u32> = LpmTrie::with_max_entries(2_000_000, BPF_F_NO_PREALLOC);
 
+/// Index of the interface that [`flood`] sends to.
+#[map]
+static EGRESS: Array<u32> = Array::with_max_entries(1, 0);
+
 /// Gives the frame its next source address and goes on to [`TARGET`].
 #[xdp(frags)]
 fn mutate(ctx: XdpContext) -> u32 {
@@ -56,6 +61,23 @@ fn mutate_linear(ctx: XdpContext) -> u32 {
     // SAFETY: a context of this program; on success the call does not return.
     unsafe { TARGET_LINEAR.tail_call(&ctx, 0) };
     xdp_action::XDP_ABORTED
+}
+
+/// Gives the frame its next source address and sends it out.
+#[xdp]
+fn flood(ctx: XdpContext) -> u32 {
+    next_source(&ctx);
+    let Some(&interface) = EGRESS.get(0) else {
+        return xdp_action::XDP_ABORTED;
+    };
+    // SAFETY: the helper takes any number, and answers with an action.
+    unsafe { bpf_redirect(interface, 0) as u32 }
+}
+
+/// Drops everything: as many packets as there can be.
+#[xdp(frags)]
+fn drop_all(_ctx: XdpContext) -> u32 {
+    xdp_action::XDP_DROP
 }
 
 /// Passes everything: what all costs are the difference to.

@@ -89,7 +89,8 @@ impl Rules for Kernel {
 
     #[inline(always)]
     fn rule(&self, slot: u16) -> Option<&Rule> {
-        maps::RULES.get(u32::from(slot))
+        const GENERATION: &Generation = &Generation;
+        GENERATION.rule(slot)
     }
 
     #[inline(always)]

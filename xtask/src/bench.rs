@@ -10,8 +10,8 @@ use crate::{
     setup, shell,
 };
 
-/// What the other contender needs.
-const PROGRAMS: [Program; 2] = [
+/// What the other contenders need.
+const PROGRAMS: [Program; 5] = [
     Program {
         name: "ip",
         package: "iproute2",
@@ -19,6 +19,18 @@ const PROGRAMS: [Program; 2] = [
     Program {
         name: "xdp-filter",
         package: "xdp-tools",
+    },
+    Program {
+        name: "nft",
+        package: "nftables",
+    },
+    Program {
+        name: "ipset",
+        package: "ipset",
+    },
+    Program {
+        name: "iptables-legacy",
+        package: "iptables",
     },
 ];
 

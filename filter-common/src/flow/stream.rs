@@ -164,28 +164,30 @@ fn plan<E: Env>(env: &mut E, segment: Segment) -> Plan {
     if let Some(plan) = early {
         return plan;
     }
-    let flow = flow(env);
     let told = match kind {
         peer::CONNECTION => true,
-        peer::NONE => passes_through(env),
-        _ => false,
+        peer::NONE if passes_through(env) => true,
+        _ => flow(env).state == state::BETWEEN,
     };
-    if told || flow.state == state::BETWEEN {
-        return by_course(env, segment, flow);
+    if told {
+        return by_course(env, segment);
     }
     let opens = matches!(kind, peer::NONE | peer::LISTENER);
-    let reopened = flow.reopened != 0 && segment.seq == flow.reopened_at;
-    if opens && reopened && segment.seq != flow.next {
-        return Plan::begin(env, segment);
+    if opens && flow(env).reopened != 0 {
+        let at = flow(env).reopened_at;
+        if segment.seq == at && at != flow(env).next {
+            return Plan::begin(env, segment);
+        }
     }
-    by_state(env, segment, flow)
+    by_state(env, segment)
 }
 
 /// A payload of a connection of which the host, or the server's direction, says how far it has come.
 #[inline(always)]
-fn by_course<E: Env>(env: &mut E, segment: Segment, flow: Flow) -> Plan {
+fn by_course<E: Env>(env: &mut E, segment: Segment) -> Plan {
+    let next = flow(env).next;
     match env.course(segment) {
-        Course::JUDGED => by_state(env, segment, flow),
+        Course::JUDGED => by_state(env, segment),
         Course::BEGINS => Plan::begin(env, segment),
         Course::GUESSED => Plan::begin_again(env, segment),
         Course::BESIDE => {
@@ -193,7 +195,7 @@ fn by_course<E: Env>(env: &mut E, segment: Segment, flow: Flow) -> Plan {
             Plan::more(segment.without(old))
         }
         Course::NEXT => {
-            let old = flow.next.wrapping_sub(segment.seq);
+            let old = next.wrapping_sub(segment.seq);
             Plan::begin(env, segment.without(old))
         }
         course => match course.verdict() {
@@ -294,7 +296,9 @@ const fn near(a: u32, b: u32) -> bool {
 }
 
 #[inline(always)]
-fn by_state<E: Env>(env: &mut E, segment: Segment, flow: Flow) -> Plan {
+fn by_state<E: Env>(env: &mut E, segment: Segment) -> Plan {
+    // Loaded here and not carried through calls: the stack is short.
+    let flow = flow(env);
     match flow.state {
         state::OPENED => at_start(env, segment, flow.next),
         state::READING => more(env, segment, flow),
