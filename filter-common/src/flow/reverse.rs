@@ -345,14 +345,7 @@ fn provisional<E: Env>(env: &mut E, segment: Segment) -> Course {
 /// something passed behind its end. How many bytes of the segment come before that.
 #[inline(always)]
 pub(super) fn read_beside<E: Env>(env: &mut E, segment: Segment) -> u32 {
-    let Some(work) = env.work() else {
-        return 0;
-    };
-    let flow = &mut work.entry.flow;
-    if flow.beyond == 0 {
-        flow.beyond = 1;
-        env.flow_store();
-    }
+    note_beyond(env);
     let Some(work) = env.work() else {
         return 0;
     };
@@ -370,6 +363,17 @@ pub(super) fn read_beside<E: Env>(env: &mut E, segment: Segment) -> u32 {
         ..Flow::default()
     };
     old
+}
+
+/// Remembers that something passed behind what the verdict was given on, before the server had that.
+#[inline(always)]
+fn note_beyond<E: Env>(env: &mut E) {
+    let Some(work) = env.work() else { return };
+    let flow = &mut work.entry.flow;
+    if flow.beyond == 0 {
+        flow.beyond = 1;
+        env.flow_store();
+    }
 }
 
 /// Leaves the stream of the working area in a state: [`state::READING`] on, [`state::ALLOWED`],
@@ -472,24 +476,34 @@ fn between<E: Env>(env: &mut E, segment: Segment) -> Course {
     let connected = peer.kind == peer::CONNECTION;
     let body = start.wrapping_add(kept);
     let host_has_head = connected && peer.rcv_nxt.wrapping_sub(body) as i32 >= 0;
-    // With bytes of the body missing, what comes now could be replaced before the host reads it.
+    // With bytes missing before it, what comes now could be replaced before the host reads it, and so
+    // could they once the entry begins behind them.
     let gap = !connected || segment.seq.wrapping_sub(peer.rcv_nxt) as i32 > 0;
+    let lacks = connected && (peer.rcv_nxt.wrapping_sub(start) as i32) < 0;
+    if lacks && (segment.seq.wrapping_sub(start) as i32) < 0 {
+        return Course::dropped(Reason::Overlap);
+    }
     let of_head = body.wrapping_sub(segment.seq) as i32;
     if of_head > 0 && !host_has_head {
-        if segment.seq == start {
-            // As after an allowed hello: what the head says now counts.
+        if env.hello_load(kept) {
+            if !repeats(env, segment, of_head.unsigned_abs()) {
+                return Course::dropped(Reason::Overlap);
+            }
+        } else if segment.seq == start {
+            // As after an allowed hello that one segment brought: what the head says now counts.
             return Course::BEGINS;
-        }
-        let known = env.hello_load(kept) && repeats(env, segment, of_head.unsigned_abs());
-        if !known {
+        } else {
             return Course::dropped(Reason::Overlap);
         }
     }
     let end = segment.seq.wrapping_add(segment.len);
     if end.wrapping_sub(next) as i32 <= 0 {
+        if !host_has_head && end.wrapping_sub(body) as i32 > 0 {
+            note_beyond(env);
+        }
         return Course::passes(Reason::NoMatch);
     }
-    if segment.seq.wrapping_sub(next) as i32 > 0 || gap && next != body {
+    if segment.seq.wrapping_sub(next) as i32 > 0 || gap {
         return Course::dropped(Reason::HeldBack);
     }
     forget(env);

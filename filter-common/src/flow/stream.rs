@@ -536,15 +536,17 @@ fn more<E: Env>(env: &mut E, segment: Segment, flow: Flow) -> Plan {
     Plan::more(segment.without(old))
 }
 
-/// Whether what looked like the start of a hello in mid-stream was a late copy of a segment that
+/// Whether what looked like the start of a hello, in mid-stream or again, was a late copy of a segment that
 /// the server had already: it has answered since. Without this the client's next bytes would wait
 /// for ever for a rest that nobody sends again. Where only requests are looked for, much begins like
 /// one, and a server may wait for more before it answers: there nothing is made to wait.
 #[inline(always)]
 fn mistaken<E: Env>(env: &mut E, segment: Segment, flow: Flow) -> bool {
-    flow.certain == 0
-        && host(env).kind != peer::CONNECTION
-        && (segment.class & port_class::TLS == 0 || (segment.ack.wrapping_sub(flow.ack) as i32) > 0)
+    let kind = host(env).kind;
+    let guessed = flow.certain == 0 && kind != peer::CONNECTION;
+    let answered = segment.ack.wrapping_sub(flow.ack) as i32 > 0;
+    // Where neither a socket nor answers tell, the client is believed to acknowledge them.
+    guessed && (answered || segment.class & port_class::TLS == 0) || kind == peer::NONE && answered
 }
 
 /// More of a half-read hello whose bytes were evicted: it cannot be judged.

@@ -37,6 +37,12 @@ impl Streams {
         let last = differ.next_back().unwrap_or(first);
         let (shorter, complete) = (allowed.len(), blocked.len());
         let end = complete + TAIL_LEN;
+        if setup.http && extra == 0 {
+            // Pipelined.
+            for stream in [&mut allowed, &mut blocked] {
+                stream.extend(Request::get().header("Host: allowed.example").bytes());
+            }
+        }
         allowed.resize(end, JUNK);
         blocked.resize(end, JUNK);
         let places = [

@@ -48,7 +48,8 @@ fn talk(link: &mut Link<'_>, mut input: Input<'_>) {
             fate % 8
         } {
             0 | 1 => attempt(link, &segment, Fate::Arrives),
-            2 => attempt(link, &segment, Fate::Lost),
+            // Behind the filter; on its way to a socket of the same host nothing is.
+            2 if !setup.server => attempt(link, &segment, Fate::Lost),
             3 => late.push(segment),
             4 => {
                 attempt(link, &segment, Fate::Arrives);
@@ -56,7 +57,7 @@ fn talk(link: &mut Link<'_>, mut input: Input<'_>) {
             }
             5 => attempt(link, &segment, Fate::Waits),
             // Lost before the filter.
-            6 => {}
+            2 | 6 => {}
             _ => {
                 for segment in std::mem::take(&mut late).into_iter().rev() {
                     attempt(link, &segment, Fate::Arrives);
