@@ -69,7 +69,7 @@ struct Arguments {
     /// Only cases whose names contain this, without the peers and without loading
     #[arg(long)]
     case: Option<String>,
-    /// Where the report goes, as JSON
+    /// Where the report goes, as JSON; a readable one and a plot go beside it
     #[arg(long)]
     output: PathBuf,
     /// The object file of the benchmark's programs
