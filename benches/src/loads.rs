@@ -5,7 +5,7 @@ use std::{
     io::Read as _,
     os::unix::process::ExitStatusExt as _,
     path::Path,
-    process::{Command, ExitStatus, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     time::{Duration, Instant},
 };
 
@@ -19,6 +19,9 @@ const APPLY_S_MAX: f64 = 1.5;
 const CHECK_S_MAX: f64 = 1.0;
 const ONE_MORE_S_MAX: f64 = 0.2;
 const PEAK_MB_MAX: f64 = 300.0;
+
+/// A controller that takes longer does not follow at all.
+const FOLLOWED_MAX: Duration = Duration::from_secs(60);
 
 const INTERFACE: &str = "bench0";
 
@@ -50,8 +53,8 @@ pub(crate) fn measure(
     let more = folder.join("policy.d");
     fs::create_dir_all(&more)?;
     let more = more.join("one-more.toml");
-    let mut samples: [Vec<f64>; 5] = Default::default();
-    let [check, apply, peak, one_more, small_apply] = &mut samples;
+    let mut samples: [Vec<f64>; 6] = Default::default();
+    let [check, apply, peak, one_more, followed, small_apply] = &mut samples;
     for _ in 0..rounds {
         let namespace = Namespace::new("load");
         namespace.veth(INTERFACE, &namespace, "bench1");
@@ -63,6 +66,8 @@ pub(crate) fn measure(
         fs::write(&more, ONE_MORE)?;
         one_more.push(run("apply", &large)?.wall.as_secs_f64());
         fs::remove_file(&more)?;
+        followed.push(follow(&namespace, binary, &large, &more)?.as_secs_f64());
+        fs::remove_file(&more)?;
         small_apply.push(run("apply", small)?.wall.as_secs_f64());
         detach(&namespace, binary)?;
     }
@@ -72,6 +77,7 @@ pub(crate) fn measure(
         row("policy_to_enforced", Unit::Seconds, apply).within(APPLY_S_MAX),
         row("controller_peak", Unit::Megabytes, peak).within(PEAK_MB_MAX),
         row("one_more_rule", Unit::Seconds, one_more).within(ONE_MORE_S_MAX),
+        row("one_more_followed", Unit::Seconds, followed).within(ONE_MORE_S_MAX),
         Row::new(
             "three_rules_enforced",
             "edgefilter",
@@ -130,6 +136,44 @@ pub(crate) fn timed(process: &mut Command) -> Result<Ran> {
         wall,
         peak_bytes: usage.ru_maxrss.unsigned_abs() * 1_024,
     })
+}
+
+/// How long a running controller takes from a file that appears in `policy.d/` to its rule being in the
+/// kernel, where the program takes it from one packet to the next.
+fn follow(namespace: &Namespace, binary: &Path, policy: &Path, more: &Path) -> Result<Duration> {
+    let mut command = namespace.command(binary);
+    command
+        .args(["run", "--interface", INTERFACE, "--policy"])
+        .arg(policy)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null());
+    let mut controller = command.spawn().context("cannot start edgefilter")?;
+    let measured = followed(namespace, binary, &mut controller, more);
+    controller.kill()?;
+    controller.wait()?;
+    measured
+}
+
+fn followed(
+    namespace: &Namespace,
+    binary: &Path,
+    controller: &mut Child,
+    more: &Path,
+) -> Result<Duration> {
+    let out = controller.stdout.as_mut().context("its output")?;
+    out.read_exact(&mut [0])
+        .context("the controller did not begin")?;
+    let aside = more.with_extension("aside");
+    fs::write(&aside, ONE_MORE)?;
+    let begin = Instant::now();
+    fs::rename(&aside, more)?;
+    while begin.elapsed() < FOLLOWED_MAX {
+        let rules = namespace.command(binary).arg("rules").output()?;
+        if String::from_utf8_lossy(&rules.stdout).contains("one-more") {
+            return Ok(begin.elapsed());
+        }
+    }
+    bail!("the controller did not follow within {FOLLOWED_MAX:?}")
 }
 
 fn detach(namespace: &Namespace, binary: &Path) -> Result<()> {

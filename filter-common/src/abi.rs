@@ -22,9 +22,10 @@ pub const PROBE_MARK: u64 = 0x6564_6765_7072_6f62;
 /// One cache line, the element of every table map.
 pub type Line = [u64; 8];
 
-/// The table maps. Each is a `BPF_MAP_TYPE_ARRAY` of [`Line`]s, written once by
-/// user space and immutable after the generation is in place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The table maps. Each is a `BPF_MAP_TYPE_ARRAY` of [`Line`]s, written by user space. Once a program
+/// reads it, nothing is taken out of it any more; what is added, word by word, leads to rules that match
+/// nothing until the generation's number is switched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u32)]
 pub enum Table {
     /// Bitmaps of blocked IPv4 prefixes, see [`crate::tables::v4`].
@@ -336,6 +337,17 @@ impl Rule {
     /// Value of [`Rule::protocol`] for a rule that is not narrowed. 255 is reserved by IANA.
     pub const ANY_PROTOCOL: u8 = 255;
 
+    /// Ranges that no packet's port is in, for [`Rule::inert`].
+    const NO_PORT: PortRange = PortRange { first: 1, last: 0 };
+
+    /// The rule as one that nothing matches. What else it says stays, for a packet that it has hit
+    /// and whose outcome is still to be recorded.
+    pub const fn inert(mut self) -> Self {
+        self.port_count = 1;
+        self.ports[0] = Self::NO_PORT;
+        self
+    }
+
     /// Whether the rule enforces at all times, for every protocol and port.
     #[inline(always)]
     pub const fn is_plain(&self) -> bool {
@@ -360,6 +372,13 @@ impl Rule {
             ports: [PortRange { first: 0, last: 0 }; PORT_RANGES_PER_RULE],
         }
     }
+}
+
+/// Where the rule table has the rule in `slot` for a generation. There are two of every rule: user space
+/// writes those that are not in use, and switches by one store of the generation's number.
+#[inline(always)]
+pub const fn rule_index(slot: u16, generation: u64) -> u32 {
+    (slot as u32) << 1 | (generation & 1) as u32
 }
 
 /// One element of a rule set: the rules listed under one key, in the order in

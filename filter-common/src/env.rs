@@ -91,10 +91,10 @@ pub trait Env: Rules {
     /// `false` if they are not all there or do not fit.
     fn fetch_aside(&mut self, offset: u32, len: u32) -> bool;
 
-    /// Writes what the host knows of the working area's flow to the working area:
-    /// [`crate::flow::peer::NONE`] if there is no socket, or sockets are not consulted
-    /// ([`crate::abi::feature::SOCKETS`]).
-    fn look_up_peer(&mut self);
+    /// Writes what the host knows of the working area's flow, to which `segment` belongs, to the
+    /// working area: [`crate::flow::peer::NONE`] if there is no socket, or sockets are not
+    /// consulted ([`crate::abi::feature::SOCKETS`]).
+    fn look_up_peer(&mut self, segment: Segment);
 
     /// [`crate::flow::options_at`], behind a function boundary in the kernel.
     fn options(&mut self, offset: u32, len: u32) -> Options;

@@ -3,7 +3,8 @@
 //!
 //! The rule behind every line: decide when the byte that completes the hello arrives (no server
 //! can act on less, so partial data may pass), and let nothing ambiguous through before the
-//! verdict. An entry exists only while a connection is undecided; established traffic finds none.
+//! verdict. An entry exists only while a connection is undecided; established traffic finds none,
+//! except on HTTP connections to this host, where it says where the next request starts.
 
 mod accept;
 mod compare;
@@ -39,6 +40,10 @@ pub mod state {
     pub const PASSED: u32 = 4;
     /// Never stored: a segment is read by itself, and the stream's entry stays as it is.
     pub const BESIDE: u32 = 5;
+    /// Requests to this host were allowed, and the next one starts at `next`, behind the last one's body
+    /// if it has one. The heads of those before have `kept` bytes from `start` on, and are kept if
+    /// several segments brought them.
+    pub const BETWEEN: u32 = 6;
 }
 
 /// An undecided stream in the table. One direction writes one half of it, so that both may be under
@@ -90,7 +95,7 @@ pub struct Flow {
     pub next: u32,
     /// Acknowledgement number that came with the first segment.
     pub ack: u32,
-    /// Bytes from `start` on that are kept.
+    /// Bytes from `start` on that are kept, see also [`state::BETWEEN`].
     pub kept: u32,
     /// Sequence number after a later SYN on the same ports; valid if `reopened`.
     pub reopened_at: u32,
@@ -168,19 +173,38 @@ pub struct Peer {
 pub mod peer {
     /// No socket: the connection passes through, or sockets are not consulted.
     pub const NONE: u32 = 0;
-    /// A socket that listens: under SYN cookies a connection may still come of it.
+    /// A socket that listens, and takes no SYN cookies: the host refuses the segment, unless
+    /// somebody rewrites its destination on the way.
     pub const LISTENER: u32 = 1;
     /// A connection, or a request for one.
     pub const CONNECTION: u32 = 2;
     /// No socket, but both directions of the connection were seen to pass.
     pub const SEEN: u32 = 3;
+    /// A socket that listens, and takes the segment's acknowledgement for its SYN cookie: the
+    /// connection starts with this segment, at `start`.
+    pub const COOKIE: u32 = 4;
+    /// A socket that listens and takes SYN cookies, of which this is none. The segment counts only
+    /// behind one with a cookie that has not reached the host yet.
+    pub const NO_COOKIE: u32 = 5;
 }
 
 impl Peer {
     /// Whether the numbers of both directions are known.
     #[inline(always)]
     pub const fn numbered(self) -> bool {
-        self.kind >= peer::CONNECTION
+        matches!(self.kind, peer::CONNECTION | peer::SEEN)
+    }
+
+    /// Whether it is a socket that listens.
+    #[inline(always)]
+    pub const fn listens(self) -> bool {
+        matches!(self.kind, peer::LISTENER | peer::COOKIE | peer::NO_COOKIE)
+    }
+
+    /// Whether the segment belongs to a connection that this host has, or that its cookies open.
+    #[inline(always)]
+    pub const fn at_host(self) -> bool {
+        matches!(self.kind, peer::CONNECTION | peer::COOKIE | peer::NO_COOKIE)
     }
 
     /// Whether the host has received nothing on the connection yet.

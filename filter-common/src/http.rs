@@ -4,6 +4,18 @@
 //! One walk over the bytes, as lenient as the most lenient server: leading empty lines, bare
 //! line feeds, any method, blanks and tabs, folded lines, lists of hosts. Cut into steps of
 //! [`STEP_BYTES`] that a driver repeats, as in [`crate::tls`].
+//!
+//! Behind a complete head the walk goes on to the next one if all servers agree where that is:
+//! directly, or behind a body of a stated length. Where they may not (chunks, two lengths) it only
+//! looks whether another head follows directly.
+
+mod body;
+
+use body::{
+    CONTENT_LENGTH, EXPECT, FIELD_BYTES, FIELDS, HOST, TRANSFER_ENCODING, framing, go_on_behind,
+    length, rewind, takes_body,
+};
+pub use body::{Rest, rest};
 
 use crate::{
     hello::Progress,
@@ -19,8 +31,8 @@ const SKIPPED_BYTES: u32 = 64;
 /// which is much.
 const STEP_BYTES: u32 = 16;
 
-/// Steps that a whole stream takes at most.
-pub const STEPS_MAX: u32 = STREAM_BYTES_MAX as u32 / STEP_BYTES + 1;
+/// Steps that a whole stream takes at most, gone through twice, see [`rewind`].
+pub const STEPS_MAX: u32 = 2 * (STREAM_BYTES_MAX as u32 / STEP_BYTES + 1);
 
 /// Longest method in mid-stream; the registry's longest has 17 letters. Where a stream is known to start
 /// it may have any length: nginx and hyper take them, and forward the request.
@@ -41,6 +53,9 @@ mod phase {
     pub(super) const VALUE: u32 = 10;
     pub(super) const REST_OF_LINE: u32 = 11;
     pub(super) const VERSION: u32 = 12;
+    pub(super) const BEFORE_LENGTH: u32 = 13;
+    pub(super) const LENGTH: u32 = 14;
+    pub(super) const BEHIND_LENGTH: u32 = 15;
 }
 
 /// State of the walk.
@@ -62,8 +77,30 @@ pub struct Head<M: Memory> {
     value_pending: M::Var,
     /// Whether the stream is known to start with this head.
     certain: M::Var,
+    /// Whether it was known when the walk began.
+    began_certain: M::Var,
     /// How many names complete heads have given.
     names_complete: M::Var,
+    /// Which of [`FIELDS`] the line may be.
+    field: M::Var,
+    /// One of [`framing`].
+    framing: M::Var,
+    /// The stated length of the body.
+    length: M::Var,
+    /// Nonzero if the method is one that comes with a body.
+    with_body: M::Var,
+    /// Where to go on behind what may be a body, see [`rewind`]; 0 for nowhere.
+    behind_body: M::Var,
+    /// Nonzero if that was done.
+    rewound: M::Var,
+    /// Nonzero as long as a value is the same as the name before.
+    repeated: M::Var,
+    /// Where the last complete head ends.
+    behind: M::Var,
+    /// Where the next one begins.
+    next: M::Var,
+    /// Nonzero if that is known.
+    next_known: M::Var,
     progress: M::Var,
 }
 
@@ -122,6 +159,10 @@ pub fn begin<M: Memory>(work: &Work<M>, end: u32, certain: bool) -> Option<Progr
     head.value_end.set(0);
     head.value_pending.set(0);
     head.certain.set(certain as u32);
+    head.began_certain.set(certain as u32);
+    head.next_known.set(0);
+    head.behind_body.set(0);
+    head.rewound.set(0);
     head.progress.set(Progress::Incomplete as u32);
     None
 }
@@ -129,11 +170,17 @@ pub fn begin<M: Memory>(work: &Work<M>, end: u32, certain: bool) -> Option<Progr
 /// The outcome of the walk.
 #[inline(always)]
 pub fn finish<M: Memory>(work: &Work<M>) -> Progress {
-    let progress = Progress::from_u8(work.head.progress.get() as u8);
-    if matches!(progress, Progress::Named | Progress::NoName) {
-        // Not what looked like the beginning of another head behind the last.
-        work.name_count.set(work.head.names_complete.get());
+    let head = &work.head;
+    let progress = Progress::from_u8(head.progress.get() as u8);
+    if !matches!(progress, Progress::Named | Progress::NoName) {
+        return progress;
     }
+    if head.next_known.get() != 0 && head.phase.get() != phase::LEADING_LINES {
+        // The beginning of another request is there.
+        return Progress::Incomplete;
+    }
+    // Not what looked like the beginning of another head behind the last.
+    work.name_count.set(head.names_complete.get());
     progress
 }
 
@@ -146,7 +193,11 @@ pub fn step<M: Memory>(work: &mut Work<M>) -> Step {
     for _ in 0..STEP_BYTES {
         let at = work.head.at.get();
         if at >= work.head.end.get() {
-            return Step::Done;
+            return if rewind(work) {
+                Step::Again
+            } else {
+                Step::Done
+            };
         }
         let byte = work.byte(at);
         work.head.at.set(at + 1);
@@ -167,8 +218,16 @@ fn ends<M: Memory>(work: &Work<M>, progress: Progress) -> bool {
     let complete = matches!(progress, Progress::Named | Progress::NoName);
     if complete {
         head.names_complete.set(work.name_count.get());
+        go_on_behind(work);
+    } else if progress as u32 == Progress::Other as u32 && rewind(work) {
+        return false;
+    } else {
+        head.next_known.set(0);
     }
-    if complete || head.progress.get() == Progress::Incomplete as u32 {
+    let first = head.progress.get() == Progress::Incomplete as u32;
+    // More names than are looked up must not hide the last.
+    let hides = progress as u32 == Progress::Malformed as u32 && head.began_certain.get() != 0;
+    if complete || first || hides {
         head.progress.set(progress as u32);
     }
     head.phase.set(phase::LEADING_LINES);
@@ -208,8 +267,10 @@ fn one_byte<M: Memory>(work: &mut Work<M>, at: u32, byte: u8) -> Option<Progress
             } else if !is_blank(byte) && byte != b'\r' && byte != b',' {
                 work.head.value_pending.set(0);
                 work.head.mark.set(at);
-                work.head.value_end.set(at + 1);
+                work.head.value_end.set(at);
+                work.head.repeated.set(1);
                 work.head.phase.set(phase::VALUE);
+                return value(work, at, byte);
             }
             None
         }
@@ -228,6 +289,7 @@ fn one_byte<M: Memory>(work: &mut Work<M>, at: u32, byte: u8) -> Option<Progress
         phase::VERSION => version(work, at, byte),
         phase::METHOD => {
             if is_blank(byte) {
+                work.head.with_body.set(takes_body(work, at) as u32);
                 work.head.phase.set(phase::BEFORE_TARGET);
                 return None;
             }
@@ -242,6 +304,7 @@ fn one_byte<M: Memory>(work: &mut Work<M>, at: u32, byte: u8) -> Option<Progress
             work.head.phase.set(phase::REST_OF_LINE);
             None
         }
+        phase::BEFORE_LENGTH | phase::LENGTH | phase::BEHIND_LENGTH => length(work, byte),
         _ => leading_lines(work, at, byte),
     }
 }
@@ -256,6 +319,8 @@ fn leading_lines<M: Memory>(work: &Work<M>, at: u32, byte: u8) -> Option<Progres
     }
     work.head.method.set(at);
     work.head.mark.set(at);
+    work.head.framing.set(framing::NONE);
+    work.head.length.set(0);
     work.head.phase.set(phase::METHOD);
     None
 }
@@ -369,10 +434,15 @@ fn line_start<M: Memory>(work: &Work<M>, byte: u8) -> Option<Progress> {
         b'\n' => return Some(complete(work)),
         b'\r' => phase::EMPTY_LINE,
         b' ' | b'\t' if pending => phase::BEFORE_VALUE,
-        b'h' | b'H' => {
-            work.head.mark.set(work.head.at.get() - 1);
-            phase::FIELD_NAME
+        b' ' | b'\t' => {
+            // More of the line before, which may have been about the body.
+            work.head.framing.set(framing::UNKNOWN);
+            phase::REST_OF_LINE
         }
+        b'h' | b'H' => may_be(work, HOST),
+        b'c' | b'C' => may_be(work, CONTENT_LENGTH),
+        b't' | b'T' => may_be(work, TRANSFER_ENCODING),
+        b'e' | b'E' => may_be(work, EXPECT),
         _ => phase::REST_OF_LINE,
     };
     if next != phase::BEFORE_VALUE {
@@ -382,18 +452,23 @@ fn line_start<M: Memory>(work: &Work<M>, byte: u8) -> Option<Progress> {
     None
 }
 
+/// The line may be this field.
+#[inline(always)]
+fn may_be<M: Memory>(work: &Work<M>, field: u32) -> u32 {
+    work.head.mark.set(work.head.at.get() - 1);
+    work.head.field.set(field);
+    phase::FIELD_NAME
+}
+
 #[inline(always)]
 fn field_name<M: Memory>(work: &Work<M>, at: u32, byte: u8) -> Option<Progress> {
-    let expected = match at - work.head.mark.get() {
-        1 => b'o',
-        2 => b's',
-        3 => b't',
-        _ => b':',
-    };
+    let field = work.head.field.get();
+    let offset = at.wrapping_sub(work.head.mark.get());
+    let name = &FIELDS[field as usize & (FIELDS.len() - 1)];
+    let expected = name[offset as usize & (FIELD_BYTES - 1)];
     if byte.to_ascii_lowercase() == expected {
         if expected == b':' {
-            work.head.value_pending.set(1);
-            work.head.phase.set(phase::BEFORE_VALUE);
+            field_found(work, field);
         }
         return None;
     }
@@ -405,9 +480,29 @@ fn field_name<M: Memory>(work: &Work<M>, at: u32, byte: u8) -> Option<Progress> 
     None
 }
 
+/// The name of one of [`FIELDS`] is complete.
+#[inline(always)]
+fn field_found<M: Memory>(work: &Work<M>, field: u32) {
+    let head = &work.head;
+    if field == HOST {
+        head.value_pending.set(1);
+        head.phase.set(phase::BEFORE_VALUE);
+        return;
+    }
+    if field == CONTENT_LENGTH && head.framing.get() == framing::NONE {
+        head.framing.set(framing::LENGTH);
+        head.phase.set(phase::BEFORE_LENGTH);
+        return;
+    }
+    head.framing.set(framing::UNKNOWN);
+    head.phase.set(phase::REST_OF_LINE);
+}
+
 #[inline(always)]
 fn value<M: Memory>(work: &mut Work<M>, at: u32, byte: u8) -> Option<Progress> {
-    if is_blank(byte) || byte == b'\r' {
+    compare_with_last(work, at, byte);
+    // HAProxy takes a NUL as well.
+    if is_blank(byte) || byte == b'\r' || byte == 0 {
         return None;
     }
     if byte != b'\n' && byte != b',' {
@@ -415,7 +510,8 @@ fn value<M: Memory>(work: &mut Work<M>, at: u32, byte: u8) -> Option<Progress> {
         return None;
     }
     let mark = work.head.mark.get();
-    if !work.add_name(mark, work.head.value_end.get().wrapping_sub(mark)) {
+    let len = work.head.value_end.get().wrapping_sub(mark);
+    if !repeats_last(work, len) && !work.add_name(mark, len) {
         return Some(Progress::Malformed);
     }
     work.head.phase.set(if byte == b'\n' {
@@ -424,6 +520,23 @@ fn value<M: Memory>(work: &mut Work<M>, at: u32, byte: u8) -> Option<Progress> {
         phase::BEFORE_VALUE
     });
     None
+}
+
+/// Clients that pipeline name the same host again and again, which is one name.
+#[inline(always)]
+fn compare_with_last<M: Memory>(work: &Work<M>, at: u32, byte: u8) {
+    let last = work.name(work.name_count.get().wrapping_sub(1));
+    let offset = at.wrapping_sub(work.head.mark.get());
+    if offset < last.len && work.byte(last.at.wrapping_add(offset)) != byte {
+        work.head.repeated.set(0);
+    }
+}
+
+/// Whether a value of `len` bytes is the same as the name before.
+#[inline(always)]
+fn repeats_last<M: Memory>(work: &Work<M>, len: u32) -> bool {
+    let count = work.name_count.get();
+    count != 0 && work.head.repeated.get() != 0 && work.name(count.wrapping_sub(1)).len == len
 }
 
 #[inline(always)]

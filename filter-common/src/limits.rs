@@ -75,6 +75,10 @@ pub const BLOCKED_FLOWS_MAX: u32 = 65_536;
 /// on its way in one batch. A forger who knows neither hits both with a chance of 1 in 2^28.
 pub const SEQUENCE_DISTANCE_MAX: u32 = 131_072;
 
+/// Longest body of a request that is skipped by its stated length: sequence numbers tell nothing
+/// apart that is 2 GiB away.
+pub const BODY_BYTES_MAX: u32 = 1_073_741_824;
+
 /// Interfaces whose connections are counted by whether both directions were seen; an interface that
 /// comes again has another index.
 pub const INTERFACES_COUNTED_MAX: u32 = 1_024;

@@ -109,14 +109,17 @@ fn drive_tls(work: &mut Work<TestMemory>, len: u32) -> Progress {
 /// Reads a request head as the kernel does.
 pub(crate) fn read_http(stream: &[u8], certain: bool) -> (Progress, Vec<String>) {
     let mut work = work(stream);
-    let progress = match http::begin(&work, stream.len() as u32, certain) {
-        Some(progress) => progress,
-        None => {
-            repeat(http::STEPS_MAX, || http::step(&mut work));
-            http::finish(&work)
-        }
-    };
+    let progress = walk_http(&mut work, stream.len() as u32, certain);
     (progress, names(&work))
+}
+
+/// The walk over a request head.
+pub(crate) fn walk_http(work: &mut Work<TestMemory>, len: u32, certain: bool) -> Progress {
+    if let Some(progress) = http::begin(work, len, certain) {
+        return progress;
+    }
+    repeat(http::STEPS_MAX, || http::step(work));
+    http::finish(work)
 }
 
 fn repeat(turns: u32, mut turn: impl FnMut() -> Step) {

@@ -7,13 +7,13 @@
 use core::{ffi::c_void, ptr};
 
 use aya_ebpf::{
-    bindings::xdp_md,
-    helpers::generated::{bpf_csum_diff, bpf_get_smp_processor_id, bpf_loop},
+    bindings::{xdp_action, xdp_md},
+    helpers::generated::{bpf_csum_diff, bpf_get_smp_processor_id, bpf_loop, bpf_redirect_map},
     programs::XdpContext,
 };
 use filter_common::{
     checksum,
-    env::Env as _,
+    env::{Env as _, Rules as _},
     flow::{self, Segment},
     hello::Progress,
     hit::{self, Listed, Qualifiers, listed},
@@ -69,6 +69,24 @@ pub(crate) extern "C" fn walk_extensions(
 ) -> u64 {
     let kernel = Kernel::new(XdpContext::new(ctx));
     wire::walk_extensions(&kernel, protocol as u8, at as u32, end as u32).pack()
+}
+
+/// Sends the frame where the rule in `slot` redirects to; the XDP action. A function of its own for the
+/// stack of the program, which is that of the deepest chain of calls.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn redirect(slot: u64) -> u64 {
+    match Generation.rule(slot as u16) {
+        // SAFETY: a device map and a scalar key; the flags are the action on failure.
+        Some(rule) => unsafe {
+            bpf_redirect_map(
+                (&raw const maps::REDIRECT).cast_mut().cast(),
+                u64::from(rule.redirect_index),
+                u64::from(xdp_action::XDP_DROP),
+            ) as u64
+        },
+        None => u64::from(xdp_action::XDP_DROP),
+    }
 }
 
 /// [`flow::inspect`]; a packed [`flow::Reading`].
@@ -185,8 +203,14 @@ pub(crate) extern "C" fn sum(ctx: *mut xdp_md, offset: u64, len: u64, start: u64
 /// [`sockets::look_up`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn look_up_socket(ctx: *mut xdp_md) -> u64 {
-    sockets::look_up(ctx);
+pub(crate) extern "C" fn look_up_socket(
+    ctx: *mut xdp_md,
+    payload: u64,
+    numbers: u64,
+    rest: u64,
+) -> u64 {
+    // Where the payload lies does not matter, only whether there is any.
+    sockets::look_up(ctx, Segment::unpack([payload, numbers, rest]));
     0
 }
 

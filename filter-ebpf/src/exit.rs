@@ -2,9 +2,7 @@
 
 use aya_ebpf::{
     bindings::xdp_action,
-    helpers::generated::{
-        bpf_jiffies64, bpf_ktime_get_tai_ns, bpf_probe_read_kernel, bpf_redirect_map,
-    },
+    helpers::generated::{bpf_jiffies64, bpf_ktime_get_tai_ns, bpf_probe_read_kernel},
 };
 use filter_common::{
     abi::{Event, FlowKey, NO_SLOT, Outcome, Verdict, feature},
@@ -67,7 +65,7 @@ pub(crate) fn record_glance(kernel: &Kernel, glance: Glance) -> u32 {
         }
         return xdp_action::XDP_PASS;
     }
-    let action = act(kernel, &mut decision);
+    let action = act(&mut decision);
     if is_probe(kernel.context()) {
         return action;
     }
@@ -86,7 +84,7 @@ pub(crate) fn record_glance(kernel: &Kernel, glance: Glance) -> u32 {
 /// Counts and reports the decision; the XDP action.
 #[inline(always)]
 pub(crate) fn record(kernel: &Kernel, packet: &Packet, mut decision: Decision) -> u32 {
-    let action = act(kernel, &mut decision);
+    let action = act(&mut decision);
     if is_probe(kernel.context()) {
         return action;
     }
@@ -120,31 +118,21 @@ fn note(kernel: &Kernel, decision: &Decision, report: Report) {
 }
 
 #[inline(always)]
-fn act(kernel: &Kernel, decision: &mut Decision) -> u32 {
+fn act(decision: &mut Decision) -> u32 {
     match decision.verdict {
         Verdict::Pass | Verdict::Observe => xdp_action::XDP_PASS,
         Verdict::Drop => xdp_action::XDP_DROP,
-        Verdict::Redirect => redirect(kernel, decision),
+        Verdict::Redirect => redirect(decision),
     }
 }
 
 /// To the rule's interface; dropped if that has no device.
 #[inline(always)]
-fn redirect(kernel: &Kernel, decision: &mut Decision) -> u32 {
+fn redirect(decision: &mut Decision) -> u32 {
     if !has(feature::REDIRECT) {
         return xdp_action::XDP_DROP;
     }
-    let action = match kernel.rule(decision.hit.slot()) {
-        // SAFETY: a device map and a scalar key; the flags are the action on failure.
-        Some(rule) => unsafe {
-            bpf_redirect_map(
-                (&raw const maps::REDIRECT).cast_mut().cast(),
-                u64::from(rule.redirect_index),
-                u64::from(xdp_action::XDP_DROP),
-            ) as u32
-        },
-        None => xdp_action::XDP_DROP,
-    };
+    let action = calls::redirect(u64::from(decision.hit.slot())) as u32;
     if action != xdp_action::XDP_REDIRECT {
         decision.reason = Reason::RedirectFailed;
     }
@@ -272,7 +260,7 @@ fn emit(kernel: &Kernel, packet: &Packet, decision: &Decision, report: Report) {
     // SAFETY: every field is written, the name's unused bytes are cleared first.
     unsafe {
         (*event).tai_ns = bpf_ktime_get_tai_ns();
-        (*event).generation = kernel.config().generation;
+        (*event).generation = rules::generation();
         write_flow(kernel, packet, &raw mut (*event).flow);
         (*event).ifindex = kernel.ifindex();
         (*event).frame_len = kernel.frame_len();

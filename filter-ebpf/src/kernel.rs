@@ -89,7 +89,8 @@ impl Rules for Kernel {
 
     #[inline(always)]
     fn rule(&self, slot: u16) -> Option<&Rule> {
-        maps::RULES.get(u32::from(slot))
+        const GENERATION: &Generation = &Generation;
+        GENERATION.rule(slot)
     }
 
     #[inline(always)]
@@ -205,9 +206,11 @@ impl Env for Kernel {
     }
 
     #[inline(always)]
-    fn look_up_peer(&mut self) {
+    fn look_up_peer(&mut self, segment: Segment) {
         if rules::has(feature::SOCKETS) {
-            calls::look_up_socket(self.ctx.ctx);
+            let [_, numbers, rest] = segment.pack();
+            let payload = u64::from(segment.len != 0);
+            calls::look_up_socket(self.ctx.ctx, payload, numbers, rest);
         } else if let Some(work) = calls::work() {
             work.peer = Peer::default();
         }

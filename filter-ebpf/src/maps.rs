@@ -31,7 +31,12 @@ tables! {
     NAME_SUMMARY NAME_BUCKETS RULE_SETS
 }
 
-/// Rules by slot.
+/// Number of the generation in place: of all that a live program reads, the one word that changes what
+/// it does.
+#[map]
+pub(crate) static LIVE: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// Rules, two by slot, see [`filter_common::abi::rule_index`].
 #[map]
 pub(crate) static RULES: Array<Rule> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 

@@ -2,7 +2,7 @@
 
 use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_ktime_get_tai_ns};
 use filter_common::{
-    abi::{Config, Line, Rule, RuleCounters, Table, feature},
+    abi::{Config, Line, Rule, RuleCounters, Table, feature, rule_index},
     env,
     hit::{Hit, Listed, Qualifiers},
     limits::RULES_MAX,
@@ -28,6 +28,16 @@ pub(crate) fn config() -> &'static Config {
 #[inline(always)]
 pub(crate) fn has(feature: u32) -> bool {
     config().features & feature != 0
+}
+
+/// Number of the generation in place. Only for packets that hit something: others need not look.
+#[inline(always)]
+pub(crate) fn generation() -> u64 {
+    match maps::LIVE.get_ptr(0) {
+        // SAFETY: an aligned word of a map; user space stores it as a whole, at any time.
+        Some(live) => unsafe { live.read_volatile() },
+        None => 0,
+    }
 }
 
 /// The running generation.
@@ -61,7 +71,7 @@ impl env::Rules for Generation {
 
     #[inline(always)]
     fn rule(&self, slot: u16) -> Option<&Rule> {
-        maps::RULES.get(u32::from(slot))
+        maps::RULES.get(rule_index(slot, generation()))
     }
 
     /// Reading CLOCK_TAI costs 37 ns, so it is read once a jiffy: a rule starts and ends up to

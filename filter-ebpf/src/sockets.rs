@@ -6,12 +6,15 @@ use aya_ebpf::{
     bindings::{bpf_sock, bpf_sock_tuple, xdp_md},
     helpers::generated::{
         bpf_sk_release, bpf_skc_lookup_tcp, bpf_skc_to_tcp_request_sock, bpf_skc_to_tcp_sock,
+        bpf_tcp_check_syncookie, bpf_tcp_raw_gen_syncookie_ipv4, bpf_tcp_raw_gen_syncookie_ipv6,
+        bpf_xdp_load_bytes,
     },
 };
 use filter_common::{
     abi::FlowKey,
-    flow::{Peer, peer},
+    flow::{Peer, Segment, flags, peer},
     wire,
+    work::HANDSHAKE_AT,
 };
 
 use crate::{calls::work, rules::config};
@@ -23,9 +26,15 @@ const CURRENT_NETNS: u64 = u64::MAX;
 const LISTEN: u32 = 10;
 const NEW_SYN_RECV: u32 = 12;
 
-/// Writes what the host knows of the working area's flow to the working area.
+/// Bytes of an IPv6 header; an IPv4 header and the start of TCP's are as long.
+const NETWORK_LEN: u32 = 40;
+/// Bytes of a TCP header without options.
+const TCP_LEN: u32 = 20;
+
+/// Writes what the host knows of the working area's flow, to which `segment` belongs, to the
+/// working area.
 #[inline(always)]
-pub(crate) fn look_up(ctx: *mut xdp_md) {
+pub(crate) fn look_up(ctx: *mut xdp_md, segment: Segment) {
     let Some(work) = work() else { return };
     work.peer = Peer::default();
     // SAFETY: a union of integers, all of which are set below as far as the helper reads it.
@@ -36,7 +45,7 @@ pub(crate) fn look_up(ctx: *mut xdp_md) {
     if socket.is_null() {
         return;
     }
-    work.peer = read(socket);
+    work.peer = read(ctx, socket, segment);
     // SAFETY: the reference that the lookup took.
     unsafe { bpf_sk_release(socket.cast()) };
 }
@@ -71,14 +80,13 @@ fn fill(tuple: &mut bpf_sock_tuple, key: &FlowKey) -> u32 {
 }
 
 #[inline(always)]
-fn read(socket: *mut bpf_sock) -> Peer {
+fn read(ctx: *mut xdp_md, socket: *mut bpf_sock, segment: Segment) -> Peer {
     let offsets = &config().sockets;
     // SAFETY: a socket that the lookup returned.
     match unsafe { (*socket).state } {
-        LISTEN => Peer {
-            kind: peer::LISTENER,
-            ..Peer::default()
-        },
+        // A flood of SYNs costs nothing more.
+        LISTEN if segment.len == 0 || segment.flags & flags::SYN != 0 => listener(peer::LISTENER),
+        LISTEN => at_listener(ctx, socket, segment),
         NEW_SYN_RECV => {
             // SAFETY: a socket that the lookup returned.
             let request = unsafe { bpf_skc_to_tcp_request_sock(socket.cast()) };
@@ -113,6 +121,104 @@ fn read(socket: *mut bpf_sock) -> Peer {
             }
         }
     }
+}
+
+#[inline(always)]
+fn listener(kind: u32) -> Peer {
+    Peer {
+        kind,
+        ..Peer::default()
+    }
+}
+
+/// What a listening socket will make of payload: under SYN cookies, a segment with a right cookie
+/// opens the connection, and its sequence number is the start (`cookie_v4_check`).
+#[inline(always)]
+fn at_listener(ctx: *mut xdp_md, socket: *mut bpf_sock, segment: Segment) -> Peer {
+    let Some(work) = work() else {
+        return Peer::default();
+    };
+    // SAFETY: the area for fetched bytes is larger than both headers.
+    let (network, tcp) = unsafe {
+        let network = work.bytes.as_mut_ptr().add(HANDSHAKE_AT as usize);
+        (network, network.add(NETWORK_LEN as usize))
+    };
+    // SAFETY: the context the kernel gave us, and room for as many bytes.
+    let loaded = unsafe {
+        let (from, to) = (u32::from(segment.network), network.cast());
+        bpf_xdp_load_bytes(ctx, from, to, NETWORK_LEN) == 0
+    };
+    // SAFETY: as before.
+    let loaded = loaded
+        && unsafe {
+            let (from, to) = (u32::from(segment.transport), tcp.cast());
+            bpf_xdp_load_bytes(ctx, from, to, TCP_LEN) == 0
+        };
+    if !loaded {
+        return listener(peer::LISTENER);
+    }
+    if has_cookie(socket, network, tcp) {
+        return Peer {
+            start: segment.seq,
+            rcv_nxt: segment.seq,
+            snd_una: segment.ack,
+            snd_nxt: segment.ack,
+            ..listener(peer::COOKIE)
+        };
+    }
+    let ipv4 = wire::is_mapped([u64::from_be(work.key.src[0]), u64::from_be(work.key.src[1])]);
+    if takes_cookies(socket, network, tcp, ipv4, segment.seq) {
+        return listener(peer::NO_COOKIE);
+    }
+    listener(peer::LISTENER)
+}
+
+/// Whether the socket takes the acknowledgement in these headers for its cookie.
+#[inline(always)]
+fn has_cookie(socket: *mut bpf_sock, network: *mut u8, tcp: *mut u8) -> bool {
+    // SAFETY: a socket that the lookup returned, and headers of these lengths.
+    unsafe {
+        bpf_tcp_check_syncookie(
+            socket.cast(),
+            network.cast(),
+            NETWORK_LEN,
+            tcp.cast(),
+            TCP_LEN,
+        ) == 0
+    }
+}
+
+/// Whether the socket takes cookies at all: a right one is made in the place of these headers.
+#[inline(always)]
+fn takes_cookies(
+    socket: *mut bpf_sock,
+    network: *mut u8,
+    tcp: *mut u8,
+    ipv4: bool,
+    seq: u32,
+) -> bool {
+    const SEQ: usize = 4;
+    const ACK: usize = 8;
+    const OFFSET_AND_FLAGS: usize = 12;
+    // SAFETY: `tcp` has TCP_LEN bytes and is aligned to four, the headers have these lengths.
+    unsafe {
+        let header = u16::from_be_bytes([(TCP_LEN as u8 / 4) << 4, flags::ACK]);
+        tcp.add(OFFSET_AND_FLAGS)
+            .cast::<u16>()
+            .write_volatile(header.to_be());
+        let cookie = if ipv4 {
+            bpf_tcp_raw_gen_syncookie_ipv4(network.cast(), tcp.cast(), TCP_LEN)
+        } else {
+            bpf_tcp_raw_gen_syncookie_ipv6(network.cast(), tcp.cast(), TCP_LEN)
+        };
+        // The cookie is the host's number in its SYN-ACK for a SYN with `seq`.
+        let words = [(SEQ, seq), (ACK, cookie as u32)];
+        for (at, number) in words {
+            let number = number.wrapping_add(1).to_be();
+            tcp.add(at).cast::<u32>().write_volatile(number);
+        }
+    }
+    has_cookie(socket, network, tcp)
 }
 
 /// The 32-bit field at `offset` of a kernel structure. The verifier knows the structure's type

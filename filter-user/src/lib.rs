@@ -9,4 +9,5 @@ pub mod controller;
 pub mod datapath;
 pub mod host;
 pub mod policy;
+mod prefetch;
 pub mod replay;

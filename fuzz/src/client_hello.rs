@@ -37,7 +37,7 @@ pub(crate) fn check(data: &[u8]) {
     if let Some(name) = rustls_name(&stream) {
         found_by_rustls(&read, &name);
     }
-    if shape % 3 != 0 && (bytes.len() < 200 || record_len > 20) {
+    if !shape.is_multiple_of(3) && (bytes.len() < 200 || record_len > 20) {
         let other = records(&message_of(shape, bytes), record_len / 2 + 1);
         if other.len() <= STREAM_BYTES_MAX {
             assert_eq!(self::read(&other), read, "records of another length");

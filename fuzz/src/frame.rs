@@ -48,7 +48,8 @@ pub(crate) fn check(frame: &[u8]) {
         let Ok(packet) = SlicedPacket::from_ethernet(frame) else {
             return;
         };
-        if !matches!(packet.net, Some(NetSlice::Ipv4(_) | NetSlice::Ipv6(_))) {
+        let ip = matches!(packet.net, Some(NetSlice::Ipv4(_) | NetSlice::Ipv6(_)));
+        if !ip || has_foreign_tag(frame) {
             return;
         }
         if hits_an_origin(&packet) {
@@ -110,6 +111,12 @@ fn tags(frame: &[u8]) -> usize {
         .chunks(TAG_LEN)
         .take_while(|tag| tag.starts_with(&[0x81, 0x00]) || tag.starts_with(&[0x88, 0xa8]))
         .count()
+}
+
+/// Whether there is a tag of a kind that Linux has no devices for.
+fn has_foreign_tag(frame: &[u8]) -> bool {
+    let behind = TAGS_AT + tags(frame) * TAG_LEN;
+    frame[behind..].starts_with(&[0x91, 0x00])
 }
 
 fn but_len(mut ran: Ran) -> Ran {

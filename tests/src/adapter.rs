@@ -4,6 +4,7 @@ use std::path::Path;
 
 use filter_common::{
     abi::{Outcome, Protocol, RuleCounters, Verdict, feature},
+    flow::Peer,
     reason::Reason,
 };
 use filter_user::{
@@ -28,12 +29,16 @@ pub fn compiled(policy: &str, host: &Host, role: Role) -> Compiled {
     let policy = parse_policy(policy, Path::new("policy.toml"), here)
         .unwrap_or_else(|e| panic!("the fixture's policy is refused: {e}\n{policy}"));
     let config = host_config(host);
+    let own = host.own.iter();
     let host = parse_host_config(&config, Path::new("edgefilter.toml"), here)
         .unwrap_or_else(|e| panic!("the fixture's host is refused: {e}\n{config}"));
     let facts = HostFacts {
         tai_offset_s: tai_offset_s(),
         // As on a veth, where the end to end tests run.
         partial_checksums: true,
+        own_addresses: own
+            .map(|address| address.parse().expect("an address"))
+            .collect(),
         ..HostFacts::default()
     };
     let mut compiled = compile(&policy, &host, &facts, role, None)
@@ -144,6 +149,11 @@ impl OnHost {
             runner,
             rules: compiled.meta.rules.clone(),
         }
+    }
+
+    /// [`HostRunner::set_peer`].
+    pub fn set_peer(&mut self, peer: Peer) {
+        self.runner.set_peer(peer);
     }
 }
 

@@ -141,9 +141,9 @@ fn scene(place: Place) -> (Scene, Path) {
         ));
     };
     let scene = match place {
-        Place::BeforeServer => Scene::Server(Direct::linked(&mut link)),
-        Place::BeforeRouter => Scene::Router(Routed::linked(&mut link, Namespace::veth)),
-        Place::BehindRouter => Scene::Router(Routed::linked(Namespace::veth, &mut link)),
+        Place::BeforeServer => Scene::server_in(Direct::linked(&mut link)),
+        Place::BeforeRouter => Scene::router_in(Routed::linked(&mut link, Namespace::veth)),
+        Place::BehindRouter => Scene::router_in(Routed::linked(Namespace::veth, &mut link)),
     };
     (scene, path.expect("a linked path"))
 }

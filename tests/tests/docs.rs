@@ -138,6 +138,15 @@ fn every_reason_is_documented_and_no_other() {
 }
 
 #[test]
+fn the_results_of_the_conformance_suites_are_what_they_expect() {
+    let expected = filter_tests::conform::known::markdown();
+    assert!(
+        read("docs/LIMITS.md").contains(&expected),
+        "docs/LIMITS.md lacks this, or has it otherwise:\n{expected}"
+    );
+}
+
+#[test]
 fn links_and_paths_in_the_documents_lead_somewhere() {
     let mut checked = 0;
     for document in DOCUMENTS {

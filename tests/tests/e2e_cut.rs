@@ -95,6 +95,7 @@ fn open_connections_that_a_new_rule_may_be_about_are_cut_and_others_are_not() {
     edge.write_policy(&with_rule("[80]"));
     let cut = edge.run(&["apply", "--cut"]);
     assert_eq!(cut.code, exit::OK, "{cut:?}");
+    assert!(cut.stdout.contains("under the same program"), "{cut:?}");
     let said = |line: &str| cut.stdout.find(line);
     let (counted, done) = (said("2 open connections"), said("cut 2"));
     assert!(counted.is_some() && counted < done, "{cut:?}");

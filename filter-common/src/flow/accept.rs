@@ -164,10 +164,15 @@ pub(super) fn refused<E: Env>(env: &mut E, segment: Segment) -> Reason {
             return Reason::BadSequence;
         }
     }
-    // In an undecided stream the acknowledgements do not go back.
     let flow = flow(env);
-    if flow.kept != 0 && (segment.ack.wrapping_sub(flow.ack) as i32) < 0 {
-        return Reason::BadSequence;
+    if flow.kept != 0 {
+        // In an undecided stream the acknowledgements do not go back, and as long as there is no
+        // socket the host has sent nothing that they could go on to.
+        let ahead = segment.ack.wrapping_sub(flow.ack) as i32;
+        let opening = matches!(host.kind, peer::COOKIE | peer::NO_COOKIE);
+        if ahead < 0 || ahead > 0 && opening {
+            return Reason::BadSequence;
+        }
     }
     let options = options(env, segment);
     if options.signed {

@@ -173,6 +173,7 @@ pub(super) fn read<E: Env>(env: &mut E, segment: Segment, protocol: Protocol) ->
         }
         (Progress::Incomplete, _) => state::READING,
         (_, Protocol::Tls) => state::ALLOWED,
+        (Progress::Named | Progress::NoName, _) => state::BETWEEN,
         _ => state::PASSED,
     };
     let next = segment.seq.wrapping_add(segment.len);

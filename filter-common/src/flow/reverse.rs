@@ -15,6 +15,7 @@ use super::{
 use crate::{
     abi::{feature, served},
     env::Env,
+    http,
     reason::Reason,
     work::Variable as _,
 };
@@ -159,8 +160,10 @@ impl Course {
     pub const GUESSED: Self = Self(2 << 8);
     /// What goes beyond the entry is judged by its looks, and the entry stays.
     pub const BESIDE: Self = Self(3 << 8);
-    const PASSES: u32 = 4 << 8;
-    const DROPPED: u32 = 5 << 8;
+    /// What begins at the entry's end starts a stream for certain.
+    pub const NEXT: Self = Self(4 << 8);
+    const PASSES: u32 = 5 << 8;
+    const DROPPED: u32 = 6 << 8;
 
     /// It passes unread.
     #[inline(always)]
@@ -197,7 +200,7 @@ impl Course {
 }
 
 /// What becomes of a client's payload whose entry is in the working area, where a socket of this host or
-/// the server's direction says how far the stream has come.
+/// the server's direction says how far the stream has come, or which is behind an allowed request.
 ///
 /// Fields are read where they are needed and not carried along: the stack is short.
 #[inline(always)]
@@ -205,6 +208,9 @@ pub fn course<E: Env>(env: &mut E, segment: Segment) -> Course {
     let Some(work) = env.work() else {
         return Course::JUDGED;
     };
+    if work.entry.flow.state == state::BETWEEN {
+        return between(env, segment);
+    }
     if work.peer.kind == peer::CONNECTION {
         return provisional(env, segment);
     }
@@ -367,7 +373,8 @@ pub(super) fn read_beside<E: Env>(env: &mut E, segment: Segment) -> u32 {
 }
 
 /// Leaves the stream of the working area in a state: [`state::READING`] on, [`state::ALLOWED`],
-/// [`state::PASSED`], or not worth an entry (0). `next` is its next byte, `kept` the bytes that
+/// [`state::PASSED`], [`state::BETWEEN`] (which elsewhere than on connections to this host is the
+/// former), or not worth an entry (0). `next` is its next byte, `kept` the bytes that
 /// are in the working area.
 #[inline(always)]
 pub fn settle<E: Env>(env: &mut E, state: u32, next: u32, kept: u32) {
@@ -375,6 +382,13 @@ pub fn settle<E: Env>(env: &mut E, state: u32, next: u32, kept: u32) {
     if work.entry.flow.state == state::BESIDE {
         return;
     }
+    if state == state::BETWEEN && work.peer.at_host() && follow(env, next) {
+        return;
+    }
+    let state = match state {
+        state::BETWEEN => state::PASSED,
+        other => other,
+    };
     if state == 0 || state == state::PASSED && !waits(env) {
         forget(env);
         return;
@@ -409,4 +423,75 @@ fn waits<E: Env>(env: &mut E) -> bool {
         _ => false,
     };
     work.entry.flow.certain != 0 && told
+}
+
+/// Notes where the next request starts; `false` if that is not known. `end`: the number behind the segment.
+/// Only on connections to this host, whose socket tells whether it has the body before: elsewhere bytes
+/// left out of the body could be sent later, and others than those read with them.
+#[inline(always)]
+fn follow<E: Env>(env: &mut E, end: u32) -> bool {
+    let Some(work) = env.work() else { return false };
+    let rest = http::rest(work);
+    let flow = &work.entry.flow;
+    // Not within what was too long to be taken.
+    let passed = rest.next < end.wrapping_sub(flow.start);
+    if !rest.known || flow.certain == 0 || passed {
+        return false;
+    }
+    // As in `settle`, and before the entry says how much is kept.
+    if flow.kept != 0 {
+        work.known.set(known::ENTRY | known::HELLO);
+        env.hello_store(rest.behind);
+    }
+    let Some(work) = env.work() else { return false };
+    let flow = &mut work.entry.flow;
+    flow.state = state::BETWEEN;
+    flow.next = flow.start.wrapping_add(rest.next);
+    flow.kept = rest.behind;
+    work.known.set(work.known.get() | known::ENTRY);
+    env.flow_store();
+    true
+}
+
+/// Payload behind an allowed request to this host: its head again, its body, or the next request.
+#[inline(always)]
+fn between<E: Env>(env: &mut E, segment: Segment) -> Course {
+    let Some(work) = env.work() else {
+        return Course::JUDGED;
+    };
+    let peer = &work.peer;
+    if !peer.at_host() {
+        // The connection that the entry was made for has gone.
+        forget(env);
+        return Course::GUESSED;
+    }
+    let (start, next, kept) = {
+        let flow = &work.entry.flow;
+        (flow.start, flow.next, flow.kept)
+    };
+    let connected = peer.kind == peer::CONNECTION;
+    let body = start.wrapping_add(kept);
+    let host_has_head = connected && peer.rcv_nxt.wrapping_sub(body) as i32 >= 0;
+    // With bytes of the body missing, what comes now could be replaced before the host reads it.
+    let gap = !connected || segment.seq.wrapping_sub(peer.rcv_nxt) as i32 > 0;
+    let of_head = body.wrapping_sub(segment.seq) as i32;
+    if of_head > 0 && !host_has_head {
+        if segment.seq == start {
+            // As after an allowed hello: what the head says now counts.
+            return Course::BEGINS;
+        }
+        let known = env.hello_load(kept) && repeats(env, segment, of_head.unsigned_abs());
+        if !known {
+            return Course::dropped(Reason::Overlap);
+        }
+    }
+    let end = segment.seq.wrapping_add(segment.len);
+    if end.wrapping_sub(next) as i32 <= 0 {
+        return Course::passes(Reason::NoMatch);
+    }
+    if segment.seq.wrapping_sub(next) as i32 > 0 || gap && next != body {
+        return Course::dropped(Reason::HeldBack);
+    }
+    forget(env);
+    Course::NEXT
 }

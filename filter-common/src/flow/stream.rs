@@ -100,11 +100,11 @@ impl Plan {
 /// Reads a segment of the flow whose key is in the working area.
 #[inline(always)]
 pub fn inspect<E: Env>(env: &mut E, segment: Segment) -> Reading {
-    env.look_up_peer();
+    env.look_up_peer(segment);
     if let Some(work) = env.work() {
         work.entry = Entry::default();
         work.known.set(0);
-        if work.peer.kind == peer::LISTENER && work.served == served::BEYOND {
+        if work.peer.listens() && work.served == served::BEYOND {
             // It listens on any address, but connections to this one pass through.
             work.peer.kind = peer::NONE;
         }
@@ -153,36 +153,50 @@ fn plan<E: Env>(env: &mut E, segment: Segment) -> Plan {
     if let Some(reading) = still_blocked(env, segment) {
         return Plan::done(reading, segment);
     }
-    if host(env).kind == peer::CONNECTION {
-        return at_host(env, segment);
+    let kind = host(env).kind;
+    let early = match kind {
+        peer::CONNECTION => at_host(env, segment),
+        peer::COOKIE => with_cookie(env, segment),
+        peer::NO_COOKIE => without_cookie(env, segment),
+        _ if load(env) => None,
+        _ => Some(Plan::begin_again(env, segment)),
+    };
+    if let Some(plan) = early {
+        return plan;
     }
-    if !load(env) {
-        return if host(env).kind == peer::LISTENER {
-            Plan::begin(env, segment)
-        } else {
-            Plan::begin_again(env, segment)
-        };
+    let told = match kind {
+        peer::CONNECTION => true,
+        peer::NONE if passes_through(env) => true,
+        _ => flow(env).state == state::BETWEEN,
+    };
+    if told {
+        return by_course(env, segment);
     }
-    let flow = flow(env);
-    if host(env).kind == peer::NONE && passes_through(env) {
-        return by_course(env, segment, flow);
+    let opens = matches!(kind, peer::NONE | peer::LISTENER);
+    if opens && flow(env).reopened != 0 {
+        let at = flow(env).reopened_at;
+        if segment.seq == at && at != flow(env).next {
+            return Plan::begin(env, segment);
+        }
     }
-    if flow.reopened != 0 && segment.seq == flow.reopened_at && segment.seq != flow.next {
-        return Plan::begin(env, segment);
-    }
-    by_state(env, segment, flow)
+    by_state(env, segment)
 }
 
 /// A payload of a connection of which the host, or the server's direction, says how far it has come.
 #[inline(always)]
-fn by_course<E: Env>(env: &mut E, segment: Segment, flow: Flow) -> Plan {
+fn by_course<E: Env>(env: &mut E, segment: Segment) -> Plan {
+    let next = flow(env).next;
     match env.course(segment) {
-        Course::JUDGED => by_state(env, segment, flow),
+        Course::JUDGED => by_state(env, segment),
         Course::BEGINS => Plan::begin(env, segment),
         Course::GUESSED => Plan::begin_again(env, segment),
         Course::BESIDE => {
             let old = read_beside(env, segment);
             Plan::more(segment.without(old))
+        }
+        Course::NEXT => {
+            let old = next.wrapping_sub(segment.seq);
+            Plan::begin(env, segment.without(old))
         }
         course => match course.verdict() {
             (true, reason) => Plan::drop(reason, segment),
@@ -199,12 +213,13 @@ pub(super) fn passes_through<E: Env>(env: &mut E) -> bool {
 }
 
 /// A payload on a connection that the host knows: the host's numbers say where the stream starts.
+/// `None` if the entry, which is loaded, says what it is.
 #[inline(always)]
-fn at_host<E: Env>(env: &mut E, segment: Segment) -> Plan {
+fn at_host<E: Env>(env: &mut E, segment: Segment) -> Option<Plan> {
     let end = segment.seq.wrapping_add(segment.len);
     if end.wrapping_sub(host(env).rcv_nxt) as i32 <= 0 {
         // The host has all of it already and looks at it no more.
-        return Plan::pass(Reason::NoMatch, segment);
+        return Some(Plan::pass(Reason::NoMatch, segment));
     }
     if load(env) {
         let flow = flow(env);
@@ -212,14 +227,14 @@ fn at_host<E: Env>(env: &mut E, segment: Segment) -> Plan {
         // which the host has bytes that never came by here.
         let unseen = host(env).rcv_nxt.wrapping_sub(flow.next) as i32 > 0;
         if flow.connection == host(env).start && !unseen {
-            return by_course(env, segment, flow);
+            return None;
         }
         forget(env);
     }
     if !host(env).fresh() {
         // Nobody who does not know the connection's numbers can have it judged.
         if !near(segment.seq, host(env).rcv_nxt) || !near(segment.ack, host(env).snd_una) {
-            return Plan::pass(Reason::BadSequence, segment);
+            return Some(Plan::pass(Reason::BadSequence, segment));
         }
         // What the host has already, it does not look at again.
         let old = host(env).rcv_nxt.wrapping_sub(segment.seq) as i32;
@@ -228,10 +243,50 @@ fn at_host<E: Env>(env: &mut E, segment: Segment) -> Plan {
         } else {
             segment
         };
-        return Plan::begin_again(env, segment);
+        return Some(Plan::begin_again(env, segment));
     }
     let start = host(env).start;
-    at_start(env, segment, start)
+    Some(at_start(env, segment, start))
+}
+
+/// Sequence numbers beside the right one that Linux takes with one cookie, whose low bits tell
+/// one of four segment sizes (`check_tcp_syn_cookie`).
+const COOKIE_SLACK: u32 = 3;
+
+/// A payload that opens its connection by a SYN cookie; `None` if one before it has.
+#[inline(always)]
+fn with_cookie<E: Env>(env: &mut E, segment: Segment) -> Option<Plan> {
+    if load(env) {
+        let flow = flow(env);
+        let beside = segment.seq.wrapping_sub(flow.connection) as i32;
+        if beside.unsigned_abs() <= COOKIE_SLACK {
+            opening(env, flow);
+            return None;
+        }
+        forget(env);
+    }
+    Some(Plan::begin(env, segment))
+}
+
+/// A payload at a socket that takes cookies, without one: it may follow one with a cookie that the
+/// host is about to receive. Otherwise the host refuses it; but it must not come first, or the host
+/// would have it when the cookie comes.
+#[inline(always)]
+fn without_cookie<E: Env>(env: &mut E, segment: Segment) -> Option<Plan> {
+    if !load(env) {
+        return Some(Plan::drop(Reason::BadSequence, segment));
+    }
+    let flow = flow(env);
+    opening(env, flow);
+    None
+}
+
+/// A payload on a connection that a cookie opened, before the host has it.
+#[inline(always)]
+fn opening<E: Env>(env: &mut E, flow: Flow) {
+    if let Some(work) = env.work() {
+        work.peer.start = flow.connection;
+    }
 }
 
 /// Whether two numbers are within what may be on its way.
@@ -241,7 +296,9 @@ const fn near(a: u32, b: u32) -> bool {
 }
 
 #[inline(always)]
-fn by_state<E: Env>(env: &mut E, segment: Segment, flow: Flow) -> Plan {
+fn by_state<E: Env>(env: &mut E, segment: Segment) -> Plan {
+    // Loaded here and not carried through calls: the stack is short.
+    let flow = flow(env);
     match flow.state {
         state::OPENED => at_start(env, segment, flow.next),
         state::READING => more(env, segment, flow),
@@ -532,7 +589,10 @@ fn after_allowed<E: Env>(env: &mut E, segment: Segment, flow: Flow) -> Plan {
     let ahead = segment.seq.wrapping_sub(flow.next) as i32;
     let answered = (segment.ack.wrapping_sub(flow.ack) as i32) > 0 && has_hello(env, flow);
     if answered || ahead >= 0 {
-        forget(env);
+        // Before the host has the connection, only the entry shows that there is one.
+        if host(env).kind != peer::NO_COOKIE {
+            forget(env);
+        }
         return Plan::begin_again(env, segment);
     }
     let known =
@@ -558,7 +618,12 @@ fn after_allowed<E: Env>(env: &mut E, segment: Segment, flow: Flow) -> Plan {
 /// Whether the host has the allowed hello; where there is no socket to tell, it is believed to.
 #[inline(always)]
 fn has_hello<E: Env>(env: &mut E, flow: Flow) -> bool {
-    host(env).kind != peer::CONNECTION || host(env).rcv_nxt.wrapping_sub(flow.next) as i32 >= 0
+    let host = host(env);
+    match host.kind {
+        peer::CONNECTION => host.rcv_nxt.wrapping_sub(flow.next) as i32 >= 0,
+        peer::COOKIE | peer::NO_COOKIE => false,
+        _ => true,
+    }
 }
 
 /// The segment without the dummy change_cipher_spec record that a client may send before its

@@ -1,4 +1,9 @@
-use std::{format, string::String, vec, vec::Vec};
+use std::{
+    format,
+    string::{String, ToString as _},
+    vec,
+    vec::Vec,
+};
 
 use proptest::prelude::*;
 
@@ -95,13 +100,153 @@ fn pipelined_requests_are_read_and_bodies_are_not() {
         (second, &["a.example", "b.example"][..]),
         ("get b.example\r\nHost: b.example\r\n\r\n", &["a.example"]),
         ("{\"host\": \"b.example\"}", &["a.example"]),
-        ("GET / HTT", &["a.example"]),
     ] {
         assert_eq!(read(&format!("{first}{rest}")), named(names), "{rest:?}");
     }
+    assert_eq!(read(&format!("{first}GET / HTT")).0, Progress::Incomplete);
     let plain = "GET / HTTP/1.1\r\n\r\n";
     assert_eq!(read(&format!("{plain}{first}")), named(&["a.example"]));
-    assert_eq!(read(&format!("{plain}body")).0, Progress::NoName);
+    assert_eq!(read(&format!("{plain}(body)")).0, Progress::NoName);
+}
+
+#[test]
+fn behind_a_body_of_a_stated_length_the_next_request_is_read() {
+    let next = "GET / HTTP/1.1\r\nHost: b.example\r\n\r\n";
+    for (method, length, names) in [
+        ("POST", "Content-Length: 4", &["a.example", "b.example"][..]),
+        (
+            "PUT",
+            "content-length:\t 0004 \t",
+            &["a.example", "b.example"],
+        ),
+        ("PATCH", "CONTENT-LENGTH:4", &["a.example", "b.example"]),
+        // One byte further or less, and what is there is no request.
+        ("POST", "Content-Length: 8", &["a.example"]),
+        ("POST", "Content-Length: 3", &["a.example"]),
+        ("GET", "Content-Length: 4", &["a.example", "b.example"]),
+        // Servers may disagree: only what follows directly counts.
+        (
+            "POST",
+            "Content-Length: 4\r\nContent-Length: 4",
+            &["a.example"],
+        ),
+        (
+            "POST",
+            "Content-Length: 4\r\nTransfer-Encoding: x",
+            &["a.example"],
+        ),
+        (
+            "POST",
+            "Transfer-Encoding: x\r\nContent-Length: 4",
+            &["a.example"],
+        ),
+        (
+            "POST",
+            "Expect: 100-continue\r\nContent-Length: 4",
+            &["a.example"],
+        ),
+        ("POST", "Content-Length: +4", &["a.example"]),
+        ("POST", "Content-Length: 4,4", &["a.example"]),
+        ("POST", "Content-Length: 4 4", &["a.example"]),
+        ("POST", "Content-Length:", &["a.example"]),
+        ("POST", "Content-Length:\r\n 4", &["a.example"]),
+        ("POST", "Content-Length: 4\r\n 4", &["a.example"]),
+        ("POST", "Content-Length: 42949672964", &["a.example"]),
+    ] {
+        let head = format!("{method} / HTTP/1.1\r\nHost: a.example\r\n{length}\r\n\r\n");
+        assert_eq!(
+            read(&format!("{head}{{()}}{next}")),
+            named(names),
+            "{head:?}"
+        );
+    }
+}
+
+#[test]
+fn where_the_next_request_starts_is_told() {
+    let rest = |head: &str| {
+        let mut work = crate::testing::work(head.as_bytes());
+        let _ = crate::testing::walk_http(&mut work, head.len() as u32, true);
+        super::rest(&work)
+    };
+    let plain = "GET / HTTP/1.1\r\nHost: a.example\r\n\r\n";
+    let post = "POST / HTTP/1.1\r\nContent-Length: 1000000\r\n\r\n";
+    for (stream, behind, next, known) in [
+        (plain.to_string(), plain.len(), plain.len(), true),
+        (format!("{plain}\r\n"), plain.len(), plain.len() + 2, true),
+        (post.to_string(), post.len(), post.len() + 1_000_000, true),
+        (
+            format!("{post}body"),
+            post.len(),
+            post.len() + 1_000_000,
+            true,
+        ),
+        (
+            format!("{plain}{post}"),
+            plain.len() + post.len(),
+            plain.len() + post.len() + 1_000_000,
+            true,
+        ),
+        (post.replace("POST", "HEAD"), post.len(), 0, false),
+        (format!("{plain}()"), plain.len(), 0, false),
+    ] {
+        let rest = rest(&stream);
+        assert_eq!(rest.known, known, "{stream:?}");
+        assert_eq!(rest.behind as usize, behind, "{stream:?}");
+        assert!(!known || rest.next as usize == next, "{stream:?}: {rest:?}");
+    }
+}
+
+#[test]
+fn a_body_that_servers_leave_for_the_next_request_is_read_as_one_too() {
+    let second = "GET / HTTP/1.1\r\nHost: b.example\r\n\r\n";
+    let third = "GET / HTTP/1.1\r\nHost: c.example\r\n\r\n";
+    for body in [second, &format!("{second}bo"), "(", "body", "GET / HT"] {
+        let length = body.len();
+        let stream = format!(
+            "GET / HTTP/1.1\r\nHost: a.example\r\nContent-Length: {length}\r\n\r\n{body}{third}"
+        );
+        let (progress, names) = read(&stream);
+        assert_eq!(progress, Progress::Named, "{body:?}");
+        assert_eq!(names[0], "a.example");
+        assert!(
+            names.contains(&"c.example".to_string()),
+            "{body:?}: {names:?}"
+        );
+        let has_second = names.contains(&"b.example".to_string());
+        assert_eq!(has_second, body.starts_with(second), "{body:?}");
+    }
+}
+
+#[test]
+fn the_same_host_again_and_again_is_one_name() {
+    let one = |name: &str| format!("GET / HTTP/1.1\r\nHost: {name}\r\n\r\n");
+    let apt = one("a.example").repeat(20);
+    assert_eq!(read(&apt), named(&["a.example"]));
+    let other = format!("{apt}{}", one("b.example"));
+    assert_eq!(read(&other), named(&["a.example", "b.example"]));
+    for near in ["a.exampl", "a.example2", "b.example"] {
+        let both = format!("{}{}", one("a.example"), one(near));
+        assert_eq!(read(&both), named(&["a.example", near]));
+    }
+}
+
+#[test]
+fn more_names_than_are_looked_up_hide_none() {
+    let heads: String = (0..9)
+        .map(|i| format!("GET / HTTP/1.1\r\nHost: {i}.example\r\n\r\n"))
+        .collect();
+    assert_eq!(read(&heads).0, Progress::Malformed);
+    // In mid-stream what looks like a request may be none.
+    assert_eq!(read_http(heads.as_bytes(), false).0, Progress::Named);
+}
+
+#[test]
+fn a_nul_behind_the_name_is_no_part_of_it() {
+    let read_nul = read("GET / HTTP/1.1\r\nHost: a.example\0\r\n\r\n");
+    assert_eq!(read_nul, named(&["a.example"]));
+    let inside = read("GET / HTTP/1.1\r\nHost: a\0.example\r\n\r\n");
+    assert_eq!(inside, named(&["a\0.example"]));
 }
 
 #[test]

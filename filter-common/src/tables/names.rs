@@ -148,7 +148,7 @@ pub fn maybe<L: Lines + ?Sized>(
 }
 
 /// The value of the name with this fingerprint. Touches one cache line, and a
-/// second one if the first bucket has sent keys away (about one bucket in five).
+/// second one if the first bucket has sent keys away (about one bucket in four).
 #[inline(always)]
 pub fn probe<L: Lines + ?Sized>(
     lines: &L,
@@ -187,6 +187,11 @@ pub const fn put(bucket: &mut Line, slot: usize, fingerprint: Fingerprint, value
     bucket[2 * slot] = fingerprint.check;
     bucket[2 * slot + 1] =
         bucket[2 * slot + 1] & OVERFLOW | wanted(fingerprint) | (value & VALUE_MAX) as u64;
+}
+
+/// Whether `slot` (below [`SLOTS`]) of a bucket holds no entry.
+pub const fn is_free(bucket: &Line, slot: usize) -> bool {
+    bucket[2 * (slot & 3) + 1] & USED == 0
 }
 
 /// Notes in a home bucket that one of its keys lives in its alternative bucket.

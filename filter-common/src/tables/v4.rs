@@ -256,7 +256,7 @@ fn mark_run(first_line: u32, (first, last): (u32, u32), set: &mut impl FnMut(u32
 
 /// The value of exactly the prefix of `addr` that is `length` bits long (at most
 /// 32). Touches one cache line, and a second one if the first bucket has sent
-/// keys away (about one bucket in seven).
+/// keys away (about one bucket in six).
 #[inline(always)]
 pub fn probe<L: Lines + ?Sized>(
     lines: &L,
@@ -320,6 +320,11 @@ pub const fn put(bucket: &mut Line, slot: usize, addr: u32, length: u8, value: u
     let slot = slot & 7;
     bucket[slot] =
         bucket[slot] & OVERFLOW | key(addr, length) | ((value & VALUE_MAX) as u64) << VALUE_SHIFT;
+}
+
+/// Whether `slot` (below [`SLOTS`]) of a bucket holds no entry.
+pub const fn is_free(bucket: &Line, slot: usize) -> bool {
+    bucket[slot & 7] & KEY_MASK == 0
 }
 
 /// Notes in a home bucket that one of its keys lives in its alternative bucket.

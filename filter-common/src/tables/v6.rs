@@ -124,7 +124,7 @@ pub fn maybe<L: Lines + ?Sized>(
 
 /// The value of exactly the prefix of `addr` that is `length` bits long (at most
 /// 128). Touches one cache line, and a second one if the first bucket has sent
-/// keys away (about one bucket in five).
+/// keys away (about one bucket in three).
 #[inline(always)]
 pub fn probe<L: Lines + ?Sized>(
     lines: &L,
@@ -193,9 +193,8 @@ pub const fn bucket_pair(params: &V6Params, addr: [u64; 2], length: u8) -> [u32;
     [home(hash, params), alternative(hash, params)]
 }
 
-/// Writes an entry into `slot` (below [`SLOTS`]) of an empty place of a bucket;
-/// the value's bits beyond [`super::VALUE_BITS`] are lost. A slot beyond the
-/// bucket is not written.
+/// Writes an entry into `slot` (below [`SLOTS`]) of a bucket; the value's bits
+/// beyond [`super::VALUE_BITS`] are lost. A slot beyond the bucket is not written.
 pub const fn put(bucket: &mut Line, slot: usize, addr: [u64; 2], length: u8, value: u32) {
     if slot >= SLOTS {
         return;
@@ -204,8 +203,15 @@ pub const fn put(bucket: &mut Line, slot: usize, addr: [u64; 2], length: u8, val
     let value = (value & VALUE_MAX) as u64;
     bucket[2 * slot] = addr[0];
     bucket[2 * slot + 1] = addr[1];
-    bucket[6 + slot / 2] |= value << (32 * (slot % 2));
-    bucket[7] |= tag(length) << (TAG_SHIFT + 8 * slot as u32);
+    let (word, shift) = (6 + slot / 2, 32 * (slot as u32 % 2));
+    bucket[word] = bucket[word] & !((VALUE_MAX as u64) << shift) | value << shift;
+    let shift = TAG_SHIFT + 8 * slot as u32;
+    bucket[7] = bucket[7] & !(0xff << shift) | tag(length) << shift;
+}
+
+/// Whether `slot` (below [`SLOTS`]) of a bucket holds no entry.
+pub const fn is_free(bucket: &Line, slot: usize) -> bool {
+    slot < SLOTS && bucket[7] >> (TAG_SHIFT + 8 * slot as u32) & 0xff == 0
 }
 
 /// Notes in a home bucket that one of its keys lives in its alternative bucket.

@@ -59,6 +59,9 @@ pub struct Global {
     /// Print JSON instead of text
     #[arg(long, global = true)]
     pub json: bool,
+    /// Say more on standard error, such as why a change took longer than a moment
+    #[arg(short, long, global = true)]
+    pub verbose: bool,
 }
 
 /// The commands: nouns read, verbs change what happens to traffic.

@@ -37,7 +37,7 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
-    log_to_stderr();
+    log_to_stderr(global.verbose);
     let mut out = io::stdout();
     let mut env = Env {
         out: &mut out,
@@ -146,9 +146,14 @@ const EXIT_NOT_CUT: u8 = 9;
 /// Exit code of `status` when wanted and enforced differ.
 const EXIT_DIFFERENT: u8 = 8;
 
-fn log_to_stderr() {
+fn log_to_stderr(verbose: bool) {
+    let usual = if verbose {
+        "info,filter_user=debug"
+    } else {
+        "info"
+    };
     let filter = tracing_subscriber::EnvFilter::try_from_env("EDGEFILTER_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(usual));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)

@@ -36,9 +36,9 @@ pub(super) fn rules(env: &mut Env<'_>) -> Result<(), CommandError> {
                 rule.id.clone(),
                 action(rule),
                 in_force(rule, now).to_owned(),
-                rule.hosts.to_string(),
-                rule.domains.to_string(),
-                rule.origins.to_string(),
+                rule.lists.hosts.to_string(),
+                rule.lists.domains.to_string(),
+                rule.lists.origins.to_string(),
                 narrowing(rule),
                 rule.until
                     .map(|until| until.to_string())

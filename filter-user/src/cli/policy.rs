@@ -1,6 +1,11 @@
 //! `check`, `apply` and `run`: commands about the policy as wanted.
 
-use std::{io::Write, mem::ManuallyDrop, path::PathBuf, process::ExitCode};
+use std::{
+    io::Write,
+    mem::ManuallyDrop,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use serde::Serialize;
 
@@ -92,8 +97,15 @@ pub(super) fn apply_once(
     cut: Option<String>,
 ) -> Result<ExitCode, CommandError> {
     env.sources.policy = file.or(env.sources.policy.take());
-    let desired = loaded(env)?;
-    let root = env.root()?;
+    // A bad policy is told also to those who may not apply it.
+    let root = env.root();
+    let in_place = root
+        .as_ref()
+        .ok()
+        .and_then(|root| root.meta().ok().flatten());
+    // Never freed, as in `loaded`.
+    let mut wanted = ManuallyDrop::new(env.sources.outline(in_place.as_ref())?);
+    let root = root?;
     let facts = env.facts();
     let lock = root.lock()?;
     let plan = match &cut {
@@ -104,7 +116,7 @@ pub(super) fn apply_once(
             };
             let now = jiff::Timestamp::now();
             Some(CutPlan::new(
-                &desired,
+                &wanted.outline,
                 root.meta()?.as_ref(),
                 &cut_for,
                 now,
@@ -112,14 +124,14 @@ pub(super) fn apply_once(
         }
         None => None,
     };
-    let mut applied = apply(&root, &lock, &desired, &facts, Cause::Command)?;
+    let mut applied = apply(&root, &lock, &mut wanted, &facts, Cause::Command)?;
     drop(lock);
     applied
         .warnings
-        .extend(controller_disagrees(&root, &desired));
+        .extend(controller_disagrees(&root, &wanted.policy_path));
     let operator = env.ssh_connection.as_deref().and_then(ssh_session);
     let list = plan
-        .map(|plan| plan.find(&desired, &facts, operator))
+        .map(|plan| plan.find(&wanted.host, &facts, operator))
         .transpose()
         .map_err(|error| CommandError::NotCut(Box::new(error)))?;
     if !env.json {
@@ -200,10 +212,10 @@ fn write_cut(out: &mut dyn Write, cut: &Cut) -> std::io::Result<()> {
 }
 
 /// A running controller puts its own policy back at the next occasion.
-fn controller_disagrees(root: &Root, desired: &Desired) -> Option<String> {
+fn controller_disagrees(root: &Root, policy_path: &Path) -> Option<String> {
     let pid = root.controller_pid()?;
     let followed = RunState::read(root.run_dir())?.policy_path?;
-    (followed != desired.policy_path.display().to_string()).then(|| {
+    (followed != policy_path.display().to_string()).then(|| {
         format!("the controller (pid {pid}) follows {followed} and puts that in place again when anything changes")
     })
 }
@@ -241,10 +253,10 @@ fn summary(applied: &Applied) -> String {
         applied.generation,
         interfaces.join(", "),
         applied.rules,
-        if applied.unchanged {
-            " (in place already)"
-        } else {
-            ""
+        match (applied.unchanged, applied.in_place) {
+            (true, _) => " (in place already)",
+            (false, true) => " (under the same program)",
+            (false, false) => "",
         }
     )
 }

@@ -163,8 +163,9 @@ fn wanted(env: &Env<'_>, root: &Root) -> Wanted {
         ..Wanted::default()
     };
     if host.policy.is_some() {
-        match env.sources.load() {
-            Ok(desired) => wanted.digest = Some(desired.policy.digest),
+        let in_place = root.meta().ok().flatten();
+        match env.sources.outline(in_place.as_ref()) {
+            Ok(read) => wanted.digest = Some(read.outline.digest),
             Err(error) => wanted.error = Some(error.to_string()),
         }
     }

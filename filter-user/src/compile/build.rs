@@ -13,6 +13,7 @@ use filter_common::{
 use rand::RngCore;
 
 use super::place::place;
+use crate::prefetch::ahead;
 
 /// Attempts with a new random key and a larger table each. One is nearly always
 /// enough; the bound ends the search for keys that cannot be placed (duplicates).
@@ -27,6 +28,15 @@ const BLOOM_ENTRIES_PER_LINE: usize = size_of::<Line>() * 8 / BLOOM_BITS_PER_ENT
 /// Bits of the IPv4 summary's bitmaps per entry, within the bounds below: one random address
 /// in 512 is looked up further for nothing.
 const BITMAP_BITS_PER_ENTRY: usize = 512;
+
+/// Fewest buckets of a table that has entries, so that there is room for more: 4 KiB.
+const BUCKETS_MIN: usize = 64;
+
+/// Fewest lines of its Bloom filter.
+const BLOOM_LINES_MIN: usize = 16;
+
+/// Fewest lines of the narrow part of an IPv4 summary.
+const NARROW_LINES_MIN: usize = 16;
 
 /// Smallest bitmap: a bit per /16, 8 KiB.
 const BITMAP_BITS_MIN: usize = 1 << 16;
@@ -191,7 +201,7 @@ pub fn build_names(
 }
 
 /// What the bucket tables differ in.
-trait Shape: Copy {
+pub(super) trait Shape: Copy {
     type Entry<'a>;
     /// What of an entry decides where it lives and is stored, made once per key.
     type Hashed: Copy;
@@ -199,9 +209,16 @@ trait Shape: Copy {
     const TABLE: &'static str;
     /// Entries in a bucket.
     const SLOTS: usize;
+    /// How full the buckets are made: far enough from what can be placed at all, and so that few
+    /// lookups need a second line.
+    const ENTRIES_PER_100_BUCKETS: usize;
     /// The same table with another size and a new random key.
     fn redrawn(self, bucket_count: u32, rng: &mut dyn RngCore) -> Self;
     fn value(entry: &Self::Entry<'_>) -> u32;
+    /// What of an entry lies elsewhere.
+    fn bytes<'a>(_entry: &'a Self::Entry<'_>) -> &'a [u8] {
+        &[]
+    }
     fn hash(&self, entry: &Self::Entry<'_>) -> Self::Hashed;
     fn bucket_pair(&self, hashed: Self::Hashed) -> [u32; 2];
     fn put(bucket: &mut Line, slot: usize, hashed: Self::Hashed, value: u32);
@@ -213,6 +230,7 @@ impl Shape for V4Params {
     type Hashed = (u32, u8);
     const TABLE: &'static str = "IPv4";
     const SLOTS: usize = v4::SLOTS;
+    const ENTRIES_PER_100_BUCKETS: usize = 500;
 
     fn redrawn(self, bucket_count: u32, rng: &mut dyn RngCore) -> Self {
         Self {
@@ -248,6 +266,7 @@ impl Shape for V6Params {
     type Hashed = ([u64; 2], u8);
     const TABLE: &'static str = "IPv6";
     const SLOTS: usize = v6::SLOTS;
+    const ENTRIES_PER_100_BUCKETS: usize = 150;
 
     fn redrawn(self, bucket_count: u32, rng: &mut dyn RngCore) -> Self {
         Self {
@@ -283,6 +302,7 @@ impl Shape for NameParams {
     type Hashed = Fingerprint;
     const TABLE: &'static str = "name";
     const SLOTS: usize = names::SLOTS;
+    const ENTRIES_PER_100_BUCKETS: usize = 240;
 
     fn redrawn(self, bucket_count: u32, rng: &mut dyn RngCore) -> Self {
         Self {
@@ -294,6 +314,10 @@ impl Shape for NameParams {
 
     fn value(entry: &NameEntry<'_>) -> u32 {
         entry.value
+    }
+
+    fn bytes<'a>(entry: &'a NameEntry<'_>) -> &'a [u8] {
+        entry.name.as_bytes()
     }
 
     fn hash(&self, entry: &NameEntry<'_>) -> Fingerprint {
@@ -332,20 +356,27 @@ fn fill<S: Shape>(
         table: S::TABLE,
         entries: entries.len(),
     };
-    // Three quarters full.
-    let fewest = (entries.len() * 4).div_ceil(S::SLOTS * 3).max(1);
+    let fewest = match entries.len() {
+        0 => 1,
+        count => (count * 100)
+            .div_ceil(S::ENTRIES_PER_100_BUCKETS)
+            .max(BUCKETS_MIN),
+    };
     for attempt in 0..ATTEMPTS_MAX {
         let grown = fewest + (fewest * attempt as usize).div_ceil(8);
         let Ok(bucket_count) = u32::try_from(grown) else {
             return Err(unplaced);
         };
         let shape = shape.redrawn(bucket_count, rng);
-        let hashed: Vec<S::Hashed> = entries.iter().map(|entry| shape.hash(entry)).collect();
+        let hashed: Vec<S::Hashed> = ahead(entries, S::bytes)
+            .map(|entry| shape.hash(entry))
+            .collect();
         let pairs: Vec<[u32; 2]> = hashed
             .iter()
             .map(|hashed| shape.bucket_pair(*hashed))
             .collect();
-        let Some(placement) = place(&pairs, bucket_count, S::SLOTS, rng.next_u64()) else {
+        // One place of each bucket is for keys that come while the table is in use.
+        let Some(placement) = place(&pairs, bucket_count, S::SLOTS - 1, rng.next_u64()) else {
             continue;
         };
         let mut lines = vec![[0; 8]; grown];
@@ -398,12 +429,13 @@ fn narrow_lines(entries: &[V4Entry]) -> u32 {
     let narrow = entries
         .iter()
         .filter(|entry| entry.length > v4::WIDE_LENGTH_MAX);
-    u32::try_from(
-        (narrow.count() * NARROW_BITS_PER_ENTRY)
+    let lines = match narrow.count() {
+        0 => 1,
+        count => (count * NARROW_BITS_PER_ENTRY)
             .div_ceil(512)
-            .max(1),
-    )
-    .unwrap_or(u32::MAX)
+            .max(NARROW_LINES_MIN),
+    };
+    u32::try_from(lines).unwrap_or(u32::MAX)
 }
 
 /// The longest length of areas of which not too many are touched, and how many those are at most.
@@ -435,7 +467,11 @@ fn marking(lines: &mut [Line]) -> impl FnMut(u32, u32, u64) {
 }
 
 fn bloom_lines_for(entries: usize) -> u32 {
-    u32::try_from(entries.div_ceil(BLOOM_ENTRIES_PER_LINE).max(1)).unwrap_or(u32::MAX)
+    let lines = match entries {
+        0 => 1,
+        count => count.div_ceil(BLOOM_ENTRIES_PER_LINE).max(BLOOM_LINES_MIN),
+    };
+    u32::try_from(lines).unwrap_or(u32::MAX)
 }
 
 fn bloom(lines: u32, words: impl Iterator<Item = BloomWord>) -> Vec<Line> {

@@ -2,10 +2,7 @@
 
 use std::{panic, thread};
 
-use filter_common::{
-    abi::{self, ABI_VERSION, Action, Config, Line, PortRange, Table, feature},
-    limits::{PORT_RANGES_PER_RULE, REDIRECT_TARGETS_MAX},
-};
+use filter_common::abi::{ABI_VERSION, Action, Config, Line, Table, feature};
 use ipnet::IpNet;
 use jiff::Timestamp;
 use rand::{RngCore, SeedableRng as _, rngs::StdRng};
@@ -17,12 +14,13 @@ use super::{
     host, hostnames,
     notes::Notes,
     prefixes::{self, Family, Prefix},
+    rules::{kernel_rule, meta_rule, redirect_index, unused},
     sets::{Entry, Listed, SetError, Sets},
     slots,
 };
 use crate::policy::{
-    model::{HostConfig, InspectPorts, Outcome, Policy, Rule},
-    names_digest, rule_digest,
+    KeyDigests, key_digests,
+    model::{HostConfig, InspectPorts, Lists, Outcome, Policy, Rule},
 };
 
 /// Compiles a policy for this host.
@@ -63,9 +61,10 @@ pub(super) fn compile_with(
     }
     let slots = slots::assign(&ids, previous)?;
     let mut redirect_interfaces = Vec::new();
-    let mut kernel_rules = vec![never_in_force(0); slots.versions.len().max(1)];
+    let capacity = slots::capacity(slots.versions.len());
+    let mut kernel_rules = vec![unused(0); capacity];
     for (rule, version) in kernel_rules.iter_mut().zip(&slots.versions) {
-        *rule = never_in_force(*version);
+        *rule = unused(*version);
     }
     for ((rank, rule), (slot, version)) in rules.iter().enumerate().zip(&slots.assigned) {
         let redirect_index = redirect_index(rule, &mut redirect_interfaces)?;
@@ -100,11 +99,11 @@ pub(super) fn compile_with(
     let mut keys = Keys {
         rules: &rules,
         notes: Notes::new(rules.len()),
-        sets: Sets::new(&listed),
+        sets: Sets::new(&listed, capacity),
     };
     let v4 = keys.entries(v4, |prefix| Family::V4.show(prefix).to_string(), v4_entry)?;
     let v6 = keys.entries(v6, |prefix| Family::V6.show(prefix).to_string(), v6_entry)?;
-    hostnames::check_depth(&names.0)?;
+    let deep_names = hostnames::check_depth(&names.0)?;
     let names = keys.entries(names, str::to_owned, name_entry)?;
     let has_names = !names.is_empty();
     let mut rng = rng;
@@ -121,30 +120,18 @@ pub(super) fn compile_with(
     );
     let (v4, v6, names) = (prefix_tables.0?, prefix_tables.1?, names?);
 
-    let mut warnings = keys.notes.warnings(&ids);
+    let notes = keys.notes.by_rule(&ids);
+    let mut warnings: Vec<String> = notes.iter().flatten().cloned().collect();
+    warnings.extend(host::warnings(host, facts, has_names && role == Role::Live));
     let served = if has_names && role == Role::Live {
         host::serves(host, facts)
     } else {
         Vec::new()
     };
-    if has_names && role == Role::Live && served.is_empty() {
-        warnings.push(
-            "the policy has hostnames, but this host serves no address: names are not read \
-             anywhere; list addresses under `serves`"
-                .to_owned(),
-        );
-    }
     let served_v4 = build_v4(&valued(Family::V4, &served, v4_entry), &mut prefix_rng)?;
     let served_v6 = build_v6(&valued(Family::V6, &served, v6_entry), &mut prefix_rng)?;
 
     let sockets = if has_names && role == Role::Live {
-        if facts.sockets.is_none() {
-            warnings.push(
-                "this kernel does not tell where it keeps its connections (no BTF): streams are \
-                 followed by what passes by alone, see LIMITS"
-                    .to_owned(),
-            );
-        }
         facts.sockets
     } else {
         None
@@ -232,9 +219,17 @@ pub(super) fn compile_with(
         rules: rules
             .iter()
             .zip(&slots.assigned)
-            .map(|(rule, slot)| meta_rule(rule, *slot))
+            .zip(notes)
+            .map(|((rule, slot), note)| MetaRule {
+                note,
+                ..meta_rule(rule, &lists(policy, rule), *slot)
+            })
             .collect(),
+        redirect_interfaces: redirect_interfaces.clone(),
         retired_slots: slots.retired,
+        burnt_slots: Vec::new(),
+        added_keys: 0,
+        deep_names,
         slot_versions: slots.versions,
         warnings,
     };
@@ -245,6 +240,26 @@ pub(super) fn compile_with(
         ports: host::ports(host),
         redirect_interfaces,
         meta,
+    })
+}
+
+/// What is remembered of a rule's lists; made now for a policy that was not read from files.
+fn lists(policy: &Policy, rule: &Rule) -> Lists {
+    let at = policy
+        .rules
+        .iter()
+        .position(|other| std::ptr::eq(other, rule));
+    let known = at.and_then(|at| policy.lists.get(at));
+    known.cloned().unwrap_or_else(|| {
+        let KeyDigests { names, keys } = key_digests(&rule.hosts, &rule.domains, &rule.origins);
+        Lists {
+            keys,
+            names,
+            hosts: rule.hosts.len(),
+            domains: rule.domains.len(),
+            origins: rule.origins.len(),
+            ..Lists::default()
+        }
     })
 }
 
@@ -289,10 +304,14 @@ fn both<A: Send, B>(one: impl FnOnce() -> A + Send, other: impl FnOnce() -> B) -
 }
 
 /// Sorted keys, and what protection did to the rules that list them.
-type Blocked<K> = (Vec<(K, Entry)>, Notes);
+pub(super) type Blocked<K> = (Vec<(K, Entry)>, Notes);
 
 /// The blocked prefixes of a family.
-fn blocked_prefixes(rules: &[&Rule], protected: &[IpNet], family: Family) -> Blocked<Prefix> {
+pub(super) fn blocked_prefixes(
+    rules: &[&Rule],
+    protected: &[IpNet],
+    family: Family,
+) -> Blocked<Prefix> {
     let mut notes = Notes::new(rules.len());
     let blocked = rules
         .iter()
@@ -312,7 +331,7 @@ fn blocked_prefixes(rules: &[&Rule], protected: &[IpNet], family: Family) -> Blo
 }
 
 /// The blocked names.
-fn blocked_names<'a>(rules: &[&'a Rule], host: &'a HostConfig) -> Blocked<&'a str> {
+pub(super) fn blocked_names<'a>(rules: &[&'a Rule], host: &'a HostConfig) -> Blocked<&'a str> {
     let mut notes = Notes::new(rules.len());
     let blocked = rules
         .iter()
@@ -381,7 +400,7 @@ impl Keys<'_> {
     }
 }
 
-fn v4_entry((prefix, value): &(Prefix, u32)) -> V4Entry {
+pub(super) fn v4_entry((prefix, value): &(Prefix, u32)) -> V4Entry {
     V4Entry {
         addr: prefix.v4(),
         length: prefix.length(),
@@ -389,7 +408,7 @@ fn v4_entry((prefix, value): &(Prefix, u32)) -> V4Entry {
     }
 }
 
-fn v6_entry((prefix, value): &(Prefix, u32)) -> V6Entry {
+pub(super) fn v6_entry((prefix, value): &(Prefix, u32)) -> V6Entry {
     V6Entry {
         addr: prefix.v6(),
         length: prefix.length(),
@@ -397,7 +416,7 @@ fn v6_entry((prefix, value): &(Prefix, u32)) -> V6Entry {
     }
 }
 
-fn name_entry<'a>((name, value): &(&'a str, u32)) -> NameEntry<'a> {
+pub(super) fn name_entry<'a>((name, value): &(&'a str, u32)) -> NameEntry<'a> {
     NameEntry {
         name,
         value: *value,
@@ -409,104 +428,4 @@ fn valued<E>(family: Family, nets: &[(IpNet, u32)], entry: fn(&(Prefix, u32)) ->
     nets.iter()
         .filter_map(|(net, value)| Some(entry(&(family.prefix(net)?, *value))))
         .collect()
-}
-
-/// What an unused slot holds.
-fn never_in_force(slot_version: u32) -> abi::Rule {
-    abi::Rule {
-        from_tai_ns: u64::MAX,
-        until_tai_ns: 0,
-        ..abi::Rule::new(Action::Observe, u16::MAX, slot_version)
-    }
-}
-
-/// Key of the redirect map for a rule that redirects, else 0.
-fn redirect_index(rule: &Rule, interfaces: &mut Vec<String>) -> Result<u32, CompileError> {
-    if rule.action != Action::Redirect {
-        return Ok(0);
-    }
-    let Some(interface) = &rule.redirect_interface else {
-        return Err(CompileError::NoRedirectInterface {
-            rule: rule.id.clone(),
-        });
-    };
-    if let Some(index) = interfaces.iter().position(|known| known == interface) {
-        return Ok(index as u32);
-    }
-    if interfaces.len() >= REDIRECT_TARGETS_MAX {
-        return Err(CompileError::TooManyRedirectInterfaces {
-            rule: rule.id.clone(),
-            interface: interface.clone(),
-        });
-    }
-    interfaces.push(interface.clone());
-    Ok(interfaces.len() as u32 - 1)
-}
-
-fn kernel_rule(
-    rule: &Rule,
-    rank: u16,
-    slot_version: u32,
-    tai_offset_s: i64,
-    redirect_index: u32,
-) -> Result<abi::Rule, CompileError> {
-    let mut ports = [PortRange::default(); PORT_RANGES_PER_RULE];
-    if rule.ports.len() > ports.len() {
-        return Err(CompileError::TooManyPortRanges {
-            rule: rule.id.clone(),
-            count: rule.ports.len(),
-        });
-    }
-    ports[..rule.ports.len()].copy_from_slice(&rule.ports);
-    Ok(abi::Rule {
-        protocol: rule.protocol.unwrap_or(abi::Rule::ANY_PROTOCOL),
-        from_tai_ns: rule.from.map_or(0, |from| tai_ns(from, tai_offset_s)),
-        until_tai_ns: rule
-            .until
-            .map_or(u64::MAX, |until| tai_ns(until, tai_offset_s)),
-        redirect_index,
-        port_count: rule.ports.len() as u32,
-        ports,
-        ..abi::Rule::new(rule.action, rank, slot_version)
-    })
-}
-
-/// CLOCK_TAI nanoseconds of a moment. What lies before 1970 or after 2554 becomes
-/// the first or last value, which mean "always" for `from` and "never" for `until`.
-fn tai_ns(moment: Timestamp, tai_offset_s: i64) -> u64 {
-    let ns = moment.as_nanosecond() + i128::from(tai_offset_s) * 1_000_000_000;
-    ns.clamp(0, i128::from(u64::MAX)) as u64
-}
-
-fn meta_rule(rule: &Rule, (slot, slot_version): (u16, u32)) -> MetaRule {
-    let ports = rule.ports.iter().map(|range| {
-        if range.first == range.last {
-            range.first.to_string()
-        } else {
-            format!("{}-{}", range.first, range.last)
-        }
-    });
-    MetaRule {
-        slot,
-        slot_version,
-        id: rule.id.clone(),
-        digest: rule_digest(rule),
-        names_digest: names_digest(rule),
-        action: rule.action.as_str().to_owned(),
-        redirect_interface: rule.redirect_interface.clone(),
-        hosts: rule.hosts.len(),
-        domains: rule.domains.len(),
-        origins: rule.origins.len(),
-        ports: ports.collect(),
-        protocol: rule.protocol,
-        title: rule.title.clone(),
-        reason: rule.reason.clone(),
-        statement: rule.statement.clone(),
-        authority: rule.authority.clone(),
-        reference: rule.reference.clone(),
-        approved_by: rule.approved_by.clone(),
-        from: rule.from,
-        until: rule.until,
-        review_by: rule.review_by,
-    }
 }

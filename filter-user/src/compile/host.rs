@@ -67,6 +67,26 @@ pub fn served_prefixes(host: &HostConfig, facts: &HostFacts) -> Vec<IpNet> {
     prefixes
 }
 
+/// What this host lacks for what the policy wants; `reads_names` if names are to be read here.
+pub(super) fn warnings(host: &HostConfig, facts: &HostFacts, reads_names: bool) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if reads_names && served_prefixes(host, facts).is_empty() {
+        warnings.push(
+            "the policy has hostnames, but this host serves no address: names are not read \
+             anywhere; list addresses under `serves`"
+                .to_owned(),
+        );
+    }
+    if reads_names && facts.sockets.is_none() {
+        warnings.push(
+            "this kernel does not tell where it keeps its connections (no BTF): streams are \
+             followed by what passes by alone, see LIMITS"
+                .to_owned(),
+        );
+    }
+    warnings
+}
+
 /// `port_class` bits of every port.
 pub fn ports(host: &HostConfig) -> Box<[u8; 65_536]> {
     let mut classes = Box::new([0u8; 65_536]);
@@ -104,7 +124,7 @@ pub(super) fn checksums(host: &HostConfig, facts: &HostFacts) -> u32 {
 
 /// SHA-256, in hexadecimal, over everything but the policy that shapes a live
 /// generation: equal for equal meaning, whatever the order of the lists.
-pub(super) fn digest(host: &HostConfig, facts: &HostFacts) -> String {
+pub fn digest(host: &HostConfig, facts: &HostFacts) -> String {
     let names = |names: &[HostName]| sorted(names.iter().map(HostName::to_string));
     let prefixes = |prefixes: Vec<IpNet>| sorted(prefixes.iter().map(IpNet::to_string));
     let mut hash = Sha256::new();

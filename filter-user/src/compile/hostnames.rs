@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use filter_common::limits::NAME_CANDIDATES_MAX;
 
 use super::{CompileError, notes::Notes, sets::Entry};
-use crate::policy::model::HostName;
+use crate::{policy::model::HostName, prefetch::ahead};
 
 /// The keys of the name table, sorted: what `blocked` lists ([`Entry::Exact`] for
 /// hosts, [`Entry::Subtree`] for domains), without what lies wholly inside a
@@ -17,8 +17,10 @@ pub(super) fn keys<'a>(
     protected_domains: &'a [HostName],
     notes: &mut Notes,
 ) -> Vec<(&'a str, Entry)> {
-    blocked.sort_unstable();
-    blocked.dedup();
+    if !is_in_order(&blocked) {
+        blocked.sort_unstable();
+        blocked.dedup();
+    }
     let names: HashSet<&str> = protected_names.iter().map(HostName::as_str).collect();
     let domains: HashSet<&str> = protected_domains.iter().map(HostName::as_str).collect();
     let is_under_protected =
@@ -70,15 +72,23 @@ pub(super) fn keys<'a>(
     blocked
 }
 
-/// Refuses names nested deeper than the candidates that one lookup keeps. `keys` are sorted.
-pub(super) fn check_depth(keys: &[(&str, Entry)]) -> Result<(), CompileError> {
+/// Whether the names are sorted and none of the entries is there twice, as one rule's list is.
+fn is_in_order(blocked: &[(&str, Entry)]) -> bool {
+    let mut last = None;
+    ahead(blocked, |(name, _)| name.as_bytes())
+        .all(|item| last.replace(item).is_none_or(|last| last < item))
+}
+
+/// Refuses names nested deeper than the candidates that one lookup keeps. `keys` are sorted. Whether
+/// there are any that could become so when others are added.
+pub(super) fn check_depth(keys: &[(&str, Entry)]) -> Result<bool, CompileError> {
     let is_listed = |suffix: &&str| keys.binary_search_by_key(suffix, |(name, _)| name).is_ok();
-    // As many suffixes as labels, and two bytes to a label: hardly any name is long enough.
-    let labels = |name: &str| 1 + name.bytes().filter(|byte| *byte == b'.').count();
+    let mut any = false;
     for (name, _) in keys {
-        if name.len() < 2 * NAME_CANDIDATES_MAX || labels(name) <= NAME_CANDIDATES_MAX {
+        if !is_deep(name) {
             continue;
         }
+        any = true;
         let chain = || suffixes(name).filter(is_listed);
         if chain().count() > NAME_CANDIDATES_MAX {
             let chain = chain().map(str::to_owned).collect();
@@ -88,7 +98,14 @@ pub(super) fn check_depth(keys: &[(&str, Entry)]) -> Result<(), CompileError> {
             });
         }
     }
-    Ok(())
+    Ok(any)
+}
+
+/// Whether a name has more labels, and so perhaps more listed suffixes, than one lookup keeps.
+pub(super) fn is_deep(name: &str) -> bool {
+    // Two bytes to a label: hardly any name is long enough.
+    name.len() >= 2 * NAME_CANDIDATES_MAX
+        && name.bytes().filter(|byte| *byte == b'.').count() >= NAME_CANDIDATES_MAX
 }
 
 /// The name, its parent domain, and so on to the top.

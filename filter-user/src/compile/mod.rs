@@ -12,12 +12,15 @@
 pub mod build;
 pub mod error;
 
+mod change;
 mod generation;
 mod host;
 mod hostnames;
+mod insert;
 mod notes;
 mod place;
 mod prefixes;
+mod rules;
 mod sets;
 mod slots;
 
@@ -32,9 +35,11 @@ use filter_common::{
 use serde::{Deserialize, Serialize};
 
 pub use self::{
+    change::{Change, Rebuild, Stage, Standing, change},
     error::CompileError,
     generation::compile,
-    host::{config_digest, ports, protected, served_prefixes},
+    host::{config_digest, digest as host_digest, ports, protected, served_prefixes},
+    insert::Store,
 };
 
 /// Facts about this host and moment that a compilation depends on, gathered by the caller
@@ -115,8 +120,20 @@ pub struct Meta {
     pub policy_path: Option<String>,
     /// The rules, in the order of their ids.
     pub rules: Vec<MetaRule>,
+    /// Interfaces that rules redirect to, by key of the redirect map.
+    #[serde(default)]
+    pub redirect_interfaces: Vec<String>,
     /// Slots of the previous generation's rules that are gone: not given away until the next generation.
     pub retired_slots: Vec<u16>,
+    /// Slots of rules that were removed in place: the tables still lead to them.
+    #[serde(default)]
+    pub burnt_slots: Vec<u16>,
+    /// Keys that came or went in place since the tables were made.
+    #[serde(default)]
+    pub added_keys: usize,
+    /// Whether a name has so many labels that adding others could nest it too deeply.
+    #[serde(default)]
+    pub deep_names: bool,
     /// Slot versions handed out so far, by slot.
     pub slot_versions: Vec<u32>,
     /// Findings of the compiler, ready to print.
@@ -160,8 +177,7 @@ pub struct MetaRule {
     /// Digest of all that the rule says: its lists are not kept here.
     #[serde(default)]
     pub digest: String,
-    /// Digest of what it says about names, see [`crate::policy::names_digest`]; empty if the writer did
-    /// not note it.
+    /// Digest of what it says about names, see [`crate::policy::names_digest`].
     #[serde(default)]
     pub names_digest: String,
     /// Word of the action.
@@ -169,12 +185,12 @@ pub struct MetaRule {
     /// Target of a redirect.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub redirect_interface: Option<String>,
-    /// Number of exact names that the policy lists, before protection.
-    pub hosts: usize,
-    /// Number of domains, likewise.
-    pub domains: usize,
-    /// Number of prefixes, likewise.
-    pub origins: usize,
+    /// What is remembered of its lists, before protection.
+    #[serde(flatten)]
+    pub lists: crate::policy::model::Lists,
+    /// What protection did to it, ready to print.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
     /// As in the policy, `443` or `8000-8010`.
     pub ports: Vec<String>,
     /// As in the policy.

@@ -56,11 +56,11 @@ impl Notes {
         }
     }
 
-    /// One line per rule that protection touched; `ids` in the order of the ranks.
-    pub(super) fn warnings(&self, ids: &[&str]) -> Vec<String> {
-        let touched = ids.iter().zip(&self.rules);
-        touched
-            .filter_map(|(id, effect)| Some(format!("rule \"{id}\": {}", effect.text()?)))
+    /// A line for each rule that protection touched; `ids` in the order of the ranks.
+    pub(super) fn by_rule(&self, ids: &[&str]) -> Vec<Option<String>> {
+        let rules = ids.iter().zip(&self.rules);
+        rules
+            .map(|(id, effect)| Some(format!("rule \"{id}\": {}", effect.text()?)))
             .collect()
     }
 }
@@ -131,10 +131,11 @@ mod tests {
         notes.taken(2, "t");
         notes.spared(2, "s");
         assert_eq!(
-            notes.warnings(&["a", "b", "c"]),
+            notes.by_rule(&["a", "b", "c"]),
             [
-                "rule \"b\": k0, k1, k2 and 2 more are not blocked, protected on this host; nothing of the rule is left",
-                "rule \"c\": t is not blocked, protected on this host; s is excepted from its keys, protected on this host"
+                None,
+                Some("rule \"b\": k0, k1, k2 and 2 more are not blocked, protected on this host; nothing of the rule is left".to_owned()),
+                Some("rule \"c\": t is not blocked, protected on this host; s is excepted from its keys, protected on this host".to_owned()),
             ]
         );
     }

@@ -40,9 +40,8 @@ pub(super) enum SetError {
     Full,
 }
 
-/// Slots for which sets of one element are laid out are a multiple of this, so that a few more
-/// rules do not move the other sets.
-const SLOTS_STEP: usize = 64;
+/// Lines behind the sets, for those of rules that are added while the generation is in place.
+const SPARE_LINES: usize = 64;
 
 /// Sets of one element that are no rule's: the exceptions.
 const EXCEPTIONS: u32 = 2;
@@ -59,10 +58,10 @@ pub(super) struct Sets<'a> {
 }
 
 impl<'a> Sets<'a> {
-    /// No sets of several elements, for rules given in the order of their ids.
-    pub(super) fn new(rules: &'a [Listed]) -> Self {
-        let used = rules.iter().map(|rule| usize::from(rule.slot) + 1).max();
-        let slots = used.unwrap_or(0).next_multiple_of(SLOTS_STEP) as u32;
+    /// No sets of several elements, for rules given in the order of their ids; none of their slots is
+    /// beyond `capacity`.
+    pub(super) fn new(rules: &'a [Listed], capacity: usize) -> Self {
+        let slots = capacity as u32;
         let exceptions = [SetRef::EXACT, SetRef::SUBTREE].map(|kind| kind | SetRef::PROTECT);
         let singles = (0..slots).flat_map(|slot| [SetRef::EXACT | slot, SetRef::SUBTREE | slot]);
         let refs = exceptions.into_iter().chain(singles);
@@ -71,6 +70,32 @@ impl<'a> Sets<'a> {
             refs: refs.map(|set_ref| set_ref | SetRef::LAST).collect(),
             known: HashMap::new(),
         }
+    }
+
+    /// The sets that are in place, for rules in the order of their ids.
+    pub(super) fn in_place(rules: &'a [Listed], lines: &[Line]) -> Self {
+        let words = lines.as_flattened().iter();
+        let mut refs: Vec<u32> = words
+            .flat_map(|word| [*word as u32, (word >> 32) as u32])
+            .collect();
+        // No element is zero: each says what kind it is.
+        refs.truncate(
+            refs.iter()
+                .rposition(|set_ref| *set_ref != 0)
+                .map_or(0, |last| last + 1),
+        );
+        Self {
+            rules,
+            refs,
+            known: HashMap::new(),
+        }
+    }
+
+    /// The sets of several elements that there are so far, when there are rules for `capacity` slots.
+    pub(super) fn several(&self, capacity: usize) -> impl Iterator<Item = Vec<SetRef>> {
+        let from = (EXCEPTIONS as usize + 2 * capacity).min(self.refs.len());
+        let sets = self.refs[from..].split_inclusive(|set_ref| set_ref & SetRef::LAST != 0);
+        sets.map(|set| set.iter().copied().map(SetRef).collect())
     }
 
     /// Index of the set of this entry alone.
@@ -125,9 +150,16 @@ impl<'a> Sets<'a> {
         Ok(index)
     }
 
-    /// Contents of the rule set map, at least one line.
+    /// Contents of the rule set map, with room for more.
     pub(super) fn into_lines(self) -> Vec<Line> {
-        let count = self.refs.len().div_ceil(SET_REFS_PER_LINE as usize).max(1);
+        let mut lines = self.lines();
+        lines.resize(lines.len() + SPARE_LINES, [0; 8]);
+        lines
+    }
+
+    /// The lines that the sets take.
+    pub(super) fn lines(&self) -> Vec<Line> {
+        let count = self.refs.len().div_ceil(SET_REFS_PER_LINE as usize);
         let mut lines = vec![[0; 8]; count];
         for (i, set_ref) in self.refs.iter().enumerate() {
             lines[i / 16][i / 2 % 8] |= u64::from(*set_ref) << (32 * (i % 2));
@@ -188,7 +220,7 @@ mod tests {
     #[test]
     fn exceptions_come_first_then_exact_then_qualified_then_by_rank() {
         let rules = [PLAIN, PLAIN, QUALIFIED];
-        let mut sets = Sets::new(&rules);
+        let mut sets = Sets::new(&rules, 64);
         let mut entries = vec![
             Entry::Subtree(0),
             Entry::Subtree(2),
@@ -214,7 +246,7 @@ mod tests {
     #[test]
     fn equal_lists_share_storage_and_end_with_a_mark() {
         let rules = [PLAIN, QUALIFIED];
-        let mut sets = Sets::new(&rules);
+        let mut sets = Sets::new(&rules, 64);
         let both = sets.index(&mut vec![Entry::Subtree(1), Entry::Subtree(0)]);
         let both = both.unwrap() as usize;
         let swapped = sets.index(&mut vec![Entry::Subtree(0), Entry::Subtree(1)]);
@@ -230,7 +262,7 @@ mod tests {
     fn a_set_of_one_element_has_its_place_whatever_other_rules_there_are() {
         let one = [PLAIN];
         let three = [QUALIFIED, PLAIN, Listed { slot: 3, ..PLAIN }];
-        let (mut few, mut many) = (Sets::new(&one), Sets::new(&three));
+        let (mut few, mut many) = (Sets::new(&one, 64), Sets::new(&three, 64));
         let index = few.index(&mut vec![Entry::Exact(0)]).unwrap();
         assert_eq!(many.index(&mut vec![Entry::Exact(1)]), Ok(index));
         let twice = &mut vec![Entry::Exact(1), Entry::Exact(1)];
@@ -246,11 +278,11 @@ mod tests {
     fn a_host_that_is_also_a_domain_of_the_same_rule_is_listed_once() {
         let rules = [PLAIN, PLAIN];
         let mut entries = vec![Entry::Exact(0), Entry::Subtree(0)];
-        Sets::new(&rules).index(&mut entries).unwrap();
+        Sets::new(&rules, 64).index(&mut entries).unwrap();
         assert_eq!(entries, [Entry::Subtree(0)]);
         // Without its exact entry rule 1 would come after rule 0.
         let mut entries = vec![Entry::Exact(1), Entry::Subtree(0), Entry::Subtree(1)];
-        Sets::new(&rules).index(&mut entries).unwrap();
+        Sets::new(&rules, 64).index(&mut entries).unwrap();
         assert_eq!(
             entries,
             [Entry::Exact(1), Entry::Subtree(0), Entry::Subtree(1)]
@@ -260,7 +292,7 @@ mod tests {
     #[test]
     fn a_list_may_have_sixteen_elements_and_no_more() {
         let rules = [PLAIN; RULES_PER_KEY_MAX + 1];
-        let mut sets = Sets::new(&rules);
+        let mut sets = Sets::new(&rules, 64);
         let mut entries: Vec<Entry> = (0..rules.len() as u16).map(Entry::Subtree).collect();
         assert_eq!(sets.index(&mut entries), Err(SetError::TooLong));
         entries.pop();

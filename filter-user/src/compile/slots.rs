@@ -18,6 +18,19 @@ pub(super) struct Slots {
     pub(super) retired: Vec<u16>,
 }
 
+/// Slots without a rule that a generation has at least, so that rules can be added while it is in place.
+const SPARE_SLOTS: usize = 64;
+
+/// Slots are laid out in multiples of this, so that a few more rules do not move the sets of others.
+const SLOTS_STEP: usize = 64;
+
+/// Slots that a generation has whose rules take `used` of them.
+pub(super) fn capacity(used: usize) -> usize {
+    (used + SPARE_SLOTS)
+        .next_multiple_of(SLOTS_STEP)
+        .min(RULES_MAX)
+}
+
 /// Gives every id the slot it had in `previous`, or else the lowest free one with
 /// a new version.
 pub(super) fn assign(ids: &[&str], previous: Option<&Meta>) -> Result<Slots, CompileError> {
@@ -47,6 +60,15 @@ pub(super) fn assign(ids: &[&str], previous: Option<&Meta>) -> Result<Slots, Com
                 .or_insert((rule.slot, rule.slot_version));
         } else {
             retired.push(rule.slot);
+        }
+    }
+    // The tables of the previous generation still lead to these.
+    for burnt in previous.iter().flat_map(|meta| &meta.burnt_slots) {
+        if let Some(occupied) = occupied.get_mut(usize::from(*burnt))
+            && !*occupied
+        {
+            *occupied = true;
+            retired.push(*burnt);
         }
     }
     retired.sort_unstable();

@@ -1,14 +1,20 @@
 //! From what is wanted to what the kernel enforces.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, path::Path};
 
+use filter_common::abi::Table;
 use serde::Serialize;
 
-use super::{CommandError, Desired, probes::probes};
+use super::{CommandError, Desired, Wanted, probes::probes};
 use crate::{
-    compile::{Compiled, HostFacts, Meta, Role, compile},
-    datapath::{Installed, InstalledOn, Lock, Root, netdev, object_digest},
-    policy::model::InterfaceConfig,
+    compile::{
+        Compiled, HostFacts, Meta, Rebuild, Role, Stage, Standing, change, compile, host_digest,
+    },
+    datapath::{
+        DatapathError, Enforced, Generation, Installed, InstalledOn, Lock, Root, netdev,
+        object_digest,
+    },
+    policy::model::{HostConfig, InterfaceConfig, Policy},
 };
 
 /// What an application changed.
@@ -16,6 +22,11 @@ use crate::{
 pub struct Applied {
     /// Whether everything was in place already.
     pub unchanged: bool,
+    /// Whether the program that ran before does it, with what was added to its tables.
+    pub in_place: bool,
+    /// Why tables and program were made anew, if there were any before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rebuilt: Option<String>,
     /// Number of the generation in place.
     pub generation: u64,
     /// Interfaces that run it.
@@ -61,12 +72,27 @@ pub fn compile_desired(
     facts: &HostFacts,
     previous: Option<&Meta>,
 ) -> Result<Compiled, CommandError> {
-    let mut compiled = compile(&desired.policy, &desired.host, facts, Role::Live, previous)?;
-    compiled.meta.policy_path = Some(desired.policy_path.display().to_string());
+    let Desired {
+        host,
+        policy,
+        policy_path,
+    } = desired;
+    compile_policy(host, policy, policy_path, facts, previous)
+}
+
+fn compile_policy(
+    host: &HostConfig,
+    policy: &Policy,
+    policy_path: &Path,
+    facts: &HostFacts,
+    previous: Option<&Meta>,
+) -> Result<Compiled, CommandError> {
+    let mut compiled = compile(policy, host, facts, Role::Live, previous)?;
+    compiled.meta.policy_path = Some(policy_path.display().to_string());
     compiled
         .meta
         .warnings
-        .splice(0..0, desired.policy.warnings.iter().cloned());
+        .splice(0..0, policy.warnings.iter().cloned());
     Ok(compiled)
 }
 
@@ -78,80 +104,163 @@ pub fn compile_desired(
 pub fn apply(
     root: &Root,
     lock: &Lock,
-    desired: &Desired,
+    wanted: &mut Wanted,
     facts: &HostFacts,
     cause: Cause,
 ) -> Result<Applied, CommandError> {
-    let previous = root.meta()?;
-    let Present {
-        interfaces,
-        missing: missing_interfaces,
-        held_back,
-    } = present(root, &desired.host.interfaces, cause)?;
-    if interfaces.is_empty() && root.enforced()?.iter().all(|link| link.defunct) {
-        if !held_back.is_empty() {
-            return Err(CommandError::HeldBack {
+    let standing = match root.generation() {
+        Ok(standing) => Some(standing),
+        Err(DatapathError::NothingEnforced) => None,
+        Err(error) => return Err(error.into()),
+    };
+    let present = present(root, &wanted.host.interfaces, cause)?;
+    if present.interfaces.is_empty() && root.enforced()?.iter().all(|link| link.defunct) {
+        return Err(match present {
+            Present { held_back, .. } if !held_back.is_empty() => CommandError::HeldBack {
                 interfaces: held_back,
-            });
-        }
-        return Err(CommandError::Usage(match missing_interfaces.as_slice() {
-            [] => "no interface is named: give `--interface NAME`, or `interfaces = [\"NAME\"]` in the \
-                   configuration"
-                .to_owned(),
-            names => format!("none of the configured interfaces exists: {}", names.join(", ")),
-        }));
-    }
-    let mut compiled = compile_desired(desired, facts, previous.as_ref())?;
-    let deaf = deaf_targets(&compiled.redirect_interfaces);
-    compiled.meta.warnings.extend(deaf);
-    let mut warnings = compiled.meta.warnings.clone();
-    let meta = compiled.meta.clone();
-    let changes = Changes::between(previous.as_ref(), &meta);
-
-    if let Some(previous) = previous
-        && in_place(root, &previous, &meta, &interfaces)?
-    {
-        release(root, lock, &interfaces)?;
-        return Ok(Applied {
-            unchanged: true,
-            generation: previous.generation,
-            interfaces: running(root)?,
-            rules: previous.rules.len(),
-            added: Vec::new(),
-            removed: Vec::new(),
-            changed: Vec::new(),
-            warnings,
-            load_ms: 0,
-            missing_interfaces,
-            held_back,
-            meta: previous,
+            },
+            Present { missing, .. } => CommandError::Usage(match missing.as_slice() {
+                [] => "no interface is named: give `--interface NAME`, or `interfaces = [\"NAME\"]` in the \
+                       configuration"
+                    .to_owned(),
+                names => format!("none of the configured interfaces exists: {}", names.join(", ")),
+            }),
         });
     }
-    let probes = probes(&compiled, &desired.policy);
-    let wanted = interfaces;
+    let interfaces = present.interfaces.clone();
+    let rebuilt = match &standing {
+        Some(standing) if runs_everywhere(root, standing, &interfaces)? => {
+            let path = wanted.policy_path.display().to_string();
+            if standing.meta.policy_digest == wanted.outline.digest
+                && standing.meta.host_digest == host_digest(&wanted.host, facts)
+                && standing.meta.policy_path.as_ref() == Some(&path)
+            {
+                release(root, lock, &interfaces)?;
+                return unchanged(root, standing, wanted, present);
+            }
+            match alter(root, lock, standing, wanted, facts)? {
+                Ok(meta) => {
+                    release(root, lock, &interfaces)?;
+                    let changes = Changes::between(Some(&standing.meta), &meta);
+                    return Ok(Applied {
+                        in_place: true,
+                        warnings: meta.warnings.clone(),
+                        ..Applied::new(meta, running(root)?, changes, present)
+                    });
+                }
+                Err(reason) => Some(reason.to_string()),
+            }
+        }
+        Some(_) | None => None,
+    };
+    if let Some(reason) = &rebuilt {
+        tracing::debug!("tables and program are made anew: {reason}");
+    }
+    let previous = standing.as_ref().map(|standing| &standing.meta);
+    let (host, policy_path) = (wanted.host.clone(), wanted.policy_path.clone());
+    let policy = wanted.policy()?;
+    let mut compiled = compile_policy(&host, policy, &policy_path, facts, previous)?;
+    let deaf = deaf_targets(&compiled.redirect_interfaces);
+    compiled.meta.warnings.extend(deaf);
+    let meta = compiled.meta.clone();
+    let changes = Changes::between(previous, &meta);
+    let probes = probes(&compiled, policy.rules.iter());
     let Installed {
         generation,
-        interfaces,
-        warnings: more,
+        interfaces: running,
+        warnings,
         load_time,
         ..
-    } = root.install(lock, compiled, &wanted, &probes)?;
-    release(root, lock, &wanted)?;
-    warnings.extend(more);
+    } = root.install(lock, compiled, &interfaces, &probes)?;
+    release(root, lock, &interfaces)?;
+    let meta = Meta { generation, ..meta };
     Ok(Applied {
-        unchanged: false,
-        generation,
-        interfaces,
-        rules: meta.rules.len(),
-        added: changes.added,
-        removed: changes.removed,
-        changed: changes.changed,
-        warnings,
+        warnings: meta.warnings.iter().cloned().chain(warnings).collect(),
         load_ms: load_time.as_millis(),
-        missing_interfaces,
-        held_back,
-        meta: Meta { generation, ..meta },
+        rebuilt,
+        ..Applied::new(meta, running, changes, present)
     })
+}
+
+impl Applied {
+    fn new(
+        meta: Meta,
+        interfaces: Vec<InstalledOn>,
+        changes: Changes,
+        Present {
+            missing, held_back, ..
+        }: Present,
+    ) -> Self {
+        Self {
+            unchanged: false,
+            in_place: false,
+            rebuilt: None,
+            generation: meta.generation,
+            interfaces,
+            rules: meta.rules.len(),
+            added: changes.added,
+            removed: changes.removed,
+            changed: changes.changed,
+            warnings: Vec::new(),
+            load_ms: 0,
+            missing_interfaces: missing,
+            held_back,
+            meta,
+        }
+    }
+}
+
+fn unchanged(
+    root: &Root,
+    standing: &Generation,
+    wanted: &Wanted,
+    present: Present,
+) -> Result<Applied, CommandError> {
+    let meta = &standing.meta;
+    // What depends on the moment, such as a date for review, is as it is now.
+    let of_policy = wanted.outline.warnings.iter();
+    let others = meta
+        .warnings
+        .iter()
+        .filter(|w| !wanted.outline.warnings.contains(w));
+    Ok(Applied {
+        unchanged: true,
+        warnings: of_policy.chain(others).cloned().collect(),
+        ..Applied::new(meta.clone(), running(root)?, Changes::default(), present)
+    })
+}
+
+/// Changes what the running program does to what is wanted, or says why that is not possible.
+fn alter(
+    root: &Root,
+    lock: &Lock,
+    standing: &Generation,
+    wanted: &Wanted,
+    facts: &HostFacts,
+) -> Result<Result<Meta, Rebuild>, CommandError> {
+    let in_place = Standing {
+        meta: &standing.meta,
+        config: &standing.config,
+        tables: Table::ALL.map(|table| standing.table(table)),
+        rules: standing.rules(),
+    };
+    let mut change = match change(in_place, &wanted.outline, &wanted.host, facts) {
+        Ok(change) => change,
+        Err(reason) => return Ok(Err(reason)),
+    };
+    for Stage { meta, .. } in &mut change.stages {
+        meta.policy_path = Some(wanted.policy_path.display().to_string());
+        meta.warnings
+            .extend(deaf_targets(&meta.redirect_interfaces));
+    }
+    let Some(last) = change.stages.last() else {
+        return Ok(Err(Rebuild::Several));
+    };
+    let meta = last.meta.clone();
+    let read = wanted.outline.rules.iter().filter(|rule| rule.is_read);
+    let rules = read.map(|outlined| &outlined.rule);
+    let generation = root.alter(lock, standing, &change, |after| probes(after, rules))?;
+    Ok(Ok(Meta { generation, ..meta }))
 }
 
 /// Redirect targets whose driver loses what is redirected to them.
@@ -207,31 +316,25 @@ fn release(root: &Root, lock: &Lock, interfaces: &[InterfaceConfig]) -> Result<(
     Ok(())
 }
 
-/// Whether the same policy, host and program run on every wanted interface.
-fn in_place(
+/// Whether this program, of this build, runs on every wanted interface, and everything it redirects to
+/// is there.
+fn runs_everywhere(
     root: &Root,
-    previous: &Meta,
-    wanted: &Meta,
+    standing: &Generation,
     interfaces: &[InterfaceConfig],
 ) -> Result<bool, CommandError> {
-    let same = previous.policy_digest == wanted.policy_digest
-        && previous.host_digest == wanted.host_digest
-        && previous.policy_path == wanted.policy_path
-        && root
-            .generation()
-            .is_ok_and(|live| live.object_digest == object_digest());
-    if !same || !root.lost_redirects()?.is_empty() {
+    if standing.object_digest != object_digest() || !root.lost_redirects()?.is_empty() {
         return Ok(false);
     }
     let enforced = root.enforced()?;
+    let runs = |link: &Enforced| {
+        !link.defunct && link.mode.is_some() && link.generation == Some(standing.meta.generation)
+    };
     Ok(interfaces.iter().all(|interface| {
-        enforced.iter().any(|link| {
-            link.interface == interface.name
-                && !link.defunct
-                && link.mode.is_some()
-                && link.generation == Some(previous.generation)
-        })
-    }))
+        enforced
+            .iter()
+            .any(|link| link.interface == interface.name && runs(link))
+    }) && enforced.iter().all(|link| link.defunct || runs(link)))
 }
 
 fn running(root: &Root) -> Result<Vec<InstalledOn>, CommandError> {
@@ -247,6 +350,7 @@ fn running(root: &Root) -> Result<Vec<InstalledOn>, CommandError> {
         .collect())
 }
 
+#[derive(Default)]
 struct Changes {
     added: Vec<String>,
     removed: Vec<String>,

@@ -3,15 +3,18 @@
 
 use std::{collections::BTreeSet, net::SocketAddr};
 
-use filter_common::abi::{Action, port_class};
+use filter_common::abi::{Action, PortRange, port_class};
 use ipnet::IpNet;
 use serde::Serialize;
 
-use super::{CommandError, Desired};
+use super::CommandError;
 use crate::{
     compile::{self, HostFacts, Meta, MetaRule, Term},
     datapath::{Connection, Connections},
-    policy::model::{InspectPorts, Rule},
+    policy::{
+        model::{HostConfig, InspectPorts, Outline, Outlined, Rule},
+        names_digest,
+    },
 };
 
 /// IP protocol number of TCP.
@@ -27,9 +30,25 @@ pub enum CutFor {
 }
 
 /// What a cut is about: determined before the change, so that nothing is changed if it makes no sense.
-pub struct CutPlan<'a> {
+pub struct CutPlan {
     connections: Connections,
-    rules: Vec<&'a Rule>,
+    rules: Vec<CutRule>,
+}
+
+/// What a cut has to know of a rule.
+struct CutRule {
+    id: String,
+    /// Empty for all.
+    ports: Vec<PortRange>,
+}
+
+impl CutRule {
+    fn new(rule: &Rule) -> Self {
+        Self {
+            id: rule.id.clone(),
+            ports: rule.ports.clone(),
+        }
+    }
 }
 
 /// Connections that a cut is about.
@@ -70,25 +89,26 @@ impl Cut {
     }
 }
 
-impl<'a> CutPlan<'a> {
+impl CutPlan {
     /// Finds the rules, and whether this kernel can do it.
     ///
     /// # Errors
     ///
     /// No rule of that id is about names on TCP and enforced now; or connections cannot be ended.
     pub fn new(
-        desired: &'a Desired,
+        outline: &Outline,
         previous: Option<&Meta>,
         wanted: &CutFor,
         now: jiff::Timestamp,
     ) -> Result<Self, CommandError> {
-        let enforced = desired.policy.rules.iter().filter(|rule| cuts(rule, now));
-        let rules: Vec<&Rule> = match wanted {
-            CutFor::NewRules => enforced
-                .filter(|rule| !was_there(rule, previous, now))
-                .collect(),
-            CutFor::Rule(id) => enforced.filter(|rule| rule.id == *id).collect(),
-        };
+        let enforced = outline.rules.iter().filter(|rule| cuts(rule, now));
+        let rules: Vec<CutRule> = enforced
+            .filter(|outlined| match wanted {
+                CutFor::NewRules => !was_there(outlined, previous, now),
+                CutFor::Rule(id) => outlined.rule.id == *id,
+            })
+            .map(|outlined| CutRule::new(&outlined.rule))
+            .collect();
         if let (CutFor::Rule(id), []) = (wanted, rules.as_slice()) {
             return Err(CommandError::Usage(format!(
                 "nothing was changed: the policy has no rule `{id}` that blocks names over TCP now"
@@ -106,7 +126,7 @@ impl<'a> CutPlan<'a> {
     /// The kernel does not list them.
     pub fn find(
         self,
-        desired: &Desired,
+        host: &HostConfig,
         facts: &HostFacts,
         operator: Option<SocketAddr>,
     ) -> Result<CutList, CommandError> {
@@ -116,8 +136,8 @@ impl<'a> CutPlan<'a> {
         };
         let mut meant = Vec::new();
         if !self.rules.is_empty() {
-            let scope = Scope::new(desired, facts, &self.rules, &self.connections)?;
-            let protected = compile::protected(&desired.host, facts);
+            let scope = Scope::new(host, facts, &self.rules, &self.connections)?;
+            let protected = compile::protected(host, facts);
             for connection in self.connections.established()? {
                 if !scope.holds(&connection) {
                     continue;
@@ -130,7 +150,7 @@ impl<'a> CutPlan<'a> {
                 }
             }
             cut.found = meant.len();
-            cut.elsewhere = elsewhere(desired, facts, forwards());
+            cut.elsewhere = elsewhere(host, facts, forwards());
         }
         Ok(CutList {
             connections: self.connections,
@@ -158,30 +178,34 @@ impl CutList {
 }
 
 /// Whether a rule blocks names over TCP at a moment.
-fn cuts(rule: &Rule, now: jiff::Timestamp) -> bool {
+fn cuts(Outlined { rule, lists, .. }: &Outlined, now: jiff::Timestamp) -> bool {
     let times = MetaRule {
         from: rule.from,
         until: rule.until,
         ..MetaRule::default()
     };
     rule.action != Action::Observe
-        && !(rule.hosts.is_empty() && rule.domains.is_empty())
+        && lists.hosts + lists.domains > 0
         && rule.protocol.is_none_or(|protocol| protocol == TCP)
         && times.term(now) == Term::InForce
 }
 
 /// Whether the generation in place blocks the same names already.
-fn was_there(rule: &Rule, previous: Option<&Meta>, now: jiff::Timestamp) -> bool {
+fn was_there(
+    Outlined { rule, lists, .. }: &Outlined,
+    previous: Option<&Meta>,
+    now: jiff::Timestamp,
+) -> bool {
     let earlier = previous.and_then(|meta| meta.rules.iter().find(|earlier| earlier.id == rule.id));
     earlier.is_some_and(|earlier| {
         earlier.term(now) == Term::InForce
-            && earlier.names_digest == crate::policy::names_digest(rule)
+            && earlier.names_digest == names_digest(rule, &lists.names)
     })
 }
 
 /// The connections that rules may be about.
 struct Scope<'a> {
-    rules: &'a [&'a Rule],
+    rules: &'a [CutRule],
     classes: Box<[u8; 65_536]>,
     served: Vec<IpNet>,
     own: BTreeSet<std::net::IpAddr>,
@@ -192,12 +216,11 @@ struct Scope<'a> {
 
 impl<'a> Scope<'a> {
     fn new(
-        desired: &Desired,
+        host: &HostConfig,
         facts: &HostFacts,
-        rules: &'a [&'a Rule],
+        rules: &'a [CutRule],
         connections: &Connections,
     ) -> Result<Self, CommandError> {
-        let host = &desired.host;
         let every_port = [&host.tls, &host.http].contains(&&InspectPorts::Any);
         let listening = match every_port {
             true => Some(connections.listening_ports()?.into_iter().collect()),
@@ -247,8 +270,8 @@ fn forwards() -> [bool; 2] {
 }
 
 /// Served prefixes that connections may pass through to.
-fn elsewhere(desired: &Desired, facts: &HostFacts, [v4, v6]: [bool; 2]) -> Vec<String> {
-    let mut prefixes = compile::served_prefixes(&desired.host, facts);
+fn elsewhere(host: &HostConfig, facts: &HostFacts, [v4, v6]: [bool; 2]) -> Vec<String> {
+    let mut prefixes = compile::served_prefixes(host, facts);
     prefixes.retain(|prefix| {
         let (forwarded, length_max) = match prefix {
             IpNet::V4(_) => (v4, 32),
@@ -263,35 +286,37 @@ fn elsewhere(desired: &Desired, facts: &HostFacts, [v4, v6]: [bool; 2]) -> Vec<S
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::{load_policy, model::HostConfig};
+    use crate::policy::{Known, load_outline};
 
-    fn desired(policy: &str, host: HostConfig) -> Desired {
+    /// A policy as it is read while `known` is in place.
+    fn outline(policy: &str, known: Option<&Meta>) -> Outline {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("policy.toml");
         std::fs::write(&path, format!("version = 1\n{policy}")).unwrap();
-        Desired {
-            host,
-            policy: load_policy(&path).unwrap(),
-            policy_path: path,
-        }
+        let rules = known.iter().flat_map(|meta| &meta.rules);
+        let known: Known<'_> = rules.map(|rule| (rule.id.as_str(), &rule.lists)).collect();
+        load_outline(&path, &known).unwrap()
     }
 
-    fn meta(desired: &Desired) -> Meta {
-        let facts = HostFacts::default();
-        super::super::compile_desired(desired, &facts, None)
+    fn meta(policy: &str) -> Meta {
+        let (host, facts) = (HostConfig::default(), HostFacts::default());
+        let policy = outline(policy, None).into_policy().unwrap();
+        compile::compile(&policy, &host, &facts, compile::Role::Live, None)
             .unwrap()
             .meta
     }
 
+    /// Whether or not lists that were there before are read again.
     fn new_rules(before: &str, after: &str) -> Vec<String> {
-        let before = meta(&desired(before, HostConfig::default()));
-        let after = desired(after, HostConfig::default());
+        let before = meta(before);
         let now = jiff::Timestamp::now();
-        let rules = after.policy.rules.iter();
-        rules
-            .filter(|rule| cuts(rule, now) && !was_there(rule, Some(&before), now))
-            .map(|rule| rule.id.clone())
-            .collect()
+        let [read, known] = [None, Some(&before)].map(|known| {
+            let rules = outline(after, known).rules.into_iter();
+            let new = rules.filter(|rule| cuts(rule, now) && !was_there(rule, Some(&before), now));
+            new.map(|outlined| outlined.rule.id).collect::<Vec<_>>()
+        });
+        assert_eq!(read, known);
+        known
     }
 
     const RULE: &str = "[[rule]]\nid = \"a\"\nhosts = [\"x.example\"]\naction = \"drop\"\n";
@@ -332,7 +357,7 @@ mod tests {
             ),
             ..HostConfig::default()
         };
-        let show = |host, forwards| elsewhere(&desired(RULE, host), &facts, forwards);
+        let show = |host: HostConfig, forwards| elsewhere(&host, &facts, forwards);
         let both = ["192.0.2.1/32", "192.0.2.0/24", "2001:db8::2/128"];
         assert_eq!(
             show(host(&both), [true, true]),

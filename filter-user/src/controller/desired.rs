@@ -5,9 +5,12 @@ use std::path::{Path, PathBuf};
 use ipnet::IpNet;
 
 use super::CommandError;
-use crate::policy::{
-    load_host_config, load_policy,
-    model::{HostConfig, InterfaceConfig, Policy},
+use crate::{
+    compile::Meta,
+    policy::{
+        Known, load_host_config, load_outline, load_policy,
+        model::{HostConfig, InterfaceConfig, Outline, Policy},
+    },
 };
 
 /// Where the wishes are written: files, and the flags that stand in for them or override them.
@@ -94,6 +97,30 @@ impl Sources {
             policy_path,
         })
     }
+
+    /// Everything, but without reading lists that are known from the generation in place.
+    ///
+    /// # Errors
+    ///
+    /// As [`Sources::load`].
+    pub fn outline(&self, in_place: Option<&Meta>) -> Result<Wanted, CommandError> {
+        let host = self.host()?;
+        let path = self.policy_path(&host)?;
+        let rules = in_place.iter().flat_map(|meta| &meta.rules);
+        let known = rules.map(|rule| (rule.id.as_str(), &rule.lists)).collect();
+        let outline = match load_outline(&path, &known) {
+            // All that is wrong with it is found only by reading it all.
+            Err(_) if !known.is_empty() => load_outline(&path, &Known::new())?,
+            outline => outline?,
+        };
+        let policy_path = std::path::absolute(&path).unwrap_or(path);
+        Ok(Wanted {
+            host,
+            outline,
+            policy_path,
+            policy: None,
+        })
+    }
 }
 
 /// What is to be enforced.
@@ -105,6 +132,44 @@ pub struct Desired {
     pub policy: Policy,
     /// The file it was read from, absolute.
     pub policy_path: PathBuf,
+}
+
+/// What is to be enforced, as far as it was read.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// Host configuration with the flags applied.
+    pub host: HostConfig,
+    /// The policy; empty once all of it was asked for.
+    pub outline: Outline,
+    /// The file it was read from, absolute.
+    pub policy_path: PathBuf,
+    policy: Option<Policy>,
+}
+
+impl Wanted {
+    /// The whole policy: what was not read is read now.
+    ///
+    /// # Errors
+    ///
+    /// A file was refused.
+    pub fn policy(&mut self) -> Result<&Policy, CommandError> {
+        if self.policy.is_none() {
+            let outline = std::mem::take(&mut self.outline);
+            self.policy = Some(match outline.into_policy() {
+                Ok(policy) => policy,
+                Err(_) => load_policy(&self.policy_path)?,
+            });
+        }
+        Ok(self.policy.get_or_insert_default())
+    }
+
+    /// Digest of the policy.
+    pub fn digest(&self) -> &str {
+        match &self.policy {
+            Some(policy) => &policy.digest,
+            None => &self.outline.digest,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -239,6 +239,10 @@ impl<'a, T: Tables> Search<'a, T> {
             .rules
             .iter()
             .find(|meta| meta.slot == slot);
+        // The keys of a rule that was removed stay until the tables are made anew.
+        let Some(meta) = meta else {
+            return;
+        };
         let in_force = (rule.from_tai_ns..rule.until_tai_ns).contains(&self.now_tai_ns);
         let action = Action::from_u8(rule.action);
         let narrowed = rule.port_count > 0 || rule.protocol != Rule::ANY_PROTOCOL;
@@ -255,11 +259,11 @@ impl<'a, T: Tables> Search<'a, T> {
         self.listings.push(Listing {
             key,
             kind,
-            rule: Some(meta.map_or_else(|| format!("slot {slot}"), |meta| meta.id.clone())),
+            rule: Some(meta.id.clone()),
             slot: Some(slot),
             action: Some(action.as_str().to_owned()),
             in_force,
-            only: meta.map(narrowing).unwrap_or_default(),
+            only: narrowing(meta),
             role,
         });
     }

@@ -16,7 +16,7 @@ mod watch;
 
 pub use apply::{Applied, Cause, apply, compile_desired};
 pub use cut::{Cut, CutFor, CutList, CutPlan};
-pub use desired::{Desired, Sources};
+pub use desired::{Desired, Sources, Wanted};
 pub use error::CommandError;
 pub use facts::{gather as gather_facts, ssh_session};
 pub use run::{Surroundings, run};

@@ -1,8 +1,9 @@
-//! Synthetic packets that a new generation must block, made from its policy.
+//! Synthetic packets that a new generation must block, made from its rules.
 
 use std::net::IpAddr;
 
-use crate::{compile::Compiled, controller::lookup, datapath::Probe, policy::model::Policy};
+use super::lookup::{self, Tables};
+use crate::{datapath::Probe, policy::model::Rule};
 
 /// Prefixes that are tried before giving up: the first few may be protected or expired.
 const PREFIXES_TRIED_MAX: usize = 64;
@@ -12,10 +13,13 @@ const PROTOCOL: u8 = 253;
 const PROBED_ACTION: &str = "drop";
 
 /// One packet from a blocked IPv4 origin and one from a blocked IPv6 origin, where the policy has them.
-pub(super) fn probes(compiled: &Compiled, policy: &Policy) -> Vec<Probe> {
+pub(super) fn probes<'a>(
+    tables: &impl Tables,
+    rules: impl Iterator<Item = &'a Rule> + Clone,
+) -> Vec<Probe> {
     let now = lookup::now_tai_ns();
     let blocked = |address: &IpAddr| {
-        let listings = lookup::address(compiled, *address, now);
+        let listings = lookup::address(tables, *address, now);
         // A rule that observes would count the probe.
         let observed = listings
             .iter()
@@ -27,7 +31,7 @@ pub(super) fn probes(compiled: &Compiled, policy: &Policy) -> Vec<Probe> {
             })
     };
     let origins = |v4: bool| {
-        let all = policy.rules.iter().flat_map(|rule| &rule.origins);
+        let all = rules.clone().flat_map(|rule| &rule.origins);
         all.filter(move |net| net.addr().is_ipv4() == v4)
             .take(PREFIXES_TRIED_MAX)
             .map(|net| net.addr())

@@ -13,12 +13,13 @@ use tokio::{
 };
 
 use super::{
-    Applied, Cause, CommandError, Desired, RunState, Sources, apply, events, facts, notify::notify,
+    Applied, Cause, CommandError, RunState, Sources, apply, events, facts, notify::notify,
     watch::Watcher,
 };
 use crate::{
     compile::{HostFacts, config_digest},
     datapath::{ControllerLock, Root, follow_kernel_log, netdev},
+    policy::model::HostConfig,
 };
 
 /// An editor writes a file in several steps.
@@ -134,6 +135,7 @@ async fn follow(
                 added = ?applied.added,
                 removed = ?applied.removed,
                 changed = ?applied.changed,
+                in_place = applied.in_place,
                 "enforcing"
             ),
             // Said already, and shown by `status`.
@@ -156,7 +158,7 @@ struct Controller {
     ssh_connection: Option<String>,
     facts: HostFacts,
     watcher: Watcher,
-    desired: Option<Desired>,
+    desired: Option<Followed>,
     generation: Option<u64>,
     last_error: Option<String>,
     /// In what the host, not the policy, keeps what is wanted from being enforced; reported once.
@@ -167,22 +169,37 @@ struct Controller {
     retry_at: Instant,
 }
 
+/// What was wanted when it was last read.
+struct Followed {
+    host: HostConfig,
+    policy_path: PathBuf,
+    policy_digest: String,
+}
+
 impl Controller {
     /// Reads everything anew and puts it in place.
     fn reload(&mut self, cause: Cause) -> Result<Applied, CommandError> {
         self.watcher.follow(self.files());
-        let desired = self.sources.load().inspect_err(|error| {
-            if let CommandError::Policy(refused) = error {
-                self.watcher.follow(refused.files.iter().cloned());
-            }
-        })?;
-        self.watcher.follow(desired.policy.files.iter().cloned());
-        let desired = self.desired.insert(desired);
+        let in_place = self.root.meta().ok().flatten();
+        let mut wanted = self
+            .sources
+            .outline(in_place.as_ref())
+            .inspect_err(|error| {
+                if let CommandError::Policy(refused) = error {
+                    self.watcher.follow(refused.files.iter().cloned());
+                }
+            })?;
+        self.watcher.follow(wanted.outline.files.iter().cloned());
+        let desired = self.desired.insert(Followed {
+            host: wanted.host.clone(),
+            policy_path: wanted.policy_path.clone(),
+            policy_digest: wanted.digest().to_owned(),
+        });
         let applied = self
             .root
             .lock()
             .map_err(CommandError::from)
-            .and_then(|lock| apply(&self.root, &lock, desired, &self.facts, cause))?;
+            .and_then(|lock| apply(&self.root, &lock, &mut wanted, &self.facts, cause))?;
         for warning in applied.warnings.iter().filter(|_| !applied.unchanged) {
             tracing::warn!("{warning}");
         }
@@ -289,7 +306,7 @@ impl Controller {
             policy_digest: self
                 .desired
                 .as_ref()
-                .map(|desired| desired.policy.digest.clone()),
+                .map(|desired| desired.policy_digest.clone()),
             config_digest: self
                 .desired
                 .as_ref()

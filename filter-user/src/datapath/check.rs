@@ -1,12 +1,15 @@
-//! Synthetic packets through a generation before it is attached.
+//! Synthetic packets through a generation before it is attached, or when it was switched to.
 //!
-//! They run through the very program that is attached afterwards, with its tables and counters; a
+//! They run through the very program that is attached afterwards, or already, with its tables and counters; a
 //! mark before them keeps it from counting and reporting them: nothing that an operator counts moves.
 
-use aya::{TestRun as _, programs::TestRunOptions};
+use aya::{
+    TestRun as _,
+    programs::{TestRunOptions, Xdp},
+};
 use filter_common::abi::PROBE_MARK;
 
-use super::{DatapathError, object::Loaded};
+use super::DatapathError;
 
 /// A synthetic packet and what must become of it.
 #[derive(Clone, Debug)]
@@ -32,15 +35,15 @@ const ARP: [u8; 42] = [
     0, 0, 0, 0, 0, 0, 192, 0, 2, 1, // target
 ];
 
-/// Sends an unrelated packet and `probes` through a program that is loaded and not attached.
-pub(super) fn run(loaded: &mut Loaded, probes: &[Probe]) -> Result<(), DatapathError> {
+/// Sends an unrelated packet and `probes` through a loaded program.
+pub(super) fn run(program: &mut Xdp, probes: &[Probe]) -> Result<(), DatapathError> {
     let unrelated = Probe {
         description: "an ARP request".to_owned(),
         frame: ARP.to_vec(),
         blocked: false,
     };
     for probe in std::iter::once(&unrelated).chain(probes) {
-        let returned = action(loaded, &probe.frame)?;
+        let returned = action(program, &probe.frame)?;
         if (returned == XDP_PASS) == probe.blocked {
             return Err(DatapathError::SelfCheck {
                 probe: probe.description.clone(),
@@ -53,7 +56,7 @@ pub(super) fn run(loaded: &mut Loaded, probes: &[Probe]) -> Result<(), DatapathE
 }
 
 /// The XDP action for a frame with [`PROBE_MARK`] before it.
-fn action(loaded: &mut Loaded, frame: &[u8]) -> Result<u32, DatapathError> {
+fn action(program: &mut Xdp, frame: &[u8]) -> Result<u32, DatapathError> {
     let data = [&PROBE_MARK.to_ne_bytes()[..], frame].concat();
     // `struct xdp_md` of linux/bpf.h: where the frame begins and ends; the metadata lies before it.
     let context = [MARK_LEN, data.len() as u32, 0, 0, 0, 0];
@@ -63,8 +66,7 @@ fn action(loaded: &mut Loaded, frame: &[u8]) -> Result<u32, DatapathError> {
         ctx_in: Some(&context),
         ..TestRunOptions::default()
     };
-    let result = loaded
-        .program()?
+    let result = program
         .test_run(options)
         .map_err(|source| DatapathError::Program {
             action: "run the program on a frame",

@@ -7,7 +7,7 @@ use std::{
 };
 
 use aya::{
-    maps::{Map, MapData, MapError, PerCpuArray, PerCpuHashMap},
+    maps::{Map, MapData, MapError, PerCpuArray, PerCpuHashMap, PerCpuValues},
     programs::ProgramInfo,
 };
 use filter_common::{
@@ -19,6 +19,9 @@ use super::{
     DatapathError, Root, install::PROGRAM, object::DIRECTIONS, pod::Raw, root::entries,
     stored::Stored, sys,
 };
+
+/// Name of the shared map.
+pub(super) const RULE_COUNTERS: &str = "RULE_COUNTERS";
 
 /// Packets by reason, indexed by [`Reason`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,8 +73,14 @@ impl Root {
         &self,
         slots: impl IntoIterator<Item = u16>,
     ) -> Result<Vec<RuleCounters>, DatapathError> {
-        let map = self.shared_array::<Raw<RuleCounters>>("RULE_COUNTERS")?;
+        let map = self.rule_counters_map()?;
         slots.into_iter().map(|slot| sum_rule(&map, slot)).collect()
+    }
+
+    pub(super) fn rule_counters_map(
+        &self,
+    ) -> Result<PerCpuArray<MapData, Raw<RuleCounters>>, DatapathError> {
+        self.shared_array(RULE_COUNTERS)
     }
 
     /// Connections that pass through, by the index of the interface that the client's payload came in
@@ -178,6 +187,26 @@ pub(super) fn memory_locked(fd: impl AsFd) -> Option<u64> {
         .find_map(|line| line.strip_prefix("memlock:")?.trim().parse().ok())
 }
 
+/// Sets the counters of slots to zero that no running program counts in.
+pub(super) fn zero_counters(
+    map: &mut PerCpuArray<MapData, Raw<RuleCounters>>,
+    slots: impl IntoIterator<Item = u16>,
+) -> Result<(), DatapathError> {
+    let cpus = super::object::processors()?;
+    for slot in slots {
+        let zeros =
+            PerCpuValues::try_from(vec![Raw(RuleCounters::default()); cpus]).map_err(|source| {
+                DatapathError::Kernel {
+                    action: "zero counters".to_owned(),
+                    source,
+                }
+            })?;
+        map.set(u32::from(slot), zeros, 0)
+            .map_err(map_error(RULE_COUNTERS))?;
+    }
+    Ok(())
+}
+
 pub(super) fn sum_reasons(
     map: &PerCpuArray<MapData, [u64; 64]>,
 ) -> Result<ReasonCounters, DatapathError> {
@@ -196,7 +225,7 @@ pub(super) fn sum_rule(
 ) -> Result<RuleCounters, DatapathError> {
     let values = map
         .get(&u32::from(slot), 0)
-        .map_err(map_error("RULE_COUNTERS"))?;
+        .map_err(map_error(RULE_COUNTERS))?;
     Ok(values
         .iter()
         .fold(RuleCounters::default(), |sum, Raw(one)| RuleCounters {

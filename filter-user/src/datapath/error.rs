@@ -82,6 +82,9 @@ pub enum DatapathError {
         /// Why it failed.
         source: ProgramError,
     },
+    /// What was being read was replaced meanwhile, again and again.
+    #[error("the generation in place changed while it was read; try again")]
+    Overtaken,
     /// A link operation failed.
     #[error("link of {interface}: {source}")]
     Link {
@@ -219,6 +222,7 @@ impl DatapathError {
             Self::Map { .. }
             | Self::Program { .. }
             | Self::Link { .. }
+            | Self::Overtaken
             | Self::Damaged { .. }
             | Self::SelfCheck { .. } => 1,
         }

@@ -7,18 +7,15 @@ use std::{
     time::Duration,
 };
 
-use aya::{
-    maps::{MapData, PerCpuArray, PerCpuValues},
-    programs::ProgramInfo,
-};
-use filter_common::abi::{RuleCounters, Table};
+use aya::programs::ProgramInfo;
+use filter_common::abi::Table;
 
 use super::{
     DatapathError, InstallError, Lock, Mode, Probe, Root,
     attach::Undo,
     check,
+    counters::{RULE_COUNTERS, zero_counters},
     object::{self, Loaded, Pins},
-    pod::Raw,
     root::{create_dirs, entries, remove},
     stored::Stored,
     sys,
@@ -103,10 +100,8 @@ impl Root {
             .current_number()
             .map_err(at("find the generation in place"))?;
         let number = self
-            .generations()
-            .map_err(at("find the generation in place"))?
-            .last()
-            .map_or(1, |last| last + 1);
+            .next_number()
+            .map_err(at("find the generation in place"))?;
         compiled.config.generation = number;
         compiled.meta.generation = number;
 
@@ -129,7 +124,10 @@ impl Root {
         undo.pins.push(new_dir.clone());
         pin_maps(&loaded, &new_dir).map_err(at("pin the generation"))?;
         loaded.verify().map_err(at("load the program"))?;
-        check::run(&mut loaded, probes).map_err(at("check the program before attaching it"))?;
+        loaded
+            .program()
+            .and_then(|program| check::run(program, probes))
+            .map_err(at("check the program before attaching it"))?;
         zero_new_slots(&mut loaded, &compiled.meta, previous_meta.as_ref())
             .map_err(at("zero the counters of new rules"))?;
         let stored = Stored::new(
@@ -267,11 +265,6 @@ fn zero_new_slots(
     meta: &Meta,
     previous: Option<&Meta>,
 ) -> Result<(), DatapathError> {
-    const NAME: &str = "RULE_COUNTERS";
-    let map_error = |source| DatapathError::Map {
-        map: NAME.to_owned(),
-        source,
-    };
     let known = |slot: u16, version: u32| {
         previous.is_some_and(|meta| {
             meta.rules
@@ -279,33 +272,23 @@ fn zero_new_slots(
                 .any(|rule| rule.slot == slot && rule.slot_version == version)
         })
     };
-    let cpus = object::processors()?;
-    let map = loaded.take_map(NAME)?;
-    let mut counters: PerCpuArray<MapData, Raw<RuleCounters>> =
-        map.try_into().map_err(map_error)?;
-    for rule in meta
+    let map = loaded.take_map(RULE_COUNTERS)?;
+    let mut counters = map.try_into().map_err(|source| DatapathError::Map {
+        map: RULE_COUNTERS.to_owned(),
+        source,
+    })?;
+    let new = meta
         .rules
         .iter()
-        .filter(|rule| !known(rule.slot, rule.slot_version))
-    {
-        let zeros =
-            PerCpuValues::try_from(vec![Raw(RuleCounters::default()); cpus]).map_err(|source| {
-                DatapathError::Kernel {
-                    action: "zero counters".to_owned(),
-                    source,
-                }
-            })?;
-        counters
-            .set(u32::from(rule.slot), zeros, 0)
-            .map_err(map_error)?;
-    }
-    Ok(())
+        .filter(|rule| !known(rule.slot, rule.slot_version));
+    zero_counters(&mut counters, new.map(|rule| rule.slot))
 }
 
 fn pin_maps(loaded: &Loaded, directory: &Path) -> Result<(), DatapathError> {
     create_dirs(directory)?;
     let names = Table::ALL.iter().map(|table| table.name()).chain([
         object::RULES,
+        object::LIVE,
         object::PORT_CLASS,
         object::REDIRECT,
     ]);

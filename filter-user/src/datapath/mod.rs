@@ -5,7 +5,8 @@
 //! ```text
 //! /sys/fs/bpf/edgefilter/netns-<inode>/
 //!     shared/   ABI, and the maps that outlive a generation (counters, events, flows)
-//!     gen-<N>/  the tables, RULES, PORT_CLASS, REDIRECT, META and the program of one generation
+//!     gen-<N>/  the tables, RULES, LIVE, PORT_CLASS, REDIRECT, META-<number> and the program of one
+//!               generation, and of those that were switched to under the same program
 //!     new-<N>/  the same, under construction
 //!     links/    one link per interface ("." in a name is written %2e)
 //! /run/edgefilter/netns-<inode>/
@@ -15,12 +16,14 @@
 //! # Guarantees
 //!
 //! - A generation is complete and checked before any link points at it, and each link changes with one
-//!   system call.
+//!   system call; or it is switched to by one store, under a program that runs already.
 //! - A change that fails puts back what it changed; a process that dies in the middle leaves every
 //!   interface with one complete generation, and the next change sweeps up.
 //! - Nothing but [`Root::detach`] stops enforcing.
 
+mod alter;
 mod attach;
+mod btf;
 mod check;
 mod connections;
 mod counters;

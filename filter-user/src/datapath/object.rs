@@ -11,7 +11,7 @@ use aya::{
     programs::{ProgramError, Xdp},
 };
 use filter_common::{
-    abi::{Table, feature},
+    abi::{Rule, Table, feature},
     limits::{REDIRECT_TARGETS_MAX, RULES_MAX},
 };
 use sha2::{Digest as _, Sha256};
@@ -41,6 +41,7 @@ pub(super) const DIRECTIONS: &str = "DIRECTIONS";
 
 /// Names of the maps of one generation beside its tables.
 pub(super) const RULES: &str = "RULES";
+pub(super) const LIVE: &str = "LIVE";
 pub(super) const PORT_CLASS: &str = "PORT_CLASS";
 pub(super) const REDIRECT: &str = "REDIRECT";
 
@@ -139,7 +140,7 @@ pub(super) fn prepare(compiled: &Compiled, pins: &Pins) -> Result<Loaded, Datapa
     for (table, lines) in Table::ALL.iter().zip(&compiled.tables) {
         loader.map_max_entries(table.name(), lines.len() as u32);
     }
-    loader.map_max_entries(RULES, compiled.rules.len() as u32);
+    loader.map_max_entries(RULES, 2 * compiled.rules.len() as u32);
     loader.map_max_entries(WORK, processors()? as u32);
     if !reads_names(compiled) {
         // The program refers to them, and never gets there.
@@ -161,9 +162,9 @@ pub(super) fn prepare(compiled: &Compiled, pins: &Pins) -> Result<Loaded, Datapa
             fill(&ebpf, table.name(), lines)?;
         }
     }
-    if !pins.has(RULES) {
-        fill(&ebpf, RULES, &compiled.rules)?;
-    }
+    let both: Vec<Rule> = compiled.rules.iter().flat_map(|rule| [*rule; 2]).collect();
+    fill(&ebpf, RULES, &both)?;
+    fill(&ebpf, LIVE, &[compiled.config.generation])?;
     if !pins.has(PORT_CLASS) {
         fill(&ebpf, PORT_CLASS, std::slice::from_ref(&*compiled.ports))?;
     }
@@ -263,19 +264,13 @@ fn set_redirects(ebpf: &mut Ebpf, interfaces: &[String]) -> Result<(), DatapathE
     Ok(())
 }
 
-/// Targets of a pinned redirect map that lead nowhere. Its keys count the interfaces in the order in
-/// which the rules name them first.
+/// Targets of a pinned redirect map that lead nowhere.
 pub(super) fn lost_redirects(path: &Path, meta: &Meta) -> Result<Vec<String>, DatapathError> {
     let map_error = |source| DatapathError::Map {
         map: REDIRECT.to_owned(),
         source,
     };
-    let mut interfaces: Vec<&String> = Vec::new();
-    for interface in meta.rules.iter().flat_map(|rule| &rule.redirect_interface) {
-        if !interfaces.contains(&interface) {
-            interfaces.push(interface);
-        }
-    }
+    let interfaces = &meta.redirect_interfaces;
     if interfaces.is_empty() {
         return Ok(Vec::new());
     }

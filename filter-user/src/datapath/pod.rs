@@ -1,7 +1,7 @@
 //! Types shared with the kernel, in the wrapper that lets aya copy them.
 
 use aya::Pod;
-use filter_common::abi::{Config, Directions, Outcome, RuleCounters};
+use filter_common::abi::{Config, Directions, Outcome, Rule, RuleCounters};
 
 /// A value that the kernel may read or write byte by byte.
 #[derive(Clone, Copy)]
@@ -31,4 +31,10 @@ pub(super) fn config_from_bytes(bytes: &[u8]) -> Option<Config> {
     }
     // SAFETY: the length was checked, and every bit pattern is a valid `Config`.
     Some(unsafe { std::ptr::read_unaligned(bytes.as_ptr().cast()) })
+}
+
+/// A rule as the words that the kernel program reads.
+pub(super) fn rule_words(rule: &Rule) -> [u64; size_of::<Rule>() / size_of::<u64>()] {
+    // SAFETY: `Rule` is exactly that long and has no padding, so all its bytes are initialised.
+    unsafe { std::ptr::read((&raw const *rule).cast()) }
 }

@@ -8,7 +8,7 @@ use std::{
 
 use aya::programs::ProgramInfo;
 use filter_common::{
-    abi::{Config, Line, Rule, Table},
+    abi::{Config, Line, Rule, Table, rule_index},
     tables::Lines,
 };
 use jiff::Timestamp;
@@ -21,7 +21,7 @@ use super::{
     netdev, object,
     pin_name::{interface_name, pin_name},
     root::{create_dirs, entries, remove},
-    stored::Stored,
+    stored::{self, Stored},
     sys::{self, XdpLinkInfo},
 };
 use crate::compile::Meta;
@@ -60,8 +60,11 @@ pub struct Generation {
     /// See [`object::digest`].
     pub object_digest: String,
     tables: Vec<Mapped>,
-    rules: Mapped,
+    /// By slot: a copy, since a change writes those of the generation after the next in their place.
+    rules: Vec<Rule>,
     ports: Mapped,
+    /// Where its pins are.
+    directory: PathBuf,
 }
 
 impl Generation {
@@ -75,11 +78,19 @@ impl Generation {
             .iter()
             .map(|table| Mapped::open::<Line>(&directory.join(table.name())))
             .collect::<Result<_, _>>()?;
+        let rules = Mapped::open::<Rule>(&directory.join(object::RULES))?;
+        let first = rule_index(0, stored.meta.generation) as usize;
+        let rules = rules.as_slice::<Rule>();
+        let rules = rules.iter().skip(first).step_by(2).copied().collect();
+        if stored::live(directory)? != stored.meta.generation {
+            return Err(DatapathError::Overtaken);
+        }
         Ok(Self {
             config,
             object_digest: stored.object_digest,
             tables,
-            rules: Mapped::open::<Rule>(&directory.join(object::RULES))?,
+            rules,
+            directory: directory.to_owned(),
             ports: Mapped::open::<[u8; 65_536]>(&directory.join(object::PORT_CLASS))?,
             meta: stored.meta,
         })
@@ -87,7 +98,21 @@ impl Generation {
 
     /// The rule in `slot`; `None` beyond the table.
     pub fn rule(&self, slot: u16) -> Option<&Rule> {
-        self.rules.as_slice().get(usize::from(slot))
+        self.rules.get(usize::from(slot))
+    }
+
+    /// Rules by slot, unused slots included.
+    pub(crate) fn rules(&self) -> &[Rule] {
+        &self.rules
+    }
+
+    /// Lines of a table.
+    pub(crate) fn table(&self, table: Table) -> &[Line] {
+        self.tables[table as usize].as_slice()
+    }
+
+    pub(super) fn directory(&self) -> &Path {
+        &self.directory
     }
 
     /// `port_class` bits of a port.
@@ -170,7 +195,7 @@ impl Root {
                     generation: generations
                         .iter()
                         .find(|(_, id)| *id == link.info.program_id)
-                        .map(|(number, _)| *number),
+                        .and_then(|(number, _)| stored::live(&self.generation_dir(*number)).ok()),
                     since: record.as_ref().map(|record| record.at),
                     fallback: record.and_then(|record| record.fallback),
                     defunct,
@@ -215,6 +240,7 @@ impl Root {
             attempts -= 1;
             match read(&self.generation_dir(number)) {
                 Ok(value) => return Ok(Some(value)),
+                Err(DatapathError::Overtaken) if attempts > 0 => {}
                 Err(_) if attempts > 0 && self.current_number()? != Some(number) => {}
                 Err(error) => return Err(error),
             }
@@ -349,6 +375,16 @@ impl Root {
                 action: "ask the kernel about the program",
                 source,
             })
+    }
+
+    /// The number after all that generations in place ever had.
+    pub(super) fn next_number(&self) -> Result<u64, DatapathError> {
+        let mut next = 1;
+        for number in self.generations()? {
+            let live = stored::live(&self.generation_dir(number)).unwrap_or(number);
+            next = next.max(number.max(live) + 1);
+        }
+        Ok(next)
     }
 
     /// Removes every pin if no interface has a link and there is no generation.

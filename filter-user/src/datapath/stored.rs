@@ -1,17 +1,32 @@
 //! What is stored beside a generation's maps, in a map that the kernel program does
 //! not use, so that any later process can say what is enforced.
+//!
+//! The pin's name has the generation's number, and the number in `LIVE` says which one counts: what the
+//! program does and what is said about it change by the same store.
 
-use std::path::Path;
+use std::{
+    path::{Path, PathBuf},
+    sync::atomic::Ordering,
+};
 
 use aya::maps::{Array, MapError};
 use filter_common::abi::Config;
 use serde::{Deserialize, Serialize};
 
-use super::{DatapathError, mapped, mapped::Mapped, object::hex, pod};
+use super::{
+    DatapathError, mapped,
+    mapped::Mapped,
+    object::{LIVE, hex},
+    pod,
+    root::{entries, remove},
+};
 use crate::compile::Meta;
 
-/// Name of the pin.
-pub(super) const META: &str = "META";
+/// How the names of the pins begin; the generation's number follows.
+const META: &str = "META-";
+
+/// How often a reader that is overtaken by a change begins again.
+const READ_ATTEMPTS_MAX: u32 = 5;
 
 const CHUNK: usize = 4096;
 type Chunk = [u8; CHUNK];
@@ -42,6 +57,14 @@ impl Stored {
         }
     }
 
+    /// The same program with another description.
+    pub(super) fn with(&self, meta: Meta) -> Self {
+        Self {
+            meta,
+            ..self.clone()
+        }
+    }
+
     pub(super) fn config(&self) -> Option<Config> {
         let digits = self.config.as_bytes();
         let bytes: Option<Vec<u8>> = digits
@@ -53,7 +76,7 @@ impl Stored {
 
     /// Makes the map and pins it in the generation's directory.
     pub(super) fn pin(&self, directory: &Path) -> Result<(), DatapathError> {
-        let path = directory.join(META);
+        let path = directory.join(name(self.meta.generation));
         let json = serde_json::to_vec(self).map_err(|error| DatapathError::Unfit {
             problem: format!("its description cannot be written: {error}"),
         })?;
@@ -68,12 +91,27 @@ impl Stored {
                 chunk
             })
             .collect();
+        // Left by a change that was broken off.
+        remove(&path)?;
         pin_array(&path, &chunks)
     }
 
-    /// Reads the document of a generation.
+    /// Reads the document of the generation that the program in `directory` enforces.
     pub(super) fn read(directory: &Path) -> Result<Self, DatapathError> {
-        let path = directory.join(META);
+        let mut attempts = READ_ATTEMPTS_MAX;
+        loop {
+            let live = live(directory)?;
+            attempts -= 1;
+            match Self::read_from(directory.join(name(live))) {
+                Ok(stored) => return Ok(stored),
+                // Removed by a change that has switched meanwhile.
+                Err(_) if attempts > 0 && self::live(directory)? != live => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn read_from(path: PathBuf) -> Result<Self, DatapathError> {
         let mapped = Mapped::open::<Chunk>(&path)?;
         let bytes = mapped.as_slice::<Chunk>().as_flattened();
         let damaged = |problem: String| DatapathError::Damaged {
@@ -86,6 +124,36 @@ impl Stored {
             .ok_or_else(|| damaged("its length is wrong".to_owned()))?;
         serde_json::from_slice(json).map_err(|error| damaged(error.to_string()))
     }
+}
+
+/// Number of the generation that the program in `directory` enforces now.
+pub(super) fn live(directory: &Path) -> Result<u64, DatapathError> {
+    let path = directory.join(LIVE);
+    let mapped = Mapped::open::<u64>(&path)?;
+    mapped
+        .words()
+        .first()
+        .map(|live| live.load(Ordering::Acquire))
+        .ok_or_else(|| DatapathError::Damaged {
+            path,
+            problem: "it is empty".to_owned(),
+        })
+}
+
+/// Removes the documents of all generations but one.
+pub(super) fn retire_all_but(directory: &Path, generation: u64) -> Result<(), DatapathError> {
+    let kept = name(generation);
+    for pin in entries(directory)? {
+        if pin.starts_with(META) && pin != kept {
+            remove(&directory.join(pin))?;
+        }
+    }
+    Ok(())
+}
+
+/// Name of the pin of a generation's document.
+fn name(generation: u64) -> String {
+    format!("{META}{generation}")
 }
 
 /// Makes an array map of `elements` that only user space reads, and pins it.

@@ -79,6 +79,15 @@ pub(super) fn xdp_link_info(link: BorrowedFd<'_>) -> io::Result<XdpLinkInfo> {
     })
 }
 
+/// Waits until every processor has left whatever it was doing that cannot be interrupted, such as
+/// filtering a packet (`MEMBARRIER_CMD_GLOBAL`, which is `synchronize_rcu`); `false` if the kernel cannot.
+pub(super) fn membarrier() -> bool {
+    /// `MEMBARRIER_CMD_GLOBAL` of linux/membarrier.h.
+    const GLOBAL: libc::c_int = 1;
+    // SAFETY: takes numbers only.
+    unsafe { libc::syscall(libc::SYS_membarrier, GLOBAL, 0, 0) == 0 }
+}
+
 /// A descriptor of a loaded program.
 pub(super) fn program_by_id(id: u32) -> io::Result<OwnedFd> {
     let mut attr = empty_attr();

@@ -328,7 +328,7 @@ impl Env for HostEnv<'_> {
         checksum::sum(&self.work.bytes[at..at + len as usize], start)
     }
 
-    fn look_up_peer(&mut self) {
+    fn look_up_peer(&mut self, _segment: Segment) {
         self.work.peer = self.around.peer;
     }
 

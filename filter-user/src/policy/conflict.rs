@@ -97,7 +97,8 @@ fn action(rule: &Rule) -> String {
     }
 }
 
-fn contradict(a: &Rule, b: &Rule) -> bool {
+/// Whether one packet at one moment could be meant by both rules, and they do different things.
+pub(crate) fn contradict(a: &Rule, b: &Rule) -> bool {
     let differ = a.action != b.action || a.redirect_interface != b.redirect_interface;
     // Equal ids are an error of their own.
     differ

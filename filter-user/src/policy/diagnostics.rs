@@ -169,6 +169,11 @@ impl Findings {
         }
     }
 
+    /// How many warnings there are of which the text is kept.
+    pub(super) fn warning_count(&self) -> usize {
+        self.warnings.len()
+    }
+
     /// Whether there is an error.
     pub(super) fn has_errors(&self) -> bool {
         !self.errors.is_empty()

@@ -1,45 +1,131 @@
-//! A fingerprint of what a policy means.
+//! Fingerprints of what a policy means, and of what it was read from.
+//!
+//! A policy's digest is made of those of its rules, a rule's of its fields and of that of its lists:
+//! who knows that a list is unchanged need not read it.
+
+use std::{panic, thread};
 
 use filter_common::abi::PortRange;
 use ipnet::IpNet;
 use sha2::{Digest, Sha256};
 
 use super::model::{HostName, Rule};
+use crate::prefetch::ahead;
 
 /// Changes whenever the serialisation below does.
-const SERIALISATION: &[u8] = b"edgefilter policy 1";
+const SERIALISATION: &[u8] = b"edgefilter policy 2";
 
-/// SHA-256 in hexadecimal over the rules, which are sorted by id and whose lists are sorted: two
-/// policies that say the same in other files or another order have the same digest.
-pub(super) fn digest(rules: &[Rule]) -> String {
+/// Changes whenever the same bytes are read as something else.
+const READING: &str = concat!("edgefilter lists ", env!("CARGO_PKG_VERSION"));
+
+/// SHA-256 in hexadecimal over the digests of the rules, in the order of their ids: two policies that
+/// say the same in other files or another order have the same digest.
+pub fn policy_digest<'a>(rules: impl ExactSizeIterator<Item = &'a str>) -> String {
     let mut canonical = Canonical::new();
     canonical.bytes(SERIALISATION);
     canonical.count(rules.len());
     for rule in rules {
-        canonical.rule(rule);
+        canonical.bytes(rule.as_bytes());
     }
     canonical.finish()
 }
 
-/// As [`digest`], of one rule: tells whether its contents changed.
-pub fn rule_digest(rule: &Rule) -> String {
-    digest(std::slice::from_ref(rule))
+/// SHA-256 in hexadecimal over all that a rule says; `keys` is that of its [`KeyDigests`].
+pub fn rule_digest(rule: &Rule, keys: &str) -> String {
+    let mut canonical = Canonical::new();
+    canonical.bytes(SERIALISATION);
+    canonical.rule(rule, keys);
+    canonical.finish()
 }
 
-/// As [`rule_digest`], over what decides about a connection by its name alone: not the texts, the
-/// times and the origins. Empty if the rule has no names.
-pub fn names_digest(rule: &Rule) -> String {
-    if rule.hosts.is_empty() && rule.domains.is_empty() {
+/// SHA-256 in hexadecimal over what decides about a connection by its name alone: not the texts, the
+/// times and the origins. `names` is that of the rule's [`KeyDigests`]. Empty if the rule has no names.
+pub fn names_digest(rule: &Rule, names: &str) -> String {
+    if names.is_empty() {
         return String::new();
     }
     let mut canonical = Canonical::new();
     canonical.bytes(SERIALISATION);
     canonical.bytes(rule.action.as_str().as_bytes());
-    canonical.names(&rule.hosts);
-    canonical.names(&rule.domains);
+    canonical.bytes(names.as_bytes());
     canonical.narrowed(&rule.ports, rule.protocol.as_ref());
     canonical.finish()
 }
+
+/// Digests of what a rule lists, in hexadecimal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyDigests {
+    /// SHA-256 over its names; empty if it has none.
+    pub names: String,
+    /// SHA-256 over names and prefixes.
+    pub keys: String,
+}
+
+/// [`KeyDigests`] of lists, which are sorted, so that order does not count.
+pub fn key_digests(hosts: &[HostName], domains: &[HostName], origins: &[IpNet]) -> KeyDigests {
+    let names = |names: &[HostName]| {
+        let mut canonical = Canonical::new();
+        canonical.names(names);
+        canonical.finish()
+    };
+    let (of_hosts, of_domains, of_origins) = thread::scope(|scope| {
+        let hosts = scope.spawn(|| names(hosts));
+        let domains = scope.spawn(|| names(domains));
+        let mut canonical = Canonical::new();
+        canonical.prefixes(origins);
+        let join = |thread: thread::ScopedJoinHandle<'_, String>| {
+            let joined = thread.join();
+            joined.unwrap_or_else(|panic| panic::resume_unwind(panic))
+        };
+        (join(hosts), join(domains), canonical.finish())
+    });
+    let over = |digests: &[&String]| {
+        let mut canonical = Canonical::new();
+        for digest in digests {
+            canonical.bytes(digest.as_bytes());
+        }
+        canonical.finish()
+    };
+    KeyDigests {
+        names: match (hosts, domains) {
+            ([], []) => String::new(),
+            _ => over(&[&of_hosts, &of_domains]),
+        },
+        keys: over(&[&of_hosts, &of_domains, &of_origins]),
+    }
+}
+
+/// What a rule's lists are read from, as far as their digest goes.
+pub(super) struct Inputs(Canonical);
+
+impl Inputs {
+    pub(super) fn new(guardrails: [bool; 2]) -> Self {
+        let mut canonical = Canonical::new();
+        canonical.bytes(READING.as_bytes());
+        canonical.raw(&guardrails.map(u8::from));
+        Self(canonical)
+    }
+
+    /// Entries written in the rule itself, and the digest of the list file.
+    pub(super) fn add<'a>(
+        &mut self,
+        inline: impl ExactSizeIterator<Item = &'a str>,
+        file: Option<&FileDigest>,
+    ) {
+        self.0.count(inline.len());
+        for entry in inline {
+            self.0.bytes(entry.as_bytes());
+        }
+        self.0.bytes(file.map_or(&[], FileDigest::as_slice));
+    }
+
+    pub(super) fn finish(self) -> String {
+        self.0.finish()
+    }
+}
+
+/// SHA-256 of a file.
+pub(super) type FileDigest = [u8; 32];
 
 /// Bytes gathered before they are hashed: the hash function is slow on millions of short pieces.
 const GATHERED_BYTES: usize = 1 << 16;
@@ -54,7 +140,7 @@ impl Canonical {
     fn new() -> Self {
         Self {
             hash: Sha256::new(),
-            gathered: Vec::with_capacity(2 * GATHERED_BYTES),
+            gathered: Vec::new(),
         }
     }
 
@@ -72,15 +158,15 @@ impl Canonical {
         hash.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    fn rule(&mut self, rule: &Rule) {
+    fn rule(&mut self, rule: &Rule, keys: &str) {
         // Taken apart in full, so that a new field cannot be forgotten here.
         let Rule {
             id,
             action,
             redirect_interface,
-            hosts,
-            domains,
-            origins,
+            hosts: _,
+            domains: _,
+            origins: _,
             ports,
             protocol,
             title,
@@ -96,9 +182,7 @@ impl Canonical {
         self.bytes(id.as_bytes());
         self.bytes(action.as_str().as_bytes());
         self.optional(redirect_interface.as_deref());
-        self.names(hosts);
-        self.names(domains);
-        self.prefixes(origins);
+        self.bytes(keys.as_bytes());
         self.narrowed(ports, protocol.as_ref());
         for text in [title, reason, statement, authority, reference] {
             self.optional(text.as_deref());
@@ -123,7 +207,7 @@ impl Canonical {
 
     fn names(&mut self, names: &[HostName]) {
         self.count(names.len());
-        for name in names {
+        for name in ahead(names, |name| name.as_str().as_bytes()) {
             self.bytes(name.as_str().as_bytes());
         }
     }

@@ -119,6 +119,18 @@ impl KeyReader {
         }
     }
 
+    /// Counts entries that need not be read again; `false` if there is no room for them.
+    pub(super) fn skip(&mut self, entries: usize) -> bool {
+        let room = self.room.checked_sub(entries);
+        self.room = room.unwrap_or(self.room);
+        room.is_some()
+    }
+
+    /// Room for entries that is left.
+    pub(super) fn room(&self) -> usize {
+        self.room
+    }
+
     /// Parses one entry into `keys`. `false` when the policy is full and reading must end; that is
     /// noted once.
     pub(super) fn push<K: Key>(

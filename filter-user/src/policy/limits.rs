@@ -19,6 +19,10 @@ pub const POLICY_DIRECTORY_FILES_MAX: usize = 4_096;
 /// Names and prefixes of all rules together: about 64 bytes each in the controller, 16 in the tables.
 pub const KEYS_MAX: usize = 4_000_000;
 
+/// Names and prefixes that come or go in tables which a program reads; beyond, all tables are made anew,
+/// so that they keep the room and the filters that lookups count on.
+pub const IN_PLACE_KEYS_MAX: usize = 65_536;
+
 /// Bytes of a rule's id, which is a label in logs and metrics.
 pub const ID_BYTES_MAX: usize = 64;
 

@@ -26,9 +26,10 @@ mod times;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use conflict::contradict;
 pub use diagnostics::{ConfigError, PolicyError};
-pub use digest::{names_digest, rule_digest};
+pub use digest::{KeyDigests, key_digests, names_digest, policy_digest, rule_digest};
 pub use host::{load_host_config, parse_host_config};
-pub use load::{load_policy, parse_policy};
+pub use load::{Known, load_outline, load_policy, parse_policy};
 pub use name::NameError;
 pub use prefix::{PrefixError, parse_prefix};

@@ -6,6 +6,7 @@ use std::{fmt, path::PathBuf};
 use filter_common::abi::{Action, PortRange};
 use ipnet::IpNet;
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use super::limits::EVENTS_PER_WINDOW_DEFAULT;
 
@@ -39,6 +40,8 @@ impl HostName {
 pub struct Policy {
     /// The rules, sorted by id.
     pub rules: Vec<Rule>,
+    /// What is remembered of each rule's lists.
+    pub lists: Vec<Lists>,
     /// Non-fatal findings, ready to print.
     pub warnings: Vec<String>,
     /// SHA-256 over the canonical form of the rules, in hexadecimal: equal for equal meaning.
@@ -46,6 +49,76 @@ pub struct Policy {
     /// Every file and directory that the policy was read from, for the controller to watch;
     /// `policy.d` also if there is none.
     pub files: Vec<PathBuf>,
+}
+
+/// As a [`Policy`], where lists that are known already were not read.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Outline {
+    /// The rules, sorted by id.
+    pub rules: Vec<Outlined>,
+    /// As [`Policy::warnings`], those about lists that were not read included.
+    pub warnings: Vec<String>,
+    /// As [`Policy::digest`].
+    pub digest: String,
+    /// As [`Policy::files`].
+    pub files: Vec<PathBuf>,
+}
+
+/// One rule of an [`Outline`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outlined {
+    /// The rule; without names and prefixes unless they were read.
+    pub rule: Rule,
+    /// What is known of its lists.
+    pub lists: Lists,
+    /// Whether its lists were read.
+    pub is_read: bool,
+}
+
+impl Outline {
+    /// The policy, if all its lists were read.
+    ///
+    /// # Errors
+    ///
+    /// The outline as it was, if they were not.
+    pub fn into_policy(self) -> Result<Policy, Self> {
+        if !self.rules.iter().all(|rule| rule.is_read) {
+            return Err(self);
+        }
+        let rules = self.rules.into_iter();
+        let (rules, lists) = rules
+            .map(|outlined| (outlined.rule, outlined.lists))
+            .unzip();
+        Ok(Policy {
+            rules,
+            lists,
+            warnings: self.warnings,
+            digest: self.digest,
+            files: self.files,
+        })
+    }
+}
+
+/// What is remembered of a rule's lists, so that they need not be read again while they stay the same.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lists {
+    /// SHA-256 in hexadecimal over what they were read from: entries in the rule, bytes of list files.
+    pub inputs: String,
+    /// SHA-256 in hexadecimal over what they say.
+    pub keys: String,
+    /// SHA-256 in hexadecimal over the names among it; empty if there are none.
+    pub names: String,
+    /// Entries, repetitions included.
+    pub entries: usize,
+    /// Different exact names.
+    pub hosts: usize,
+    /// Different domains.
+    pub domains: usize,
+    /// Different prefixes.
+    pub origins: usize,
+    /// Findings about them, ready to print.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 /// One `[[rule]]`.

@@ -1,6 +1,6 @@
 //! One `[[rule]]`: from its keys to a validated rule.
 
-use std::path::PathBuf;
+use std::{ops::Range, path::PathBuf};
 
 use filter_common::{abi::Action, limits::PORT_RANGES_PER_RULE};
 use ipnet::IpNet;
@@ -8,10 +8,11 @@ use jiff::Timestamp;
 
 use super::{
     diagnostics::{Finding, Findings, quoted},
+    digest::Inputs,
     fields::{Fields, Scalar, Scalars, similar},
     host::check_interface_name,
     limits::{APPROVERS_MAX, ID_BYTES_MAX, TEXT_BYTES_MAX},
-    model::{HostName, Rule},
+    model::{HostName, Lists, Rule},
     ports::{PROTOCOLS_WITH_PORTS, TCP, UDP, parse_ports, parse_protocol},
     source::{Located, Span},
     times::take_time,
@@ -27,6 +28,11 @@ pub(super) struct Draft {
     pub(super) hosts: Vec<Located<HostName>>,
     pub(super) domains: Vec<Located<HostName>>,
     pub(super) origins: Vec<Located<IpNet>>,
+    pub(super) lists: Lists,
+    /// Whether the lists above were read.
+    pub(super) is_read: bool,
+    /// Which warnings reading them brought.
+    pub(super) warnings: Range<usize>,
 }
 
 /// What a rule lists, as written, before it is parsed.
@@ -35,6 +41,18 @@ pub(super) struct Listed {
     pub(super) domains: Keys,
     pub(super) origins: Keys,
     pub(super) overrides: Overrides,
+}
+
+impl Listed {
+    /// The three lists.
+    pub(super) fn kinds(&self) -> [&Keys; 3] {
+        [&self.hosts, &self.domains, &self.origins]
+    }
+
+    /// What they are read from, before any of them is added.
+    pub(super) fn inputs(&self) -> Inputs {
+        Inputs::new([self.overrides.wide, self.overrides.public_suffix])
+    }
 }
 
 /// The values of one key and of its list file.
@@ -46,6 +64,11 @@ pub(super) struct Keys {
 }
 
 impl Keys {
+    /// What the rule itself lists.
+    pub(super) fn entries(&self) -> impl ExactSizeIterator<Item = &str> {
+        self.inline.iter().map(|entry| entry.value.as_str())
+    }
+
     fn is_empty(&self) -> bool {
         self.inline.is_empty() && self.file.is_none() && !self.is_faulty
     }
@@ -118,6 +141,9 @@ pub(super) fn parse_rule(
         hosts: Vec::new(),
         domains: Vec::new(),
         origins: Vec::new(),
+        lists: Lists::default(),
+        is_read: false,
+        warnings: 0..0,
     };
     (draft, listed)
 }

@@ -1,14 +1,16 @@
 //! Reading files within limits, and finding lines and columns in them.
 
 use std::{
-    fs::OpenOptions,
+    fs::{File, OpenOptions},
     io::{self, Read},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
+use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
+use super::digest::FileDigest;
 use super::limits::SOURCE_BYTES_MAX;
 
 /// A stretch of bytes in one of the [`Sources`].
@@ -125,22 +127,7 @@ impl Sources {
     /// Reads a regular file of at most `limit` bytes of UTF-8. Sizes are checked before reading, and
     /// again while reading, for files that grow.
     pub(super) fn read(&mut self, path: &Path, limit: u64) -> Result<SourceId, ReadError> {
-        let mut file = OpenOptions::new()
-            .read(true)
-            // A pipe without a writer must not hold up the controller.
-            .custom_flags(libc::O_NONBLOCK)
-            .open(path)?;
-        let metadata = file.metadata()?;
-        if metadata.is_dir() {
-            return Err(ReadError::Directory);
-        }
-        if !metadata.is_file() {
-            return Err(ReadError::Special);
-        }
-        let bytes = metadata.len();
-        if bytes > limit {
-            return Err(ReadError::TooLarge { bytes, limit });
-        }
+        let (mut file, bytes) = open(path, limit)?;
         let mut text = Vec::with_capacity(bytes as usize + 1);
         file.by_ref().take(limit + 1).read_to_end(&mut text)?;
         if text.len() as u64 > limit {
@@ -181,6 +168,44 @@ impl Sources {
     /// Line and column of a span's first character, both counted from 1; columns are characters.
     pub(super) fn position(&self, span: Span) -> (usize, usize) {
         position(&self.source(span.source).text, span.start as usize)
+    }
+}
+
+/// A regular file of at most `limit` bytes, and how many they are.
+fn open(path: &Path, limit: u64) -> Result<(File, u64), ReadError> {
+    let file = OpenOptions::new()
+        .read(true)
+        // A pipe without a writer must not hold up the controller.
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)?;
+    let metadata = file.metadata()?;
+    if metadata.is_dir() {
+        return Err(ReadError::Directory);
+    }
+    if !metadata.is_file() {
+        return Err(ReadError::Special);
+    }
+    let bytes = metadata.len();
+    if bytes > limit {
+        return Err(ReadError::TooLarge { bytes, limit });
+    }
+    Ok((file, bytes))
+}
+
+/// Bytes of a file that are hashed at a time.
+const HASHED_BYTES: usize = 1 << 18;
+
+/// Digest of a file's bytes, which are not kept; `limit` as in [`Sources::read`].
+pub(super) fn digest_file(path: &Path, limit: u64) -> Result<FileDigest, ReadError> {
+    let (file, _) = open(path, limit)?;
+    let mut file = file.take(limit + 1);
+    let mut hash = Sha256::new();
+    let mut piece = vec![0; HASHED_BYTES];
+    loop {
+        match file.read(&mut piece)? {
+            0 => return Ok(hash.finalize().into()),
+            count => hash.update(&piece[..count]),
+        }
     }
 }
 

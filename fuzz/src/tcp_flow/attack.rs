@@ -34,7 +34,7 @@ impl Streams {
         let twin = hello_for(setup, "allowed.example", extra);
         let mut differ = (0..twin.len()).filter(|&at| twin[at] != blocked[at]);
         let first = differ.next().expect("two names");
-        let last = differ.last().unwrap_or(first);
+        let last = differ.next_back().unwrap_or(first);
         let (shorter, complete) = (allowed.len(), blocked.len());
         let end = complete + TAIL_LEN;
         allowed.resize(end, JUNK);

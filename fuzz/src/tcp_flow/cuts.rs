@@ -32,7 +32,7 @@ impl Cuts {
     }
 
     fn of(self, len: usize) -> [usize; 2] {
-        self.0.map(|place| len * usize::from(place) >> 16)
+        self.0.map(|place| (len * usize::from(place)) >> 16)
     }
 }
 

@@ -97,9 +97,22 @@ impl LinuxHost {
             .collect()
     }
 
-    /// What its socket says.
-    pub(super) fn peer(&self) -> Peer {
+    /// What its socket says of a segment.
+    pub(super) fn peer(&self, segment: &Segment) -> Peer {
+        let carries = !segment.payload.is_empty() && !segment.has(flag::SYN);
         match self.state {
+            State::Listen if carries && self.opens(segment) => Peer {
+                kind: peer::COOKIE,
+                start: segment.seq,
+                rcv_nxt: segment.seq,
+                snd_una: segment.ack,
+                snd_nxt: segment.ack,
+                ts_recent: 0,
+            },
+            State::Listen if carries && self.setup.cookies => Peer {
+                kind: peer::NO_COOKIE,
+                ..Peer::default()
+            },
             State::Listen => Peer {
                 kind: peer::LISTENER,
                 ..Peer::default()

@@ -89,7 +89,7 @@ impl Link<'_> {
     /// Sends a segment; why it was dropped, if it was.
     pub(super) fn send(&mut self, segment: &Segment, fate: Fate) -> Result<(), Option<Reason>> {
         if self.setup.server {
-            self.runner.set_peer(self.host.peer());
+            self.runner.set_peer(self.host.peer(segment));
         } else {
             self.runner.set_peer(Default::default());
         }

@@ -42,7 +42,7 @@ fn runner_of_host(features: u32) -> HostRunner {
         | feature::ANSWERS
         | feature::ANSWERS_ANYWHERE
         | feature::ONE_SIDED;
-    compiled.config.features = compiled.config.features & !all | features & all;
+    compiled.config.features = (compiled.config.features & !all) | (features & all);
     HostRunner::new(compiled, 0)
 }
 
@@ -83,7 +83,7 @@ impl Setup {
             one_sided: !server && bit(4),
             http: bit(2),
             timestamps: bit(3),
-            cookies: false,
+            cookies: server && bit(4),
             partial: bit(5),
             fast_open: bit(6),
             last_wins: bit(7),

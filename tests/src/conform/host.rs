@@ -103,6 +103,11 @@ pub struct Trick {
 }
 
 impl Trick {
+    /// Whether it has nothing to do with how the connection is opened.
+    pub fn opens_plainly(&self) -> bool {
+        !self.syn_payload && !self.late_confirm
+    }
+
     /// The bytes of the real stream, urgent byte included.
     pub fn stream(&self, real: &[u8], cut: usize) -> Vec<u8> {
         let (head, tail) = real.split_at(cut);

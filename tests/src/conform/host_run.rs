@@ -183,7 +183,7 @@ impl Stage<'_> {
     fn open_early<'s, 't>(&'s self, tricks: &'t [Trick], names: Names) -> Vec<Opened<'s, 't>> {
         let attempts: Vec<_> = attempts(tricks, names)
             .into_iter()
-            .filter(|it| it.cut == Cut::Inside && !it.trick.syn_payload && !it.trick.late_confirm)
+            .filter(|it| it.cut == Cut::Inside && it.trick.opens_plainly())
             .collect();
         each(&attempts, |attempt| {
             (*attempt, Mutex::new(self.open(attempt)))
@@ -235,7 +235,8 @@ pub struct Rows {
     pub opened_before: Vec<Row>,
 }
 
-/// Runs the whole table without the filter, then with it.
+/// Runs the whole table without the filter, then with it. Under SYN cookies nothing but the data
+/// itself brings the host its cookie.
 ///
 /// # Panics
 /// If a connection cannot be opened, or without the filter the host itself receives something else
@@ -247,9 +248,12 @@ pub fn run(scene: &Scene) -> Rows {
         station: scene.station(),
         recorder: Recorder::start(scene.servers(), PORT),
     };
-    let tricks = tricks();
+    let mut tricks = tricks();
+    for trick in &mut tricks {
+        trick.late_confirm |= scene.uses_cookies();
+    }
     let allowed = attempts(&tricks, ONLY_ALLOWED);
-    let truths = truths(stage, &allowed, matches!(scene, Scene::Server(_)));
+    let truths = truths(stage, &allowed, scene.is_as_measured());
     let without = stage.play_all(&allowed, true);
     println!("without the filter: {:?}", start.elapsed());
 

@@ -237,6 +237,10 @@ fn lines() -> Vec<Trick> {
 fn connections() -> Vec<Trick> {
     const NO: &str = REFUSED;
     const TWO: &str = "200,200 decoyed.example,blocked.example";
+    const THREE: &str = "200,200,200 decoyed.example,decoyed.example,blocked.example";
+    const TEN: &str = "200,200,200,200,200,200,200,200,200,200 \
+        decoyed.example,decoyed.example,decoyed.example,decoyed.example,decoyed.example,\
+        decoyed.example,decoyed.example,decoyed.example,decoyed.example,blocked.example";
     vec![
         row!("pipelined_2nd_request", TWO, TWO, |h| {
             [line("GET / HTTP/1.1", NEUTRAL), line("GET / HTTP/1.1", h)].concat()
@@ -244,6 +248,34 @@ fn connections() -> Vec<Trick> {
         row!("post_then_2nd_request", TWO, TWO, |h| {
             let post = with(&format!("Host: {NEUTRAL}\r\nContent-Length: 4"));
             [post, b"body".to_vec(), line("GET / HTTP/1.1", h)].concat()
+        }),
+        row!("post_then_2nd_request, 3 kB", TWO, TWO, |h| {
+            [upload(3_000), line("GET / HTTP/1.1", h)].concat()
+        }),
+        row!("10 pipelined requests", TEN, TEN, |h| {
+            [
+                line("GET / HTTP/1.1", NEUTRAL).repeat(9),
+                line("GET / HTTP/1.1", h),
+            ]
+            .concat()
+        }),
+        Trick {
+            turns: |h| {
+                let last = [upload(3_000), line("GET / HTTP/1.1", h)].concat();
+                vec![line("GET / HTTP/1.1", NEUTRAL), last]
+            },
+            ..row!(
+                "post_then_3rd_request after the first answer",
+                THREE,
+                THREE,
+                |_h| b""
+            )
+        },
+        row!("chunked_post_then_2nd_request", TWO, TWO, |h| {
+            let chunks = b"4\r\nbody\r\n0\r\n\r\n".to_vec();
+            let line = format!("Host: {NEUTRAL}\r\nTransfer-Encoding: chunked");
+            let post = format!("POST / HTTP/1.1\r\n{line}\r\n\r\n").into_bytes();
+            [post, chunks, self::line("GET / HTTP/1.1", h)].concat()
         }),
         Trick {
             turns: |h| vec![line("GET / HTTP/1.1", NEUTRAL), line("GET / HTTP/1.1", h)],
@@ -255,6 +287,12 @@ fn connections() -> Vec<Trick> {
             [proxy, line("GET / HTTP/1.1", h)].concat()
         }),
     ]
+}
+
+/// A request with so many bytes of body.
+fn upload(bytes: usize) -> Vec<u8> {
+    let head = format!("POST / HTTP/1.1\r\nHost: {NEUTRAL}\r\nContent-Length: {bytes}\r\n\r\n");
+    [head.into_bytes(), b"(".repeat(bytes)].concat()
 }
 
 /// HTTP/2 with prior knowledge (RFC 9113, 3.3): preface, SETTINGS, and a request in literals.

@@ -11,6 +11,8 @@ pub mod host;
 pub mod host_run;
 pub mod http;
 pub mod http_run;
+pub mod known;
+mod listener;
 pub mod recorder;
 pub mod report;
 pub mod rustls_server;

@@ -3,18 +3,12 @@
 use std::{
     collections::HashMap,
     io::Read,
-    net::{SocketAddr, TcpListener, TcpStream},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread::{self, JoinHandle},
-    time::Duration,
+    net::{SocketAddr, TcpStream},
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
 };
 
+use super::listener::{Listener, Stop};
 use crate::net::Namespace;
-
-const POLL: Duration = Duration::from_millis(50);
 
 type Streams = Arc<Mutex<HashMap<SocketAddr, Vec<u8>>>>;
 
@@ -22,8 +16,7 @@ type Streams = Arc<Mutex<HashMap<SocketAddr, Vec<u8>>>>;
 #[derive(Debug)]
 pub struct Recorder {
     streams: Streams,
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
+    _listener: Listener,
 }
 
 impl Recorder {
@@ -32,20 +25,14 @@ impl Recorder {
     /// # Panics
     /// If the port is taken.
     pub fn start(namespace: &Namespace, port: u16) -> Self {
-        let listener = namespace.run(|| TcpListener::bind(("::", port)).expect("a free port"));
-        listener
-            .set_nonblocking(true)
-            .expect("a listener that does not block");
         let streams = Streams::default();
-        let stop = Arc::new(AtomicBool::new(false));
-        let thread = thread::spawn({
-            let (streams, stop) = (Arc::clone(&streams), Arc::clone(&stop));
-            move || serve(&listener, &streams, &stop)
+        let listener = Listener::start(namespace, "recorder", port, {
+            let streams = Arc::clone(&streams);
+            move |stream, from, stop| record(stream, from, &streams, stop)
         });
         Self {
             streams,
-            stop,
-            thread: Some(thread),
+            _listener: listener,
         }
     }
 
@@ -56,39 +43,7 @@ impl Recorder {
     }
 }
 
-impl Drop for Recorder {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        if self
-            .thread
-            .take()
-            .is_some_and(|thread| thread.join().is_err())
-        {
-            crate::net::report("recorder", &["its thread panicked".to_owned()]);
-        }
-    }
-}
-
-fn serve(listener: &TcpListener, streams: &Streams, stop: &AtomicBool) {
-    thread::scope(|scope| {
-        while !stop.load(Ordering::Relaxed) {
-            let Ok((stream, from)) = listener.accept() else {
-                thread::sleep(Duration::from_millis(2));
-                continue;
-            };
-            let from = SocketAddr::new(from.ip().to_canonical(), from.port());
-            scope.spawn(move || record(stream, from, streams, stop));
-        }
-    });
-}
-
-fn record(mut stream: TcpStream, from: SocketAddr, streams: &Streams, stop: &AtomicBool) {
-    let set = stream
-        .set_nonblocking(false)
-        .and_then(|()| stream.set_read_timeout(Some(POLL)));
-    if set.is_err() {
-        return;
-    }
+fn record(mut stream: TcpStream, from: SocketAddr, streams: &Streams, stop: &Stop) {
     let mut buffer = [0; 65_536];
     while !stop.load(Ordering::Relaxed) {
         match stream.read(&mut buffer) {

@@ -2,6 +2,8 @@
 
 use std::{fmt::Write as _, fs, path::PathBuf};
 
+use super::known::Expected;
+
 /// What is asked of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Property {
@@ -108,14 +110,14 @@ pub struct Table<'a> {
     pub name: &'a str,
     /// What became of every row.
     pub rows: &'a [Row],
-    /// What does not hold.
-    pub known: &'a [Known],
+    /// What is known of it.
+    pub expected: &'a Expected,
     /// Whether every case was tried; only then can a known failure be found to be gone.
     pub complete: bool,
 }
 
 /// Writes each table to `target/conformance/<name>.md` and fails for every row that is not as
-/// [`Table::known`] has it.
+/// [`Table::expected`] has it.
 ///
 /// # Panics
 /// With every unexpected row of every table.
@@ -138,10 +140,14 @@ impl Table<'_> {
                 }
             }
         }
-        for known in self.known {
+        for known in &self.expected.known {
             if !self.rows.iter().any(|row| row.name == known.row) {
                 writeln!(lines, "{}: no row {}", self.name, known.row).expect("a string");
             }
+        }
+        if self.rows.len() != self.expected.rows {
+            let (rows, expected) = (self.rows.len(), self.expected.rows);
+            writeln!(lines, "{}: {rows} rows, not {expected}", self.name).expect("a string");
         }
         println!(
             "{}: {} rows, {failing} failures",
@@ -154,7 +160,10 @@ impl Table<'_> {
     fn judge(&self, row: &Row, property: Property) -> Option<String> {
         let seen = row.failures(property).join("; ");
         let word = property.word();
-        match (find(self.known, &row.name, property), seen.is_empty()) {
+        match (
+            find(&self.expected.known, &row.name, property),
+            seen.is_empty(),
+        ) {
             (None, true) => None,
             (None, false) => Some(format!("{word}: {seen}")),
             (Some(known), false) => {
@@ -183,8 +192,8 @@ impl Table<'_> {
                 "| {} | {} | {} | {} |",
                 row.name.replace('|', "\\|"),
                 row.truth.replace('|', "\\|"),
-                row.cell(Property::Blocks, self.known),
-                row.cell(Property::Serves, self.known)
+                row.cell(Property::Blocks, &self.expected.known),
+                row.cell(Property::Serves, &self.expected.known)
             )
             .expect("a string");
         }

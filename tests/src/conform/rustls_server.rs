@@ -3,13 +3,8 @@
 use std::{
     collections::HashMap,
     io::Write as _,
-    net::{TcpListener, TcpStream},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread::{self, JoinHandle},
-    time::Duration,
+    net::TcpStream,
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
 };
 
 use rcgen::{CertifiedKey, generate_simple_self_signed};
@@ -17,10 +12,11 @@ use rustls::{
     ServerConfig, crypto::ring::default_provider, pki_types::PrivatePkcs8KeyDer, server::Acceptor,
 };
 
-use super::{ALLOWED, BLOCKED, NEUTRAL};
+use super::{
+    ALLOWED, BLOCKED, NEUTRAL,
+    listener::{Listener, Stop},
+};
 use crate::net::Namespace;
-
-const POLL: Duration = Duration::from_millis(50);
 
 type Names = Arc<Mutex<HashMap<u16, Vec<String>>>>;
 
@@ -28,8 +24,7 @@ type Names = Arc<Mutex<HashMap<u16, Vec<String>>>>;
 #[derive(Debug)]
 pub struct RustlsServer {
     names: Names,
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
+    _listener: Listener,
 }
 
 impl RustlsServer {
@@ -38,32 +33,15 @@ impl RustlsServer {
     /// # Panics
     /// If the port is taken.
     pub fn start(namespace: &Namespace, port: u16) -> Self {
-        let listener = namespace.run(|| TcpListener::bind(("::", port)).expect("a free port"));
-        listener
-            .set_nonblocking(true)
-            .expect("a listener that does not block");
         let names = Names::default();
-        let stop = Arc::new(AtomicBool::new(false));
         let config = Arc::new(config());
-        let thread = thread::spawn({
-            let (names, stop) = (Arc::clone(&names), Arc::clone(&stop));
-            move || {
-                thread::scope(|scope| {
-                    while !stop.load(Ordering::Relaxed) {
-                        let Ok((stream, from)) = listener.accept() else {
-                            thread::sleep(Duration::from_millis(2));
-                            continue;
-                        };
-                        let (names, stop, config) = (&names, &stop, Arc::clone(&config));
-                        scope.spawn(move || serve(stream, from.port(), names, stop, config));
-                    }
-                });
-            }
+        let listener = Listener::start(namespace, "rustls server", port, {
+            let names = Arc::clone(&names);
+            move |stream, from, stop| serve(stream, from.port(), &names, stop, Arc::clone(&config))
         });
         Self {
             names,
-            stop,
-            thread: Some(thread),
+            _listener: listener,
         }
     }
 
@@ -71,19 +49,6 @@ impl RustlsServer {
     pub fn names_from(&self, port: u16) -> Vec<String> {
         let names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
         names.get(&port).cloned().unwrap_or_default()
-    }
-}
-
-impl Drop for RustlsServer {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        if self
-            .thread
-            .take()
-            .is_some_and(|thread| thread.join().is_err())
-        {
-            crate::net::report("rustls server", &["its thread panicked".to_owned()]);
-        }
     }
 }
 
@@ -101,19 +66,7 @@ fn config() -> ServerConfig {
 }
 
 /// Reads one hello, writes its name down and answers.
-fn serve(
-    mut stream: TcpStream,
-    port: u16,
-    names: &Names,
-    stop: &AtomicBool,
-    config: Arc<ServerConfig>,
-) {
-    let set = stream
-        .set_nonblocking(false)
-        .and_then(|()| stream.set_read_timeout(Some(POLL)));
-    if set.is_err() {
-        return;
-    }
+fn serve(mut stream: TcpStream, port: u16, names: &Names, stop: &Stop, config: Arc<ServerConfig>) {
     let mut acceptor = Acceptor::default();
     let mut connection = loop {
         if stop.load(Ordering::Relaxed) {

@@ -72,7 +72,7 @@ impl Server {
             write(
                 &path,
                 &format!(
-                    "global\n tune.http.maxhdr 256\ndefaults\n mode http\n timeout client 20s\n timeout server 20s\n timeout connect 5s\n\
+                    "global\n tune.http.maxhdr 256\ndefaults\n mode http\n option http-buffer-request\n timeout client 20s\n timeout server 20s\n timeout connect 5s\n\
                      frontend f\n bind :::{port} v4v6\n\
                      http-request return status 200 content-type text/plain \
                      lf-string \"served <%[req.hdr(host)]>\\n\"\n"

@@ -105,6 +105,39 @@ pub(crate) fn hellos() -> Vec<Hello> {
     hellos
 }
 
+/// Requests for an allowed host, and behind them one for a blocked one.
+pub(crate) fn later_requests() -> Vec<Hello> {
+    let allowed = Request::to("www.allowed.example").bytes();
+    let blocked = Request::to("www.blocked.example").bytes();
+    // What begins a segment looks like a request, and is none.
+    let body = [&blocked[..], &b"(".repeat(1_400)[..]].concat();
+    let upload = |line| {
+        let head = Request::line(line).header("Host: allowed.example");
+        head.header(&format!("Content-Length: {}", body.len()))
+            .bytes()
+    };
+    let post = upload("POST / HTTP/1.1");
+    let streams = [
+        ("pipelined", [&allowed[..], &allowed, &blocked].concat()),
+        ("behind a body", [&post[..], &body, &blocked].concat()),
+        (
+            "behind two bodies",
+            [&allowed[..], &post, &body, &post, &body, &blocked].concat(),
+        ),
+        (
+            "behind an empty line",
+            [&post[..], &body, b"\r\n", &blocked].concat(),
+        ),
+    ];
+    let hello = |(title, bytes): (&str, Vec<u8>)| Hello {
+        title: title.to_owned(),
+        port: 80,
+        complete: bytes.len(),
+        bytes,
+    };
+    streams.map(hello).into()
+}
+
 /// Client streams of our captures from their first record to its end.
 fn captured() -> Vec<Hello> {
     let mut paths: Vec<_> = fs::read_dir(CAPTURES)

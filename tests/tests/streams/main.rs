@@ -3,21 +3,26 @@
 //! one. Through the host build in numbers, through the program in the kernel in a smaller set.
 
 mod any;
+mod at_host;
 mod connection;
 mod directions;
 mod hellos;
 
-use connection::{Connection, Fate};
-use filter_common::reason::Reason;
+use at_host::AtHost;
+use connection::{Connection, Fate, SERVER_ISN};
+use filter_common::{
+    flow::{Peer, peer},
+    reason::Reason,
+};
 use filter_tests::{
     adapter::{InKernel, OnHost, compiled},
     fixtures::Host,
     mutate::Random,
-    packet::{flag, tls::ClientHello},
+    packet::{flag, http::Request, tls::ClientHello},
     runner::Judge,
 };
 use filter_user::compile::{Compiled, Role};
-use hellos::{Hello, Piece, hellos, proxied};
+use hellos::{Hello, Piece, hellos, later_requests, proxied};
 
 const SEED: u64 = 0x0EDF_0000_2026_0201;
 const ISN: u32 = 0xFFFF_FF00;
@@ -199,6 +204,16 @@ fn odd_piece(hello: &Hello, random: &mut Random) -> Piece {
     piece
 }
 
+/// Pieces in any order, and some bytes twice.
+fn reordered(hello: &Hello, random: &mut Random) -> Vec<Piece> {
+    let count = 1 + random.below(8);
+    let mut sent = pieces(hello, &random_cuts(hello, count, random));
+    let from = random.below(hello.bytes.len());
+    sent.push(Piece::of(hello, from, hello.bytes.len()));
+    shuffle(&mut sent, random);
+    sent
+}
+
 /// Honest reordering and repetition: the hit comes, whatever the order.
 fn honest(judge: &mut dyn Judge, hellos: &[Hello], rounds: usize) -> usize {
     let mut random = Random::new(SEED + 4);
@@ -206,11 +221,7 @@ fn honest(judge: &mut dyn Judge, hellos: &[Hello], rounds: usize) -> usize {
     for hello in hellos {
         for _ in 0..rounds {
             client += 1;
-            let count = 1 + random.below(8);
-            let mut sent = pieces(hello, &random_cuts(hello, count, &mut random));
-            let from = random.below(hello.bytes.len());
-            sent.push(Piece::of(hello, from, hello.bytes.len()));
-            shuffle(&mut sent, &mut random);
+            let sent = reordered(hello, &mut random);
             let mut connection = opened(judge, client, hello.port, ISN);
             connection.send_all(&sent);
             connection.assert_blocked(hello, &|| format!("{sent:?}"));
@@ -318,6 +329,93 @@ fn events(judge: &mut dyn Judge, hellos: &[Hello]) {
         connection.send(&rest);
         connection.assert_blocked(hello, &nothing);
     }
+}
+
+/// [`honest`] on the host where connections end, which answers nothing.
+fn unanswered(hellos: &[Hello], rounds: usize) {
+    let mut random = Random::new(SEED + 8);
+    let mut judge = AtHost::new(OnHost::load(&policy()));
+    for (client, hello) in (0..rounds).flat_map(|_| hellos).enumerate() {
+        let sent = reordered(hello, &mut random);
+        let mut connection = Connection::open(&mut judge, client, hello.port, ISN);
+        connection.send_all(&sent);
+        connection.assert_blocked(hello, &|| format!("{sent:?}"));
+    }
+}
+
+/// Requests behind others, in order, cut in two at many places and in four at random ones: what
+/// comes before the last is served.
+fn later_at_cuts(judge: &mut dyn Judge, stride: usize, random_rounds: usize) {
+    let mut random = Random::new(SEED + 6);
+    let mut client = 0;
+    for hello in later_requests() {
+        let twos = (1..hello.bytes.len()).step_by(stride).map(|cut| vec![cut]);
+        let fours = (0..random_rounds).map(|_| random_cuts(&hello, 3, &mut random));
+        for cuts in twos.chain(fours).collect::<Vec<_>>() {
+            client += 1;
+            let mut connection = Connection::open(judge, client, hello.port, ISN);
+            for piece in pieces(&hello, &cuts) {
+                connection.send(&piece);
+            }
+            connection.assert_blocked(&hello, &|| format!("cut at {cuts:?}"));
+            let before = hello.bytes.len() - Request::to("www.blocked.example").bytes().len();
+            let served = cuts.iter().filter(|cut| **cut <= before).max();
+            assert!(
+                connection.received.len() >= served.copied().unwrap_or_default(),
+                "{}: {cuts:?}",
+                hello.title
+            );
+        }
+    }
+}
+
+#[test]
+fn a_later_request_is_found_at_every_cut() {
+    later_at_cuts(&mut AtHost::new(OnHost::load(&policy())), 1, 400);
+}
+
+#[test]
+fn behind_a_long_body_reordered_and_repeated_segments_still_hit() {
+    let uploads: Vec<_> = later_requests()
+        .into_iter()
+        .filter(|it| it.bytes.starts_with(b"POST"))
+        .collect();
+    unanswered(&uploads, 200);
+}
+
+#[test]
+fn a_head_sent_again_before_its_body_is_read_again() {
+    let upload = later_requests().swap_remove(1);
+    let head = upload.bytes.windows(4).position(|end| end == b"\r\n\r\n");
+    let head = Piece::of(&upload, 0, head.expect("a head") + 4);
+    let blocked = hellos().pop().expect("a request");
+    // The host has not got it: it is lost, or still on its way.
+    let mut judge = OnHost::load(&policy());
+    let start = ISN.wrapping_add(1);
+    judge.set_peer(Peer {
+        kind: peer::CONNECTION,
+        start,
+        rcv_nxt: start,
+        snd_una: SERVER_ISN.wrapping_add(1),
+        snd_nxt: SERVER_ISN.wrapping_add(1),
+        ts_recent: 0,
+    });
+    let mut connection = Connection::joined(&mut judge, 1, 80, ISN);
+    assert_eq!(connection.send(&head), Fate::Passed(Some(Reason::NoMatch)));
+    let (first, rest) = (
+        Piece::of(&blocked, 0, 9),
+        Piece::of(&blocked, 9, blocked.complete),
+    );
+    assert_eq!(
+        connection.send(&rest),
+        Fate::Dropped(Some(Reason::Overlap)),
+        "in the place of the head"
+    );
+    connection.send(&first);
+    assert_eq!(
+        connection.send(&rest),
+        Fate::Dropped(Some(Reason::Hostname))
+    );
 }
 
 /// A segment that the server has already comes by again: the client's next bytes pass all the same,

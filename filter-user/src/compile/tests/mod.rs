@@ -1,5 +1,6 @@
 //! Tests of the builders against naive models, and of the compiler.
 
+mod changes;
 mod policies;
 mod protection;
 mod tables;
@@ -67,9 +68,8 @@ fn rule(id: &str) -> Rule {
 fn policy(rules: Vec<Rule>) -> Policy {
     Policy {
         rules,
-        warnings: Vec::new(),
         digest: "digest".to_owned(),
-        files: Vec::new(),
+        ..Policy::default()
     }
 }
 

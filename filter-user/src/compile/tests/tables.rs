@@ -315,15 +315,15 @@ fn three_prefixes_cost_a_few_kib() {
         value: 0,
     });
     let (summary, buckets) = build_v4(&entries, &mut rng()).unwrap().bytes();
-    assert_eq!((summary, buckets), (2 * 8_192 + 64, 64));
+    assert_eq!((summary, buckets), (2 * 8_192 + 64, 4_096));
     let entries = [1u64, 2, 3].map(|i| V6Entry {
         addr: [i << 48, 0],
         length: 48,
         value: 0,
     });
     let (summary, buckets) = build_v6(&entries, &mut rng()).unwrap().bytes();
-    assert!(summary <= 64 + 2_048, "{summary}");
-    assert_eq!(buckets, 128);
+    assert!(summary <= 1_024 + 2_048, "{summary}");
+    assert_eq!(buckets, 4_096);
 }
 
 #[test]
@@ -335,7 +335,7 @@ fn areas_are_few_however_short_a_prefix_is() {
             value: 0,
         };
         let built = build_v6(&[entry], &mut rng()).unwrap();
-        assert!(built.bytes().0 <= 64 + 2_048, "/{length}");
+        assert!(built.bytes().0 <= 1_024 + 2_048, "/{length}");
         let area_length = built.params.area_length;
         assert_eq!(area_length, (u32::from(length) + 10).min(64), "/{length}");
     }

@@ -8,7 +8,7 @@ use std::{
 use filter_common::{
     abi::Line,
     tables::{
-        names::NameParams,
+        names::{self, NameParams},
         v4::{self, V4Params},
         v6::{self, V6Params},
     },
@@ -145,7 +145,7 @@ fn a_hundred_thousand_entries_are_found_again_and_random_misses_end_in_the_summa
 }
 
 #[test]
-fn buckets_are_three_quarters_full_and_few_send_keys_away() {
+fn buckets_have_room_for_one_more_and_few_send_keys_away() {
     let large = large(30_000);
     let overflowing = |lines: &[Line], word: usize, bit: u32| {
         let flagged = lines
@@ -158,12 +158,18 @@ fn buckets_are_three_quarters_full_and_few_send_keys_away() {
     let v6 = overflowing(&large.built_v6.buckets, 7, 56);
     let names = overflowing(&large.built_names.buckets, 1, 25);
     assert!((0.02..0.22).contains(&v4), "{v4}");
-    assert!((0.05..0.32).contains(&v6), "{v6}");
-    assert!((0.05..0.28).contains(&names), "{names}");
+    assert!((0.05..0.36).contains(&v6), "{v6}");
+    assert!((0.05..0.36).contains(&names), "{names}");
+    let last_is_free = |line: &Line| v4::is_free(line, v4::SLOTS - 1);
+    assert!(large.built_v4.buckets.iter().all(last_is_free));
+    let last_is_free = |line: &Line| v6::is_free(line, v6::SLOTS - 1);
+    assert!(large.built_v6.buckets.iter().all(last_is_free));
+    let last_is_free = |line: &Line| names::is_free(line, names::SLOTS - 1);
+    assert!(large.built_names.buckets.iter().all(last_is_free));
     let per_entry = |bytes: (usize, usize)| (bytes.0 + bytes.1) as f64 / 30_000.0;
-    assert!(per_entry((0, large.built_v4.bytes().1)) < 10.8);
-    assert!(per_entry(large.built_v6.bytes()) < 33.8);
-    assert!(per_entry(large.built_names.bytes()) < 23.5);
+    assert!(per_entry((0, large.built_v4.bytes().1)) < 12.9);
+    assert!(per_entry(large.built_v6.bytes()) < 48.1);
+    assert!(per_entry(large.built_names.bytes()) < 28.9);
 }
 
 /// Not a test of behaviour: prints what docs and benchmarks quote.
