@@ -189,7 +189,7 @@ struct Rig {
 /// The namespace with both ends of the pair.
 enum Place {
     Own(Namespace),
-    XdpFilter(XdpFilter),
+    XdpFilter(Box<XdpFilter>),
 }
 
 impl Place {
@@ -324,7 +324,7 @@ impl Field {
                 .map(|(address, _)| Ipv4Addr::from_bits((address >> 96) as u32))
                 .take(xdp_filter::ENTRIES_MAX)
                 .collect();
-            let place = Place::XdpFilter(XdpFilter::load(&hosts)?);
+            let place = Place::XdpFilter(Box::new(XdpFilter::load(&hosts)?));
             let mut rig = Rig::on(place, "xdp-filter", hosts.len(), Does::Filter)?;
             rig.blocks = Some(hosts);
             rigs.push(rig);

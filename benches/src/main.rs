@@ -193,7 +193,7 @@ fn by_test_run(
             if let (SCALING_CASE, Some(server)) = (case.name, server) {
                 rows.extend(measure_scaling(
                     &mut harness,
-                    &world,
+                    world,
                     case,
                     server,
                     effort,
