@@ -80,7 +80,7 @@ fn shuffle<T>(items: &mut [T], random: &mut Random) {
 /// Every other connection of those that are opened is also answered.
 fn opened(judge: &mut dyn Judge, client: usize, port: u16, isn: u32) -> Connection<'_> {
     let mut connection = Connection::open(judge, client, port, isn);
-    if client / 2 % 2 == 0 {
+    if (client / 2).is_multiple_of(2) {
         connection.answer(isn);
     }
     connection
