@@ -116,10 +116,10 @@ fn found_by_httparse((progress, names): &(Progress, Vec<Vec<u8>>), expected: &[u
         return;
     }
     let shown = String::from_utf8_lossy(expected);
-    assert_eq!(
-        *progress,
-        Progress::Named,
-        "httparse is asked for {shown:?}"
+    // Incomplete if another head begins behind this one: names are looked up all the same.
+    assert!(
+        matches!(progress, Progress::Named | Progress::Incomplete),
+        "httparse is asked for {shown:?}, the filter says {progress:?}"
     );
     assert!(
         names.iter().any(|name| name.trim_ascii() == expected),

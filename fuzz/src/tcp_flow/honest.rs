@@ -95,18 +95,22 @@ impl Client {
             timestamp: link.setup.timestamps.then_some(self.clock),
             ..Segment::new(self.start.wrapping_sub(1), 0, &[])
         };
-        let mut ack = Segment::new(self.start, link.host.snd_nxt(), &[]);
-        ack.timestamp = syn.timestamp;
-        if joined {
-            link.deliver(&syn);
-            link.deliver(&ack);
-        } else {
-            for segment in [syn, ack] {
-                let sent = link.send(&segment, Fate::Arrives);
-                assert_eq!(sent, Ok(()), "the handshake passes");
-            }
-        }
+        self.handshake(link, &syn, joined);
+        let ack = Segment {
+            timestamp: syn.timestamp,
+            ..Segment::new(self.start, link.host.snd_nxt(), &[])
+        };
+        self.handshake(link, &ack, joined);
         assert!(link.host.is_established());
+    }
+
+    fn handshake(&self, link: &mut Link<'_>, segment: &Segment, joined: bool) {
+        if joined {
+            link.deliver(segment);
+        } else {
+            let sent = link.send(segment, Fate::Arrives);
+            assert_eq!(sent, Ok(()), "the handshake passes");
+        }
     }
 
     fn data(&mut self, link: &Link<'_>, from: usize, to: usize) -> Segment {

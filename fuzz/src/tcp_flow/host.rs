@@ -12,8 +12,10 @@ use super::{
     segment::{Reply, Segment},
 };
 
-/// Sequence number of the host's own SYN.
+/// Sequence number of the host's own SYN before any, and how far apart those of two connections are: a
+/// client does not know the next before it is told.
 const ISS: u32 = 0x5000_0000;
+const ISS_STEP: u32 = 0x0123_4567;
 /// Bytes that the host takes beyond the next one, and that the client's window has.
 const WINDOW: u32 = 65_535;
 /// Bytes of an answer.
@@ -30,6 +32,8 @@ enum State {
 pub(super) struct LinuxHost {
     setup: Setup,
     state: State,
+    /// Sequence number of the host's own SYN, the last that was sent.
+    iss: u32,
     /// Sequence number of the client's first byte.
     start: u32,
     snd_una: u32,
@@ -37,8 +41,8 @@ pub(super) struct LinuxHost {
     /// Bytes that the client has acknowledged: so far back are acknowledgements still taken.
     bytes_acked: u32,
     ts_recent: u32,
-    /// Starts of the connections that a cookie was sent for.
-    cookies: Vec<u32>,
+    /// Starts of the connections that a cookie was sent for, and the cookies.
+    cookies: Vec<(u32, u32)>,
     /// Bytes by their place behind `start`.
     bytes: Vec<Option<u8>>,
     /// Bytes that came in order.
@@ -54,6 +58,7 @@ impl LinuxHost {
         Self {
             setup,
             state: State::Listen,
+            iss: ISS,
             start: 0,
             snd_una: ISS,
             snd_nxt: ISS,
@@ -70,7 +75,7 @@ impl LinuxHost {
     /// The number that a client acknowledges.
     pub(super) const fn snd_nxt(&self) -> u32 {
         match self.state {
-            State::Listen => ISS.wrapping_add(1),
+            State::Listen => self.iss.wrapping_add(1),
             State::SynReceived | State::Established => self.snd_nxt,
         }
     }
@@ -158,7 +163,8 @@ impl LinuxHost {
         }
         if segment.has(flag::ACK) {
             if self.opens(segment) {
-                self.begin(segment.seq, segment);
+                let cookie = segment.ack.wrapping_sub(1);
+                self.begin(segment.seq, cookie, segment);
                 self.state = State::Established;
                 return self.data(segment);
             }
@@ -168,10 +174,11 @@ impl LinuxHost {
             return None;
         }
         let start = segment.seq.wrapping_add(1);
+        self.iss = self.iss.wrapping_add(ISS_STEP);
         if self.setup.cookies {
-            self.cookies.push(start);
+            self.cookies.push((start, self.iss));
         } else {
-            self.begin(start, segment);
+            self.begin(start, self.iss, segment);
             if self.setup.fast_open && !segment.payload.is_empty() {
                 self.state = State::Established;
                 self.place(&Segment {
@@ -181,7 +188,7 @@ impl LinuxHost {
             }
         }
         Some(Reply {
-            seq: ISS,
+            seq: self.iss,
             ack: start.wrapping_add(self.received as u32),
             flags: flag::SYN | flag::ACK,
             len: 0,
@@ -192,16 +199,18 @@ impl LinuxHost {
     fn opens(&self, segment: &Segment) -> bool {
         let kind = segment.flags & (flag::SYN | flag::ACK | flag::RST);
         kind == flag::ACK
-            && segment.ack == ISS.wrapping_add(1)
-            && self.cookies.contains(&segment.seq)
+            && self
+                .cookies
+                .contains(&(segment.seq, segment.ack.wrapping_sub(1)))
     }
 
-    fn begin(&mut self, start: u32, segment: &Segment) {
+    fn begin(&mut self, start: u32, iss: u32, segment: &Segment) {
         *self = Self {
             state: State::SynReceived,
+            iss,
             start,
-            snd_una: ISS.wrapping_add(1),
-            snd_nxt: ISS.wrapping_add(1),
+            snd_una: iss.wrapping_add(1),
+            snd_nxt: iss.wrapping_add(1),
             ts_recent: self.timestamp(segment).unwrap_or(0),
             cookies: std::mem::take(&mut self.cookies),
             ..Self::new(self.setup)
@@ -217,7 +226,7 @@ impl LinuxHost {
         let again = segment.seq == self.start.wrapping_sub(1);
         if segment.has(flag::SYN) && !segment.has(flag::ACK | flag::RST) && again {
             return Some(Reply {
-                seq: ISS,
+                seq: self.iss,
                 ack: self.start,
                 flags: flag::SYN | flag::ACK,
                 len: 0,

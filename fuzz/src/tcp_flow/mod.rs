@@ -9,7 +9,10 @@ mod link;
 mod segment;
 
 use filter_common::abi::feature;
-use filter_tests::{adapter::compiled, fixtures::Host};
+use filter_tests::{
+    adapter::compiled,
+    fixtures::{Host, SERVER_V4},
+};
 use filter_user::{compile::Role, host::HostRunner};
 
 pub(crate) use self::cuts::{Cuts, same_at_every_cut};
@@ -35,7 +38,15 @@ pub(crate) fn runner(role: Role) -> HostRunner {
 
 /// As [`runner`] on a live interface, with exactly these of the features that hosts differ in.
 fn runner_of_host(features: u32) -> HostRunner {
-    let mut compiled = compiled(POLICY, &Host::default(), Role::Live);
+    let own = match features & feature::SOCKETS {
+        0 => Vec::new(),
+        _ => vec![SERVER_V4],
+    };
+    let host = Host {
+        own,
+        ..Host::default()
+    };
+    let mut compiled = compiled(POLICY, &host, Role::Live);
     let all = feature::CHECKSUM_PARTIAL
         | feature::FAST_OPEN
         | feature::SOCKETS
