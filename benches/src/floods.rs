@@ -42,6 +42,9 @@ const PORT: u16 = 5353;
 /// Frames per system call: setting one up takes some hundred microseconds.
 const CHUNK: u32 = 1 << 15;
 
+/// The largest list beside which xdp-filter is measured: it holds no more of a larger one.
+const XDP_FILTER_BESIDE_MAX: usize = 100_000;
+
 /// Share of packets that may take the wrong way: the neighbours' own, such as neighbour discovery,
 /// and those whose address the other lists have.
 const WRONG_MAX: f64 = 0.01;
@@ -186,7 +189,7 @@ struct Rig {
 /// The namespace with both ends of the pair.
 enum Place {
     Own(Namespace),
-    XdpFilter(XdpFilter),
+    XdpFilter(Box<XdpFilter>),
 }
 
 impl Place {
@@ -315,10 +318,13 @@ impl Field {
             rows.push(row("controller_peak", Unit::Megabytes, megabytes));
             rigs.push(rig);
         }
-        // With a million it would be what it is with as many as it can hold.
-        if lists.entries / 100 < xdp_filter::ENTRIES_MAX {
-            let hosts: Vec<_> = lists.v4.hosts().take(xdp_filter::ENTRIES_MAX).collect();
-            let place = Place::XdpFilter(XdpFilter::load(&hosts)?);
+        if lists.entries <= XDP_FILTER_BESIDE_MAX {
+            let addresses = lists.v4.all.iter();
+            let hosts: Vec<_> = addresses
+                .map(|(address, _)| Ipv4Addr::from_bits((address >> 96) as u32))
+                .take(xdp_filter::ENTRIES_MAX)
+                .collect();
+            let place = Place::XdpFilter(Box::new(XdpFilter::load(&hosts)?));
             let mut rig = Rig::on(place, "xdp-filter", hosts.len(), Does::Filter)?;
             rig.blocks = Some(hosts);
             rigs.push(rig);

@@ -69,7 +69,7 @@ struct Arguments {
     /// Only cases whose names contain this, without the peers and without loading
     #[arg(long)]
     case: Option<String>,
-    /// Where the report goes, as JSON
+    /// Where the report goes, as JSON; a readable one and a plot go beside it
     #[arg(long)]
     output: PathBuf,
     /// The object file of the benchmark's programs
@@ -193,7 +193,7 @@ fn by_test_run(
             if let (SCALING_CASE, Some(server)) = (case.name, server) {
                 rows.extend(measure_scaling(
                     &mut harness,
-                    &world,
+                    world,
                     case,
                     server,
                     effort,

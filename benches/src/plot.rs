@@ -127,7 +127,7 @@ impl Panel {
     }
 
     fn draw(&self, text: &mut String, rows: &[&Row]) {
-        for level in LEVELS {
+        for (index, level) in LEVELS.into_iter().enumerate() {
             let of_level = rows.iter().find(|row| row.contender == level);
             let Some(cost) = of_level.and_then(|row| nanoseconds(row)) else {
                 continue;
@@ -140,7 +140,8 @@ impl Panel {
                      stroke-dasharray=\"6 4\"/><text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\" \
                      fill=\"{LEVEL_COLOUR}\">{level}</text>",
                     self.x,
-                    right - 4.0,
+                    // Beside each other, since the levels of two may be the same.
+                    right - 4.0 - 60.0 * index as f64,
                     at - 4.0
                 ),
             );

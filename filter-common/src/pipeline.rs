@@ -201,8 +201,10 @@ fn watch_answer<E: Env>(env: &mut E, packet: &Packet, ports: Ports) {
     if !flow::matters(segment) || service(env, packet.family, packet.src) != served::BEYOND {
         return;
     }
-    if let Some(work) = env.work() {
-        work.key = flow::key(packet.dst, packet.src, ports.dst, ports.src);
+    let Some(work) = env.work() else { return };
+    work.key = flow::key(packet.dst, packet.src, ports.dst, ports.src);
+    // Read again behind the calls instead of carried through them: the stack is short.
+    if let Ok(segment) = packet.segment(env, ports.src, class) {
         env.watch(segment);
     }
 }
@@ -231,7 +233,11 @@ fn read_segment<E: Env>(env: &mut E, packet: &Packet, ports: Ports, class: u8) -
     work.begin();
     work.served = service;
     work.key = flow::key(packet.src, packet.dst, ports.src, ports.dst);
-    env.inspect(segment)
+    // As in `watch_answer`.
+    match packet.segment(env, ports.dst, class) {
+        Ok(segment) => env.inspect(segment),
+        Err(reason) => Reading::nothing(reason, Protocol::None),
+    }
 }
 
 /// More extension headers than are looked behind: the host might still find a hello there.

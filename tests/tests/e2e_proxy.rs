@@ -157,7 +157,7 @@ enum Cut {
 }
 
 impl Cut {
-    fn pieces<'a>(self, both: &'a [u8], header: usize) -> Vec<&'a [u8]> {
+    fn pieces(self, both: &[u8], header: usize) -> Vec<&[u8]> {
         match self {
             Self::Together => vec![both],
             Self::Behind(piece) => {

@@ -58,7 +58,7 @@ impl Connection {
                 return Request::to(name).body(&[b'x'; 300]).bytes();
             }
             let hello = ClientHello::named(name).padding(padding);
-            let mut stream = if padding % 2 == 0 {
+            let mut stream = if padding.is_multiple_of(2) {
                 hello.record()
             } else {
                 hello.records_of(1 + padding / 4)

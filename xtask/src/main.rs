@@ -75,7 +75,8 @@ enum Command {
     },
     /// Nanoseconds per packet beside an empty program and xdp-filter, into target/bench/
     ///
-    /// Needs root. Installs xdp-tools if it is missing.
+    /// Needs root. Also floods it beside nftables and ipset, which it installs with xdp-tools if they
+    /// are missing.
     Bench {
         /// Fewer and shorter samples, small tables only
         #[arg(long)]

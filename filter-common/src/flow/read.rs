@@ -1,7 +1,7 @@
 //! Reading a segment as part of its stream, and what becomes of the stream then.
 
 use super::{
-    Blocked, Flow, Reading, Segment, peer, state,
+    Blocked, Reading, Segment, peer, state,
     stream::{flow, forget, host, qualifiers},
 };
 use crate::{
@@ -78,16 +78,17 @@ fn header<E: Env>(env: &mut E, segment: Segment, len: u32) -> Header {
 /// Appends in-order payload to what is kept, reads, and decides if it can.
 #[inline(always)]
 pub(super) fn read<E: Env>(env: &mut E, segment: Segment, protocol: Protocol) -> Reading {
-    let flow = flow(env);
-    let room = (STREAM_BYTES_MAX as u32).saturating_sub(flow.kept);
+    // The entry is read anew where it is needed and not carried through calls: the stack is short.
+    let before = flow(env).kept;
+    let room = (STREAM_BYTES_MAX as u32).saturating_sub(before);
     let taken = segment.len.min(room);
     if taken == 0 {
-        return unparsed(env, flow, Reason::HelloTooLong, protocol);
+        return unparsed(env, Reason::HelloTooLong, protocol);
     }
-    if !env.fetch(segment.offset, taken, flow.kept) {
+    if !env.fetch(segment.offset, taken, before) {
         return Reading::nothing(Reason::Truncated, Protocol::None);
     }
-    let kept = flow.kept + taken;
+    let kept = before + taken;
     let header = header(env, segment, kept);
     let protocol = if header.is_empty() || header.len() == kept {
         protocol
@@ -97,13 +98,16 @@ pub(super) fn read<E: Env>(env: &mut E, segment: Segment, protocol: Protocol) ->
         protocol_by(segment.class, first)
     };
     let progress = if header == Header::MALFORMED {
-        return unparsed(env, flow, Reason::ProxyMalformed, protocol);
+        return unparsed(env, Reason::ProxyMalformed, protocol);
     } else if header == Header::INCOMPLETE || header.len() == kept {
         Progress::Incomplete
     } else {
         match protocol {
             Protocol::Tls => env.read_tls(kept),
-            Protocol::Http => env.read_http(kept, flow.certain != 0),
+            Protocol::Http => {
+                let certain = flow(env).certain != 0;
+                env.read_http(kept, certain)
+            }
             Protocol::Quic | Protocol::None => Progress::Other,
         }
     };
@@ -112,14 +116,14 @@ pub(super) fn read<E: Env>(env: &mut E, segment: Segment, protocol: Protocol) ->
             env.settle(state::PASSED, segment.seq.wrapping_add(segment.len), kept);
             return Reading::nothing(Reason::OtherProtocol, Protocol::None);
         }
-        Progress::Malformed => return unparsed(env, flow, Reason::HelloMalformed, protocol),
-        Progress::TooLong => return unparsed(env, flow, Reason::HelloTooLong, protocol),
+        Progress::Malformed => return unparsed(env, Reason::HelloMalformed, protocol),
+        Progress::TooLong => return unparsed(env, Reason::HelloTooLong, protocol),
         Progress::Incomplete if taken < segment.len => {
-            return unparsed(env, flow, Reason::HelloTooLong, protocol);
+            return unparsed(env, Reason::HelloTooLong, protocol);
         }
         // The end of most connections, which must not take the room of hellos that are under way.
         Progress::Incomplete
-            if flow.certain == 0
+            if flow(env).certain == 0
                 && protocol == Protocol::Tls
                 && env.work().is_some_and(|work| tls::only_alerts(work)) =>
         {
@@ -141,7 +145,7 @@ pub(super) fn read<E: Env>(env: &mut E, segment: Segment, protocol: Protocol) ->
     let hit = env.search_names(qualifiers(segment));
     if !hit.is_none() {
         // What is kept of the stream stays, for the time when the rule is gone.
-        block(env, segment, flow, hit, protocol);
+        block(env, segment, hit, protocol);
         return Reading {
             hit,
             reason: Reason::Hostname,
@@ -158,16 +162,16 @@ pub(super) fn read<E: Env>(env: &mut E, segment: Segment, protocol: Protocol) ->
         return Reading::dropped(reason, protocol);
     }
     let settled = match (progress, protocol) {
-        (Progress::Incomplete, _) if flow.state == state::BESIDE => {
+        (Progress::Incomplete, _) if flow(env).state == state::BESIDE => {
             // Behind a ClientHello the server's answer will come, and then this again; a socket needs
             // but a moment until it has what came before.
             let here = host(env).kind == peer::CONNECTION;
-            if flow.beyond != 0 && (here || protocol == Protocol::Tls) {
+            if flow(env).beyond != 0 && (here || protocol == Protocol::Tls) {
                 return Reading::dropped(Reason::HeldBack, protocol);
             }
             0
         }
-        (Progress::Incomplete, _) if flow.beyond != 0 && flow.kept == 0 => {
+        (Progress::Incomplete, _) if before == 0 && flow(env).beyond != 0 => {
             // Less than what a verdict was given on, while what comes behind that has passed.
             return Reading::dropped(Reason::Overlap, protocol);
         }
@@ -200,7 +204,8 @@ fn unlisted<E: Env>(env: &mut E) -> Reason {
 
 /// Remembers that this connection is blocked.
 #[inline(always)]
-fn block<E: Env>(env: &mut E, segment: Segment, flow: Flow, hit: Hit, protocol: Protocol) {
+fn block<E: Env>(env: &mut E, segment: Segment, hit: Hit, protocol: Protocol) {
+    let flow = flow(env);
     if flow.certain == 0 {
         // Each segment is judged by itself, so that a forged one blocks nothing but itself.
         return;
@@ -220,8 +225,8 @@ fn block<E: Env>(env: &mut E, segment: Segment, flow: Flow, hit: Hit, protocol: 
 /// A hello that cannot be read. If it started the connection for certain, a server might still
 /// make sense of it: it is dropped, unless the host's configuration lets it pass.
 #[inline(always)]
-fn unparsed<E: Env>(env: &mut E, flow: Flow, reason: Reason, protocol: Protocol) -> Reading {
-    if flow.certain == 0 || env.config().features & feature::UNPARSED_PASS != 0 {
+fn unparsed<E: Env>(env: &mut E, reason: Reason, protocol: Protocol) -> Reading {
+    if flow(env).certain == 0 || env.config().features & feature::UNPARSED_PASS != 0 {
         forget(env);
         return Reading::nothing(reason, protocol);
     }

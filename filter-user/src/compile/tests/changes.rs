@@ -599,7 +599,7 @@ fn short_prefixes_do_not_fill_the_filter_of_areas() {
         origins: nets(&["fd00::/54"]),
         ..rule("first")
     };
-    let world = full(&[first.clone()]);
+    let world = full(std::slice::from_ref(&first));
     let added = |count| {
         let rules = [[first.clone()], with(count)].concat();
         try_change(&world, &rules)
@@ -616,7 +616,7 @@ fn short_ranges_of_addresses_do_not_fill_the_narrow_part() {
         origins: vec![range(1 << 20)],
         ..rule("first")
     };
-    let world = full(&[first.clone()]);
+    let world = full(std::slice::from_ref(&first));
     let added = |count| {
         let many = Rule {
             origins: (1..=count).map(range).collect(),
