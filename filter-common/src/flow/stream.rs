@@ -223,6 +223,9 @@ fn at_host<E: Env>(env: &mut E, segment: Segment) -> Option<Plan> {
     }
     if load(env) {
         let flow = flow(env);
+        if flow.connection != host(env).start && torn(host(env), flow.connection) {
+            return Some(Plan::drop(Reason::HeldBack, segment));
+        }
         // What was kept of an earlier connection on the same ports is void, and so is a stream of
         // which the host has bytes that never came by here.
         let unseen = host(env).rcv_nxt.wrapping_sub(flow.next) as i32 > 0;
@@ -289,6 +292,15 @@ fn opening<E: Env>(env: &mut E, flow: Flow) {
     }
 }
 
+/// Whether the host's numbers may be of the connection that started at `start`, though they say that it
+/// started elsewhere: they are two counters, which another processor may just be moving on
+/// (`tcp_rcv_nxt_update`). They are right again when the client repeats the segment. The first payload of
+/// another connection cannot be taken for this: then the host has received nothing, and nothing moves.
+#[inline(always)]
+const fn torn(host: Peer, start: u32) -> bool {
+    !host.fresh() && near(host.start, start)
+}
+
 /// Whether two numbers are within what may be on its way.
 #[inline(always)]
 const fn near(a: u32, b: u32) -> bool {
@@ -311,7 +323,7 @@ fn by_state<E: Env>(env: &mut E, segment: Segment) -> Plan {
 fn still_blocked<E: Env>(env: &mut E, segment: Segment) -> Option<Reading> {
     let blocked = env.blocked_load()?;
     let reopened = if host(env).kind == peer::CONNECTION {
-        blocked.connection != host(env).start
+        blocked.connection != host(env).start && !torn(host(env), blocked.connection)
     } else {
         let other = segment.seq == blocked.reopened_at && segment.seq != blocked.seq;
         blocked.reopened != 0 && other || !near(segment.seq, blocked.start)

@@ -418,6 +418,48 @@ fn a_head_sent_again_before_its_body_is_read_again() {
     );
 }
 
+/// The host's numbers are two counters, and another processor may be moving them on while they are read.
+#[test]
+fn numbers_that_the_host_is_moving_on_do_not_part_an_entry_from_its_connection() {
+    const CUT: usize = 9;
+    let blocked = hellos().pop().expect("a request");
+    let (first, rest) = (
+        Piece::of(&blocked, 0, CUT),
+        Piece::of(&blocked, CUT, blocked.complete),
+    );
+    let start = ISN.wrapping_add(1);
+    let torn = start.wrapping_sub(CUT as u32);
+    let mut judge = OnHost::load(&policy());
+    let mut sent = |piece, start, rcv_nxt| {
+        judge.set_peer(Peer {
+            kind: peer::CONNECTION,
+            start,
+            rcv_nxt,
+            snd_una: SERVER_ISN.wrapping_add(1),
+            snd_nxt: SERVER_ISN.wrapping_add(1),
+            ts_recent: 0,
+        });
+        Connection::joined(&mut judge, 1, 80, ISN).send(piece)
+    };
+    assert_eq!(
+        sent(&first, start, start),
+        Fate::Passed(Some(Reason::HelloIncomplete))
+    );
+    assert_eq!(
+        sent(&rest, torn, start),
+        Fate::Dropped(Some(Reason::HeldBack))
+    );
+    let now = start.wrapping_add(CUT as u32);
+    assert_eq!(
+        sent(&rest, start, now),
+        Fate::Dropped(Some(Reason::Hostname))
+    );
+    assert_eq!(
+        sent(&rest, torn, start),
+        Fate::Dropped(Some(Reason::BlockedFlow))
+    );
+}
+
 /// A segment that the server has already comes by again: the client's next bytes pass all the same,
 /// since nobody will send again what lies between.
 fn late_copies(judge: &mut dyn Judge) {
