@@ -25,7 +25,7 @@ use super::{
 use crate::compile::{Compiled, Meta};
 
 /// The object file of the kernel program.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("EDGEFILTER_OBJECT"));
+pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("EDGEFILTER_OBJECT"));
 
 /// Name of the program in the object, and of the one that answers.
 const PROGRAM: &str = "edgefilter";
@@ -352,7 +352,7 @@ pub(super) fn lost_redirects(path: &Path, meta: &Meta) -> Result<Vec<String>, Da
     Ok(lost.map(|(_, interface)| interface.clone()).collect())
 }
 
-fn load_error(error: ProgramError) -> DatapathError {
+pub(super) fn load_error(error: ProgramError) -> DatapathError {
     let ProgramError::LoadError {
         io_error,
         verifier_log,

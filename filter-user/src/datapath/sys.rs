@@ -12,7 +12,10 @@ use std::{
     path::Path,
 };
 
-use aya_obj::generated::{bpf_attach_type::BPF_XDP, bpf_attr, bpf_cmd, bpf_link_info};
+use aya_obj::generated::{
+    bpf_attach_type::{BPF_TCX_INGRESS, BPF_XDP},
+    bpf_attr, bpf_cmd, bpf_link_info,
+};
 
 /// What the kernel says about an XDP link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +54,15 @@ pub(super) fn xdp_link_create(
     attr.link_create.__bindgen_anon_2.target_ifindex = ifindex;
     attr.link_create.attach_type = BPF_XDP as u32;
     attr.link_create.flags = flags;
+    bpf_fd(bpf_cmd::BPF_LINK_CREATE, &mut attr)
+}
+
+/// Attaches a tc program to what comes in on an interface, by a link (Linux 6.6).
+pub(super) fn tcx_link_create(program: BorrowedFd<'_>, ifindex: u32) -> io::Result<OwnedFd> {
+    let mut attr = empty_attr();
+    attr.link_create.__bindgen_anon_1.prog_fd = program.as_raw_fd() as u32;
+    attr.link_create.__bindgen_anon_2.target_ifindex = ifindex;
+    attr.link_create.attach_type = BPF_TCX_INGRESS as u32;
     bpf_fd(bpf_cmd::BPF_LINK_CREATE, &mut attr)
 }
 
