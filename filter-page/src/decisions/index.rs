@@ -115,7 +115,7 @@ impl Index {
         })
     }
 
-    fn first_fitting(&self, rules: Option<&Vec<u32>>, asked: &Asked<'_>) -> Option<&Rule> {
+    fn first_fitting(&self, numbers: Option<&Vec<u32>>, asked: &Asked<'_>) -> Option<&Rule> {
         let fits = |rule: &&Rule| {
             let (ports, port) = (&rule.ports, asked.port);
             let has_port = ports
@@ -123,9 +123,11 @@ impl Index {
                 .any(|&(first, last)| first <= port && port <= last);
             rule.is_in_force(asked.now) && (ports.is_empty() || has_port)
         };
-        let rules = rules?.iter();
-        let rules = rules.filter_map(|&number| self.decisions.rules.get(number as usize));
-        rules.filter(fits).next()
+        let rules = &self.decisions.rules;
+        let mut listed = numbers?
+            .iter()
+            .filter_map(|&number| rules.get(number as usize));
+        listed.find(fits)
     }
 }
 
