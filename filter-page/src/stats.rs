@@ -78,8 +78,8 @@ counters! {
     WriteTimeout "write_timeout",
     /// Connections closed at the end of their time.
     LifetimeEnded "lifetime_ended",
-    /// Connections closed with an answered request's body still coming.
-    BodyCut "body_cut",
+    /// Connections closed after the last answer although the client went on sending or kept its end open.
+    Cut "cut",
     /// Connections broken by the client or the network.
     Broken "broken",
     /// Connections ended because the server was told to stop.

@@ -96,7 +96,7 @@ fn who_says_nothing_or_little_is_closed_in_time() {
 #[test]
 fn who_takes_nothing_of_the_answers_is_closed_in_time() {
     let served = Served::start_with(|config| {
-        config.limits.requests = u32::MAX;
+        config.limits.requests = 1_000_000;
         config.limits.write = Duration::from_millis(300);
     });
     let mut socket = served.connect();
@@ -133,7 +133,7 @@ fn a_huge_body_is_answered_and_not_read() {
         sent += chunk.len() as u64;
         assert!(sent < 500_000_000, "it reads on");
     }
-    served.await_count(Counter::BodyCut, 1);
+    served.await_count(Counter::Cut, 1);
     assert!(
         served.count(Counter::BytesIn) < 1_000_000,
         "{}",
