@@ -210,6 +210,23 @@ mod tests {
     }
 
     #[test]
+    fn every_counter_is_documented() {
+        let document = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/OPERATIONS.md");
+        let document = std::fs::read_to_string(document).expect("the document");
+        let section = document.split("\n### Statistics of the server\n").nth(1);
+        let section = section
+            .and_then(|from| from.split("\n## ").next())
+            .expect("the section");
+        for counter in Counter::ALL {
+            let word = format!("`{}`", counter.name());
+            assert!(
+                section.contains(&word),
+                "{word} is not in docs/OPERATIONS.md"
+            );
+        }
+    }
+
+    #[test]
     fn pages_of_rules_that_are_gone_are_forgotten() {
         let stats = Stats::new();
         stats.count_page("a", "en");
