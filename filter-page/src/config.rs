@@ -44,7 +44,8 @@ pub struct Listeners {
 /// Bounds on what visitors can take. Beyond each, the outcome in its description is counted.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Connections at once; bounds the memory, at less than 300 KiB each, the kernel's included. One more is reset.
+    /// Connections at once; bounds the memory, at some 400 KiB each at the very worst, the kernel's
+    /// buffers included. One more is reset.
     pub connections: usize,
     /// Connections at once of one IPv4 address or IPv6 /64; several visitors behind one
     /// translator are many connections. One more is reset.

@@ -3,7 +3,6 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::decisions::Text;
 
 fn theme() -> Theme {
     Theme::load(None).expect("the built-in one")
@@ -124,6 +123,69 @@ fn other_schemes_than_those_of_the_web_are_no_links() {
         web_address("HTTPS://x.example/ä b\"\r\nX: y").as_deref(),
         Some("https://x.example/%C3%A4%20b%22%0D%0AX:%20y")
     );
+}
+
+#[test]
+fn names_are_shown_as_people_write_them_and_as_clients_send_them() {
+    let theme = theme();
+    let shown = |name: &str| {
+        let rule = Rule::default();
+        let facts = Facts {
+            name: name.to_owned(),
+            rule: &rule,
+            contact: None,
+            texts: texts(&theme, "en"),
+        };
+        facts.name_as_written()
+    };
+    assert_eq!(
+        shown("xn--mnchen-3ya.example"),
+        "münchen.example (xn--mnchen-3ya.example)"
+    );
+    for name in [
+        "x.example",
+        "192.0.2.1",
+        "2001:db8::1",
+        "xn--a.example",
+        "_x.example",
+    ] {
+        assert_eq!(shown(name), name);
+    }
+}
+
+#[test]
+fn a_rules_words_are_those_of_the_language_or_of_its_mother() {
+    let directory = tempfile::tempdir().expect("a directory");
+    std::fs::write(directory.path().join("de-CH.json"), include_str!("de.json")).expect("a file");
+    let theme = Theme::load(Some(directory.path())).expect("a good theme");
+    let german = Text {
+        title: Some("Titel".to_owned()),
+        reason: None,
+    };
+    let rule = Rule {
+        title: Some("title".to_owned()),
+        reason: Some("reason".to_owned()),
+        text: BTreeMap::from([("de".to_owned(), german)]),
+        ..Rule::default()
+    };
+    let words = |language| {
+        let facts = Facts {
+            name: String::new(),
+            rule: &rule,
+            contact: None,
+            texts: texts(&theme, language),
+        };
+        let of =
+            |words: Option<Words<'_>>| words.map(|words| [words.text, words.language].join("/"));
+        (of(facts.title()), of(facts.reason()))
+    };
+    let reason = Some("reason/".to_owned());
+    assert_eq!(
+        words("de-CH"),
+        (Some("Titel/de".to_owned()), reason.clone())
+    );
+    assert_eq!(words("de"), (Some("Titel/de".to_owned()), reason.clone()));
+    assert_eq!(words("en"), (Some("title/".to_owned()), reason));
 }
 
 #[test]
