@@ -88,6 +88,7 @@ fn chromium(served: &Served, arguments: &[&str]) -> Output {
         .args(arguments)
         .arg(format!("https://{BLOCKED}/"))
         .env("HOME", profile.path())
+        .env("TMPDIR", profile.path())
         .output();
     output.expect("unshare")
 }
