@@ -2,7 +2,7 @@
 
 use super::{
     Blocked, Reading, Segment, peer, state,
-    stream::{flow, forget, host, qualifiers},
+    stream::{flow, forget, host, not_kept, qualifiers},
 };
 use crate::{
     abi::{Protocol, feature, port_class},
@@ -113,7 +113,9 @@ pub(super) fn read<E: Env>(env: &mut E, segment: Segment, protocol: Protocol) ->
     };
     let reason = match progress {
         Progress::Other => {
-            env.settle(state::PASSED, segment.seq.wrapping_add(segment.len), kept);
+            if !env.settle(state::PASSED, segment.seq.wrapping_add(segment.len), kept) {
+                return not_kept(env, Protocol::None);
+            }
             return Reading::nothing(Reason::OtherProtocol, Protocol::None);
         }
         Progress::Malformed => return unparsed(env, Reason::HelloMalformed, protocol),
@@ -181,7 +183,9 @@ pub(super) fn read<E: Env>(env: &mut E, segment: Segment, protocol: Protocol) ->
         _ => state::PASSED,
     };
     let next = segment.seq.wrapping_add(segment.len);
-    env.settle(settled, next, kept);
+    if !env.settle(settled, next, kept) {
+        return not_kept(env, protocol);
+    }
     Reading::nothing(reason, protocol)
 }
 

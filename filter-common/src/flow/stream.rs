@@ -123,7 +123,9 @@ pub fn inspect<E: Env>(env: &mut E, segment: Segment) -> Reading {
     if protocol == Protocol::None {
         if certain {
             let next = plan.segment.seq.wrapping_add(plan.segment.len);
-            env.settle(state::PASSED, next, 0);
+            if !env.settle(state::PASSED, next, 0) {
+                return not_kept(env, Protocol::None);
+            }
         }
         return Reading::nothing(Reason::OtherProtocol, Protocol::None);
     }
@@ -374,13 +376,14 @@ pub(super) fn flow<E: Env>(env: &mut E) -> Flow {
     }
 }
 
+/// `false` if the table does not take it.
 #[inline(always)]
-pub(super) fn store<E: Env>(env: &mut E, flow: Flow) {
+pub(super) fn store<E: Env>(env: &mut E, flow: Flow) -> bool {
     if let Some(work) = env.work() {
         work.entry.flow = flow;
         work.known.set(work.known.get() | known::ENTRY);
     }
-    env.flow_store();
+    env.flow_store()
 }
 
 #[inline(always)]
@@ -435,15 +438,15 @@ fn ended<E: Env>(env: &mut E, segment: Segment) {
 }
 
 /// A SYN: the stream's start, unless a stream on these ports is still being read, which then
-/// judges first.
+/// judges first. `false` if the table does not take it.
 #[inline(always)]
-fn opened<E: Env>(env: &mut E, segment: Segment) {
+fn opened<E: Env>(env: &mut E, segment: Segment) -> bool {
     let next = segment.seq.wrapping_add(1);
     let interface = env.interface();
     let known = load(env);
     if known && (answers(env).seen != 0 || flow(env).connection == next) {
         // The same SYN again, or one that counts if the server takes it.
-        return;
+        return true;
     }
     if let Some(blocked) = env.blocked_load() {
         env.blocked_store(Blocked {
@@ -471,7 +474,7 @@ fn opened<E: Env>(env: &mut E, segment: Segment) {
             ..Flow::default()
         }
     };
-    store(env, flow);
+    store(env, flow)
 }
 
 /// A SYN, perhaps with payload (TCP Fast Open, RFC 7413), which then starts the stream.
@@ -486,7 +489,10 @@ fn with_syn<E: Env>(env: &mut E, segment: Segment) -> Plan {
         }
         return Plan::pass(Reason::NoMatch, segment);
     }
-    opened(env, segment);
+    if !opened(env, segment) {
+        // Of a connection that is not known from its start less can be told: the client asks again.
+        return Plan::done(not_kept(env, Protocol::None), segment);
+    }
     if segment.len == 0 {
         return Plan::pass(Reason::NoMatch, segment);
     }
@@ -533,7 +539,7 @@ fn more<E: Env>(env: &mut E, segment: Segment, flow: Flow) -> Plan {
         return Plan::begin_again(env, segment);
     }
     if !env.hello_load(flow.kept) {
-        return lost(env, segment);
+        return Plan::done(not_kept(env, Protocol::None), segment);
     }
     let old = ahead.unsigned_abs();
     if old == 0 {
@@ -561,14 +567,15 @@ fn mistaken<E: Env>(env: &mut E, segment: Segment, flow: Flow) -> bool {
     guessed && (answered || segment.class & port_class::TLS == 0) || kind == peer::NONE && answered
 }
 
-/// More of a half-read hello whose bytes were evicted: it cannot be judged.
+/// A segment that cannot be judged, since bytes before it had to make room, or is not remembered, since the
+/// tables do not take it: then the client sends it again.
 #[inline(always)]
-fn lost<E: Env>(env: &mut E, segment: Segment) -> Plan {
+pub(super) fn not_kept<E: Env>(env: &mut E, protocol: Protocol) -> Reading {
     if env.config().features & feature::UNPARSED_PASS != 0 {
         forget(env);
-        return Plan::pass(Reason::StateLost, segment);
+        return Reading::nothing(Reason::StateLost, protocol);
     }
-    Plan::drop(Reason::StateLost, segment)
+    Reading::dropped(Reason::StateLost, protocol)
 }
 
 /// Whether the first `old` bytes of a segment are those that were seen before.

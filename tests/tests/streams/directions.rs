@@ -179,6 +179,31 @@ fn a_forged_syn_moves_nothing() {
     });
 }
 
+/// Before the SYN is answered, what disagrees with it might make it look forged; the answer says better.
+#[test]
+fn payload_beside_a_syn_does_not_hide_its_answer() {
+    each(|judge, _| {
+        let real = blocked();
+        let decoys = [
+            vec![0x17; 60],
+            Request::to("www.allowed.example").bytes(),
+            allowed(),
+            allowed()[..CUT].to_vec(),
+        ];
+        for (client, decoy) in decoys.into_iter().enumerate() {
+            let mut connection = Connection::open(judge, client, TLS, ISN);
+            connection.send(&Piece {
+                at: 5_000,
+                bytes: decoy,
+            });
+            connection.forget_sent();
+            connection.answer(ISN);
+            connection.send_all(&[tail(&real), head(&real), tail(&real)]);
+            assert!(!connection.received.starts_with(&real), "decoy {client}");
+        }
+    });
+}
+
 #[test]
 fn half_a_hello_a_syn_at_the_next_number_minus_one_and_the_other_half() {
     each(|judge, _| {
