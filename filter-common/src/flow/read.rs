@@ -1,7 +1,9 @@
 //! Reading a segment as part of its stream, and what becomes of the stream then.
 
 use super::{
-    Blocked, Reading, Segment, peer, state,
+    Blocked, Reading, Segment, peer,
+    reverse::note_beyond,
+    state,
     stream::{flow, forget, host, not_kept, qualifiers},
 };
 use crate::{
@@ -211,7 +213,11 @@ fn unlisted<E: Env>(env: &mut E) -> Reason {
 fn block<E: Env>(env: &mut E, segment: Segment, hit: Hit, protocol: Protocol) {
     let flow = flow(env);
     if flow.certain == 0 {
-        // Each segment is judged by itself, so that a forged one blocks nothing but itself.
+        // Each segment is judged by itself, so that a forged one blocks nothing but itself. But of a hello
+        // over several the rest must not pass by while this one is missing.
+        if flow.kept != 0 {
+            note_beyond(env);
+        }
         return;
     }
     env.blocked_store(Blocked {

@@ -91,7 +91,8 @@ fn confirmed<E: Env>(env: &mut E, segment: Segment) {
     // Payload of the SYN that the server has taken (TCP Fast Open) is part of the stream.
     let taken = segment.ack.wrapping_sub(flow.connection);
     let sent = flow.next.wrapping_sub(flow.connection);
-    let with_payload = flow.state != state::OPENED && taken != 0 && taken <= sent;
+    let begun = flow.certain != 0 && flow.state != state::OPENED;
+    let with_payload = begun && taken != 0 && taken <= sent;
     let ts_recent = echoed_timestamp(env, segment);
     if answers.seen == 0 && with_payload {
         let _in_place = store(env, Flow { ts_recent, ..flow });
@@ -278,6 +279,7 @@ fn answered<E: Env>(env: &mut E, segment: Segment) -> Course {
 /// does not is dropped where no answers can be seen, else the SYN is taken for forged.
 #[inline(always)]
 fn unanswered<E: Env>(env: &mut E, segment: Segment) -> Course {
+    let one_sided = env.config().features & feature::ONE_SIDED != 0;
     let Some(work) = env.work() else {
         return Course::JUDGED;
     };
@@ -293,8 +295,11 @@ fn unanswered<E: Env>(env: &mut E, segment: Segment) -> Course {
     let certain = flow.certain != 0;
     // What this host itself answers never comes in.
     let here = work.served == served::HERE;
-    if opened && !here && env.config().features & feature::ONE_SIDED == 0 {
-        forget(env);
+    if opened && !here && !one_sided {
+        // Its answer may be on the way: the entry is left alone, or remembers the SYN.
+        flow.reopened = 1;
+        flow.reopened_at = flow.next;
+        work.known.set(0);
         return Course::GUESSED;
     }
     if certain && before {
@@ -366,9 +371,10 @@ pub(super) fn read_beside<E: Env>(env: &mut E, segment: Segment) -> u32 {
     old
 }
 
-/// Remembers that something passed behind what the verdict was given on, before the server had that.
+/// Remembers that something passed behind what the verdict was given on, before the server had that; or,
+/// of a half-read hello in mid-stream, that it has a blocked name.
 #[inline(always)]
-fn note_beyond<E: Env>(env: &mut E) {
+pub(super) fn note_beyond<E: Env>(env: &mut E) {
     let Some(work) = env.work() else { return };
     let flow = &mut work.entry.flow;
     if flow.beyond == 0 {

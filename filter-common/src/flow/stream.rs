@@ -81,6 +81,9 @@ impl Plan {
                 ts_recent: before.ts_recent,
                 interface: before.interface,
                 beyond: before.beyond,
+                reopened_at: before.reopened_at,
+                // What begins for certain begins with the last SYN.
+                reopened: before.reopened & !certain as u32,
                 ..Flow::default()
             };
         }
@@ -268,6 +271,11 @@ fn with_cookie<E: Env>(env: &mut E, segment: Segment) -> Option<Plan> {
             opening(env, flow);
             return None;
         }
+        if flow.state == state::READING {
+            // Both may be on their way to the host, and the half hello is the first. Its connection will be
+            // there when this comes again, or this one.
+            return Some(Plan::drop(Reason::HeldBack, segment));
+        }
         forget(env);
     }
     Some(Plan::begin(env, segment))
@@ -399,15 +407,43 @@ pub fn forget_known<E: Env>(env: &mut E) {
     if work.entry.flow.state == state::BESIDE {
         return;
     }
+    let Flow {
+        reopened,
+        reopened_at,
+        interface,
+        ..
+    } = work.entry.flow;
+    let answered = work.entry.answers.seen != 0;
     work.entry = Entry::default();
     let known = work.known.get();
     work.known.set(0);
     if known & known::ENTRY != 0 {
-        env.flow_delete();
+        if reopened != 0 && !answered && env.config().features & feature::ONE_SIDED == 0 {
+            // The answer to a SYN may be on the way, and finds its entry.
+            await_answer(env, reopened_at, interface);
+        } else {
+            env.flow_delete();
+        }
     }
     if known & known::HELLO != 0 {
         env.hello_delete();
     }
+}
+
+/// Leaves of a stream only that a SYN was seen.
+#[inline(always)]
+fn await_answer<E: Env>(env: &mut E, next: u32, interface: u32) {
+    let Some(work) = env.work() else { return };
+    let flow = &mut work.entry.flow;
+    flow.state = state::OPENED;
+    flow.start = next;
+    flow.connection = next;
+    flow.next = next;
+    flow.certain = 1;
+    flow.interface = interface;
+    flow.reopened = 1;
+    flow.reopened_at = next;
+    let _in_place = env.flow_store();
 }
 
 /// Loads the entry of the working area's flow into the working area; `false` if there is none.
@@ -557,9 +593,13 @@ fn more<E: Env>(env: &mut E, segment: Segment, flow: Flow) -> Plan {
 /// Whether what looked like the start of a hello, in mid-stream or again, was a late copy of a segment that
 /// the server had already: it has answered since. Without this the client's next bytes would wait
 /// for ever for a rest that nobody sends again. Where only requests are looked for, much begins like
-/// one, and a server may wait for more before it answers: there nothing is made to wait.
+/// one, and a server may wait for more before it answers: there nothing is made to wait, unless a name
+/// was found that must not pass.
 #[inline(always)]
 fn mistaken<E: Env>(env: &mut E, segment: Segment, flow: Flow) -> bool {
+    if flow.certain == 0 && flow.beyond != 0 {
+        return false;
+    }
     let kind = host(env).kind;
     let guessed = flow.certain == 0 && kind != peer::CONNECTION;
     let answered = segment.ack.wrapping_sub(flow.ack) as i32 > 0;

@@ -483,6 +483,40 @@ fn numbers_that_the_host_is_moving_on_do_not_part_an_entry_from_its_connection()
     );
 }
 
+/// Two cookies at once: the host takes the half hello first, which must not be forgotten for the other.
+#[test]
+fn a_second_cookie_does_not_hide_half_a_hello() {
+    let hello = hellos().pop().expect("a request");
+    let (first, rest) = (
+        Piece::of(&hello, 0, 9),
+        Piece::of(&hello, 9, hello.complete),
+    );
+    let other = ISN.wrapping_add(70_000);
+    let mut judge = OnHost::load(&policy_at_host());
+    let mut sent = |kind, isn: u32, piece| {
+        let start = isn.wrapping_add(1);
+        judge.set_peer(Peer {
+            kind,
+            start,
+            rcv_nxt: start.wrapping_add(if kind == peer::CONNECTION { 9 } else { 0 }),
+            snd_una: SERVER_ISN.wrapping_add(1),
+            snd_nxt: SERVER_ISN.wrapping_add(1),
+            ts_recent: 0,
+        });
+        Connection::joined(&mut judge, 1, 80, isn).send(piece)
+    };
+    let incomplete = Fate::Passed(Some(Reason::HelloIncomplete));
+    assert_eq!(sent(peer::COOKIE, ISN, &first), incomplete);
+    assert_eq!(
+        sent(peer::COOKIE, other, &first),
+        Fate::Dropped(Some(Reason::HeldBack))
+    );
+    assert_eq!(
+        sent(peer::CONNECTION, ISN, &rest),
+        Fate::Dropped(Some(Reason::Hostname))
+    );
+}
+
 /// A request behind a body which is dropped for what is wrong with its segment comes again.
 #[test]
 fn a_later_request_that_the_host_would_refuse_leaves_its_place_as_it_is() {
