@@ -418,7 +418,8 @@ pub fn forget_known<E: Env>(env: &mut E) {
     let known = work.known.get();
     work.known.set(0);
     if known & known::ENTRY != 0 {
-        if reopened != 0 && !answered && env.config().features & feature::ONE_SIDED == 0 {
+        let directions = env.config().features & (feature::ANSWERS | feature::ONE_SIDED);
+        if reopened != 0 && !answered && directions == feature::ANSWERS {
             // The answer to a SYN may be on the way, and finds its entry.
             await_answer(env, reopened_at, interface);
         } else {
