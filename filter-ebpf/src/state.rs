@@ -85,7 +85,7 @@ pub(crate) fn count_connection(interface: u32, answered: bool) {
 #[inline(always)]
 pub(crate) fn delete_flow() {
     if let Some(work) = work() {
-        delete(&raw const maps::FLOWS, &work.key);
+        delete_key(&raw const maps::FLOWS, &work.key);
     }
 }
 
@@ -123,7 +123,7 @@ pub(crate) fn store_hello(len: u32) -> bool {
     if len > HELLO_KEPT_BYTES {
         let stored = update(&raw const maps::LONG_HELLOS, &work.key, work.bytes.as_ptr());
         if stored {
-            delete(&raw const maps::HELLOS, &work.key);
+            delete_key(&raw const maps::HELLOS, &work.key);
         }
         return stored;
     }
@@ -159,8 +159,8 @@ fn append(work: &Work<MapMemory>, kept: *mut u8, len: u32) -> bool {
 #[inline(always)]
 pub(crate) fn delete_hello() {
     let Some(work) = work() else { return };
-    delete(&raw const maps::HELLOS, &work.key);
-    delete(&raw const maps::LONG_HELLOS, &work.key);
+    delete_key(&raw const maps::HELLOS, &work.key);
+    delete_key(&raw const maps::LONG_HELLOS, &work.key);
 }
 
 /// The entry of a blocked connection.
@@ -187,12 +187,12 @@ pub(crate) fn store_blocked(blocked: Blocked) {
 #[inline(always)]
 pub(crate) fn delete_blocked() {
     if let Some(work) = work() {
-        delete(&raw const maps::BLOCKED, &work.key);
+        delete_key(&raw const maps::BLOCKED, &work.key);
     }
 }
 
 #[inline(always)]
-fn lookup<M>(map: *const M, key: &FlowKey) -> *const u8 {
+pub(crate) fn lookup<M>(map: *const M, key: &FlowKey) -> *const u8 {
     // SAFETY: a map with this key type.
     unsafe { bpf_map_lookup_elem(map.cast_mut().cast(), ptr::from_ref(key).cast()).cast() }
 }
@@ -200,7 +200,7 @@ fn lookup<M>(map: *const M, key: &FlowKey) -> *const u8 {
 /// `false` if the kernel refuses. A full table evicts, so that this takes a processor whose share of free
 /// elements is used up, or whose locks are held; an element in place of which the new one was to come stays.
 #[inline(always)]
-fn update<M, V>(map: *const M, key: &FlowKey, value: *const V) -> bool {
+pub(crate) fn update<M, V>(map: *const M, key: &FlowKey, value: *const V) -> bool {
     // SAFETY: a map with this key type, and memory of at least the map's value size.
     let result = unsafe {
         bpf_map_update_elem(
@@ -214,7 +214,7 @@ fn update<M, V>(map: *const M, key: &FlowKey, value: *const V) -> bool {
 }
 
 #[inline(always)]
-fn delete<M>(map: *const M, key: &FlowKey) {
+pub(crate) fn delete_key<M>(map: *const M, key: &FlowKey) {
     // SAFETY: a map with this key type.
     unsafe { bpf_map_delete_elem(map.cast_mut().cast(), ptr::from_ref(key).cast()) };
 }

@@ -528,7 +528,10 @@ fn between<E: Env>(env: &mut E, segment: Segment) -> Course {
     }
     // The entry stays until what is read takes its place: what is dropped instead comes again.
     if let Some(work) = env.work() {
-        work.entry.flow.beyond = 0;
+        let flow = &mut work.entry.flow;
+        // Whoever waits for the answer before asking again acknowledges it with that.
+        flow.clean = (segment.ack.wrapping_sub(flow.ack) as i32 > 0) as u16;
+        flow.beyond = 0;
     }
     Course::NEXT
 }

@@ -240,7 +240,7 @@ impl Root {
         object::STREAMS.iter().map(move |name| directory.join(name))
     }
 
-    fn prepare_shared(&self) -> Result<(), DatapathError> {
+    pub(super) fn prepare_shared(&self) -> Result<(), DatapathError> {
         create_dirs(&self.shared_dir())?;
         create_dirs(&self.links_dir())?;
         self.pin_identity()
@@ -301,6 +301,7 @@ fn pin_maps(loaded: &Loaded, directory: &Path) -> Result<(), DatapathError> {
         object::LIVE,
         object::PORT_CLASS,
         object::REDIRECT,
+        object::RESPONDER,
     ]);
     for name in names {
         let pinned = loaded.map(name)?.pin(directory.join(name));
