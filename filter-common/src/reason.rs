@@ -73,7 +73,7 @@ reasons! {
     BlockedFlow = "blocked_flow",
     /// Payload that contradicts what was seen at the same place of an undecided stream.
     Overlap = "overlap",
-    /// More of a hello whose beginning had to make room for others.
+    /// More of a hello whose beginning had to make room for others, or what the tables did not take.
     StateLost = "state_lost",
     /// A ClientHello or request head that breaks its own lengths.
     HelloMalformed = "hello_malformed",
@@ -98,6 +98,8 @@ reasons! {
     RefuseFailed = "refuse_failed",
     /// A QUIC long-header packet to an inspected port of a host that refuses QUIC.
     QuicRefused = "quic_refused",
+    /// A process of this host wanted to connect to a blocked origin; it was told at once that it may not.
+    LocalConnection = "local_connection",
 }
 
 const _: () = assert!(Reason::ALL.len() <= 64);

@@ -1,6 +1,6 @@
 //! `status`.
 
-use std::{thread, time::Duration};
+use std::{path::PathBuf, thread, time::Duration};
 
 use filter_common::reason::Reason;
 use jiff::Timestamp;
@@ -80,6 +80,8 @@ pub struct Status {
     pub kernel: Kernel,
     /// Connections that pass through, by interface.
     pub connections: Vec<Connections>,
+    /// Control group whose processes are kept from connecting to blocked origins.
+    pub local_proxies: Option<PathBuf>,
     /// What this version does not see.
     pub limits: Vec<&'static str>,
 }
@@ -176,7 +178,16 @@ fn gather(root: &Root, wanted: Wanted) -> Result<Status, CommandError> {
     let interfaces = root.enforced()?;
     let meta = root.meta()?;
     let lost = root.lost_redirects()?;
-    let differences = differences(&interfaces, meta.as_ref(), &wanted, &lost);
+    let mut differences = differences(&interfaces, meta.as_ref(), &wanted, &lost);
+    let local_proxies = meta.as_ref().and_then(|meta| meta.local_proxies.clone());
+    if let Some(group) = &local_proxies
+        && !root.local_hooked(group)?
+    {
+        differences.push(format!(
+            "{}: this control group is gone, or was made anew; connections of local proxies go on",
+            group.display()
+        ));
+    }
     let unparsed = match root.reason_counters() {
         Ok(counters) => UNPARSED
             .iter()
@@ -211,6 +222,7 @@ fn gather(root: &Root, wanted: Wanted) -> Result<Status, CommandError> {
         unparsed,
         kernel: datapath::kernel(),
         connections,
+        local_proxies,
         limits: LIMITS.to_vec(),
     })
 }
@@ -389,6 +401,13 @@ fn write_status(out: &mut dyn std::io::Write, status: &Status) -> std::io::Resul
                 .map_or_else(|| "?".to_owned(), |count| count.to_string()),
             cost.load_us / 1000,
             cost.map_bytes / 1024
+        )?;
+    }
+    if let Some(group) = &status.local_proxies {
+        let group = group.display();
+        writeln!(
+            out,
+            "local      connections of {group} to blocked origins fail"
         )?;
     }
     for rule in &status.not_in_force {

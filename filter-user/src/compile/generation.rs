@@ -226,6 +226,7 @@ pub(super) fn compile_with(
             })
             .collect(),
         redirect_interfaces: redirect_interfaces.clone(),
+        local_proxies: host.local_proxies.clone(),
         retired_slots: slots.retired,
         burnt_slots: Vec::new(),
         added_keys: 0,
@@ -239,6 +240,7 @@ pub(super) fn compile_with(
         rules: kernel_rules,
         ports: host::ports(host),
         redirect_interfaces,
+        local_proxies: host.local_proxies.clone(),
         meta,
     })
 }

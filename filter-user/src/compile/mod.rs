@@ -27,6 +27,8 @@ mod slots;
 #[cfg(test)]
 mod tests;
 
+use std::path::PathBuf;
+
 use filter_common::{
     abi::{Config, Line, Rule, SocketOffsets, Table},
     limits,
@@ -88,6 +90,8 @@ pub struct Compiled {
     pub ports: Box<[u8; 65_536]>,
     /// Interfaces that rules redirect to, by key of the redirect map.
     pub redirect_interfaces: Vec<String>,
+    /// Control group whose processes are kept from connecting to blocked origins.
+    pub local_proxies: Option<PathBuf>,
     /// What is stored with the generation.
     pub meta: Meta,
 }
@@ -123,6 +127,9 @@ pub struct Meta {
     /// Interfaces that rules redirect to, by key of the redirect map.
     #[serde(default)]
     pub redirect_interfaces: Vec<String>,
+    /// As [`Compiled::local_proxies`].
+    #[serde(default)]
+    pub local_proxies: Option<PathBuf>,
     /// Slots of the previous generation's rules that are gone: not given away until the next generation.
     pub retired_slots: Vec<u16>,
     /// Slots of rules that were removed in place: the tables still lead to them.
