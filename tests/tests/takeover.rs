@@ -15,7 +15,7 @@ use filter_tests::{
     dialer::{Length, ask_http, ask_tls, ask_tls_in_pieces, open, tls_config},
     frames::FrameSocket,
     net::{Direct, Namespace, Offload, Routed, mac_of, set_offload},
-    packet::{Packet, tls::ClientHello},
+    packet::{Packet, flag, tls::ClientHello},
     page::{PageSpace, answered, answers, enforce, set_up, status, sweep},
     process::wait_for,
     witness::{HTTP_PORT, TLS_PORT, Witness},
@@ -325,28 +325,91 @@ fn ports_that_are_used_again_belong_to_the_next_connection() {
     let scene = Scene::new();
     // No connection lingers at the client, so that the same ports can be used at once.
     scene.net.visitor.sysctl("net/ipv4/tcp_max_tw_buckets", "0");
-    let (from, to) = endpoints(Direct::VISITOR_V4, Direct::EDGE_V4, TLS_PORT);
+    let ends = endpoints(Direct::VISITOR_V4, Direct::EDGE_V4, TLS_PORT);
     for (name, trusted) in [
         (BLOCKED, scene.page()),
         (NEIGHBOUR, &scene.server),
         (BLOCKED, scene.page()),
     ] {
-        let config = tls_config(trusted.authority(), Length::Short);
-        let mut seen = Ok(String::new());
-        wait_for("the ports can be used", LIMIT, || {
-            let config = Arc::clone(&config);
-            seen = scene
-                .net
-                .visitor
-                .run(|| ask_tls(open(from, to, LIMIT)?, name, config));
-            !matches!(&seen, Err(e) if e.kind() == io::ErrorKind::AddrNotAvailable)
-        });
+        let seen = ask_again(&scene.net.visitor, ends, name, trusted);
         assert!(
             seen.is_ok(),
             "{name}: {seen:?} {:?}",
             answers(&scene.net.edge)
         );
     }
+}
+
+#[test]
+fn a_forged_syn_and_what_agrees_with_it_do_not_end_a_connection_to_the_page() {
+    const FORGED_SEQ: u32 = 0x1234_5678;
+    let scene = Scene::new();
+    let (from, to) = endpoints(Direct::VISITOR_V4, Direct::EDGE_V4, HTTP_PORT);
+    let macs = [
+        mac_of(&scene.net.visitor, Direct::VISITOR_IF),
+        mac_of(&scene.net.edge, Direct::EDGE_IF),
+    ];
+    let forge = |flags, seq| {
+        let packet = Packet::tcp(&from.to_string(), &to.to_string());
+        packet.macs(macs[0], macs[1]).flags(flags).seq(seq).build()
+    };
+    let socket = FrameSocket::open(&scene.net.visitor, Direct::VISITOR_IF);
+    scene.net.visitor.run(|| {
+        let mut stream = open(from, to, LIMIT).expect("a connection");
+        for round in 0..2 {
+            let request = format!("GET / HTTP/1.1\r\nHost: {BLOCKED}\r\n\r\n");
+            stream
+                .write_all(request.as_bytes())
+                .expect("a request sent");
+            let mut answer = Vec::new();
+            while !answer.ends_with(b"served blocked.example\n") {
+                let mut part = [0; 1024];
+                let read = stream.read(&mut part);
+                let read = read.unwrap_or_else(|e| panic!("{round}: {e}"));
+                assert!(read > 0, "{round}: ended");
+                answer.extend_from_slice(&part[..read]);
+            }
+            socket.send(&forge(flag::SYN, FORGED_SEQ));
+            socket.send(&forge(flag::ACK, FORGED_SEQ + 1));
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    });
+    assert_eq!(scene.page().names(), [BLOCKED, BLOCKED]);
+}
+
+#[test]
+fn ports_that_are_used_again_behind_the_router_belong_to_the_next_connection() {
+    let net = Routed::new();
+    let space = PageSpace::new(&net.edge);
+    let server = Witness::start(&net.origin, &[BLOCKED, NEIGHBOUR]);
+    let page = Witness::start_for_any_address(&space.namespace, &[BLOCKED, NEIGHBOUR]);
+    let host = "[inspect]\nserves = [\"203.0.113.0/24\", \"2001:db8:2::/64\"]\n";
+    let interfaces = [Routed::VISITOR_SIDE, Routed::ORIGIN_SIDE];
+    enforce(&net.edge, &interfaces, host, POLICY);
+    space.attach(&net.edge);
+    net.visitor.sysctl("net/ipv4/tcp_max_tw_buckets", "0");
+    let ends = endpoints(Routed::VISITOR_V6, Routed::NEIGHBOUR_V6, TLS_PORT);
+    for (name, trusted) in [(BLOCKED, &page), (NEIGHBOUR, &server), (BLOCKED, &page)] {
+        let seen = ask_again(&net.visitor, ends, name, trusted);
+        assert!(seen.is_ok(), "{name}: {seen:?} {:?}", answers(&net.edge));
+    }
+}
+
+/// Asks from ports that were used before, as soon as they can be.
+fn ask_again(
+    visitor: &Namespace,
+    (from, to): (SocketAddr, SocketAddr),
+    name: &str,
+    trusted: &Witness,
+) -> io::Result<String> {
+    let config = tls_config(trusted.authority(), Length::Short);
+    let mut seen = Ok(String::new());
+    wait_for("the ports can be used", LIMIT, || {
+        let config = Arc::clone(&config);
+        seen = visitor.run(|| ask_tls(open(from, to, LIMIT)?, name, config));
+        !matches!(&seen, Err(e) if e.kind() == io::ErrorKind::AddrNotAvailable)
+    });
+    seen
 }
 
 #[test]

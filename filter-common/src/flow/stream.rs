@@ -107,11 +107,11 @@ impl Plan {
 /// Reads a segment of the flow whose key is in the working area.
 #[inline(always)]
 pub fn inspect<E: Env>(env: &mut E, segment: Segment) -> Reading {
+    env.look_up_peer(segment);
     let taken = follow(env, segment);
     if !taken.hit.is_none() {
         return taken;
     }
-    env.look_up_peer(segment);
     if let Some(work) = env.work() {
         work.entry = Entry::default();
         work.known.set(0);
