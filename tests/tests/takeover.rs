@@ -15,12 +15,12 @@ use filter_tests::{
     dialer::{Length, ask_http, ask_tls, ask_tls_in_pieces, open, tls_config},
     frames::FrameSocket,
     net::{Direct, Namespace, Offload, Routed, mac_of, set_offload},
-    packet::{Packet, flag, tls::ClientHello},
-    page::{PageSpace, answered, answers, enforce, set_up, status, sweep},
+    packet::{Packet, TPID_8021Q, flag, tls::ClientHello},
+    page::{PageSpace, answered, answers, enforce, enforce_in, set_up, status, sweep},
     process::wait_for,
     witness::{HTTP_PORT, TLS_PORT, Witness},
 };
-use filter_user::datapath::Sweep;
+use filter_user::{datapath::Sweep, policy::model::AttachMode};
 
 const BLOCKED: &str = "blocked.example";
 const NEIGHBOUR: &str = "neighbour.example";
@@ -162,11 +162,15 @@ struct Scene {
 
 impl Scene {
     fn new() -> Self {
+        Self::attached(AttachMode::Native)
+    }
+
+    fn attached(mode: AttachMode) -> Self {
         let net = Direct::new();
         let space = PageSpace::new(&net.edge);
         let server = Witness::start(&net.edge, &[BLOCKED, NEIGHBOUR]);
         let page = Witness::start_for_any_address(&space.namespace, &[BLOCKED, NEIGHBOUR]);
-        enforce(&net.edge, &[Direct::EDGE_IF], "", POLICY);
+        enforce_in(mode, &net.edge, &[Direct::EDGE_IF], "", POLICY);
         space.attach(&net.edge);
         Self {
             net,
@@ -233,14 +237,36 @@ fn clients_that_complete_their_checksums_reach_the_page_as_well() {
 }
 
 #[test]
+fn behind_the_driver_the_program_hands_over_as_well_and_lets_its_own_reset_pass() {
+    let scene = Scene::attached(AttachMode::Generic);
+    for length in [Length::Short, Length::Long] {
+        let client = scene.client();
+        let seen = client.tls(BLOCKED, scene.page(), length);
+        assert!(
+            seen.is_ok(),
+            "{length:?}: {seen:?} {:?}",
+            answers(&scene.net.edge)
+        );
+        let seen = client.tls(NEIGHBOUR, &scene.server, length);
+        assert!(seen.is_ok(), "{length:?}: {seen:?}");
+    }
+    no_connection_is_left(&scene.net.edge);
+}
+
+/// At the server, whose half of a connection that was taken over is reset.
+fn no_connection_is_left(edge: &Namespace) {
+    wait_for("no connection is left at the server", LIMIT, || {
+        let listed = edge.command("ss").args(["-tnH"]).output();
+        listed.expect("ss runs").stdout.is_empty()
+    });
+}
+
+#[test]
 fn the_servers_half_of_the_connection_is_gone() {
     let scene = Scene::new();
     let seen = scene.client().tls(BLOCKED, scene.page(), Length::Short);
     assert!(seen.is_ok(), "{seen:?}");
-    wait_for("no connection is left at the server", LIMIT, || {
-        let listed = scene.net.edge.command("ss").args(["-tnH"]).output();
-        listed.expect("ss runs").stdout.is_empty()
-    });
+    no_connection_is_left(&scene.net.edge);
 }
 
 #[test]
@@ -474,6 +500,52 @@ action = "drop"
         let seen = client.http(BLOCKED, Length::Long);
         assert!(seen.is_ok(), "{to}: {seen:?} {:?}", answers(&net.edge));
     }
+}
+
+/// The kernel of this machine needs no VLAN devices for this: all but the page is played by hand.
+#[test]
+fn frames_with_a_vlan_tag_are_handed_over_without_it_and_with_two_tags_they_are_not() {
+    const ISN: u32 = 1_000;
+    const SERVER_ISN: u32 = 5_000;
+    let net = Routed::new();
+    let space = PageSpace::new(&net.edge);
+    let page = Witness::start_for_any_address(&space.namespace, &[BLOCKED]);
+    let host = "[inspect]\nserves = [\"203.0.113.0/24\"]\n";
+    let interfaces = [Routed::VISITOR_SIDE, Routed::ORIGIN_SIDE];
+    enforce(&net.edge, &interfaces, host, POLICY);
+    space.attach(&net.edge);
+    let visitor = FrameSocket::receiving(&net.visitor, "eth0");
+    let origin = FrameSocket::open(&net.origin, "eth0");
+    for (tags, taken) in [(1, 1), (2, 1)] {
+        let (from, to) = endpoints(Routed::VISITOR_V4, Routed::NEIGHBOUR_V4, TLS_PORT);
+        let (client, server) = (from.to_string(), to.to_string());
+        let tagged = |mut packet: Packet| {
+            for tag in 0..tags {
+                packet = packet.vlan(TPID_8021Q, 42 + tag);
+            }
+            packet.build()
+        };
+        let of_client = |flags, seq: u32| Packet::tcp(&client, &server).flags(flags).seq(seq);
+        visitor.send(&tagged(of_client(flag::SYN, ISN)));
+        let answer = Packet::tcp(&server, &client)
+            .flags(flag::SYN | flag::ACK)
+            .seq(SERVER_ISN)
+            .ack(ISN + 1);
+        origin.send(&tagged(answer));
+        let hello = of_client(flag::ACK | flag::PSH, ISN + 1)
+            .ack(SERVER_ISN + 1)
+            .payload(ClientHello::named(BLOCKED).record());
+        visitor.send(&tagged(hello));
+        // The socket shows what the kernel has left of the frame: it takes the tag off.
+        let port = from.port().to_be_bytes();
+        let reply = visitor.receive(Duration::from_secs(1), |frame| {
+            frame.get(36..38) == Some(&port[..]) && frame.get(26..30) == Some(&[203, 0, 113, 67])
+        });
+        assert_eq!(reply.is_some(), tags == 1, "{:?}", answers(&net.edge));
+        assert_eq!(answered(&net.edge, Answer::PageTaken), taken);
+    }
+    assert_eq!(answered(&net.edge, Answer::PageTags), 1);
+    assert_eq!(page.names(), [BLOCKED]);
 }
 
 #[test]
