@@ -237,7 +237,7 @@ fn clients_that_complete_their_checksums_reach_the_page_as_well() {
 }
 
 #[test]
-fn behind_the_driver_the_program_hands_over_as_well_and_lets_its_own_reset_pass() {
+fn behind_the_driver_the_program_hands_over_as_well() {
     let scene = Scene::attached(AttachMode::Generic);
     for length in [Length::Short, Length::Long] {
         let client = scene.client();

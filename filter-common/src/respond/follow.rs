@@ -1,7 +1,7 @@
 //! Later segments of connections that were answered in the server's place.
 
 use crate::{
-    abi::{Action, NO_SLOT, Protocol, Taken, taken},
+    abi::{Action, NO_SLOT, Protocol, taken},
     env::Env,
     flow::{Entry, Reading, Segment, flags, peer},
     hit::Hit,
@@ -33,7 +33,6 @@ pub fn follow<E: Env>(env: &mut E, segment: Segment) -> Reading {
         _ => NO_SLOT,
     };
     let action = match taken.state {
-        taken::PAGE if resets_server(&taken, segment) => return nothing,
         taken::PAGE => Action::Redirect,
         _ => Action::Refuse,
     };
@@ -61,11 +60,4 @@ fn opens<E: Env>(env: &mut E, segment: Segment) -> bool {
         _ => return false,
     };
     start == segment.seq && segment.ack.wrapping_sub(first) <= next.wrapping_sub(first)
-}
-
-/// Whether the segment ends the server's half, which is over anyway. Where the program runs behind the
-/// driver it sees its own.
-#[inline(always)]
-const fn resets_server(taken: &Taken, segment: Segment) -> bool {
-    segment.flags & (flags::RST | flags::ACK) == flags::RST && segment.seq == taken.next
 }
