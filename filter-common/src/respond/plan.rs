@@ -1,0 +1,240 @@
+//! Which answer a packet gets.
+
+use super::{Request, icmp, quic};
+use crate::{
+    abi::Protocol,
+    flow::flags,
+    wire::{Address, Family, Fragment, TCP},
+};
+
+/// Why a packet is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// By the name in its hello or request.
+    Name,
+    /// By its source.
+    Source,
+    /// By its destination.
+    Destination,
+    /// It belongs to a connection that was refused before.
+    Refused,
+    /// By what it is: QUIC where the operator wants none.
+    Quic,
+}
+
+/// What is known of a packet beside its bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Occasion {
+    /// Why it is refused.
+    pub cause: Cause,
+    /// What its connection speaks.
+    pub protocol: Protocol,
+    /// Whether it agrees with the numbers of both directions of a connection.
+    pub is_verified: bool,
+    /// Whether the client has yet to acknowledge something that the server sent.
+    pub in_flight: bool,
+    /// Whether QUIC is to be answered with Version Negotiation.
+    pub negotiates: bool,
+    /// For [`Cause::Refused`]: what the client had acknowledged when it was refused.
+    pub ack: u32,
+    /// For [`Cause::Refused`]: whether the server has been sent its reset.
+    pub server_reset: bool,
+    /// For [`Cause::Refused`]: whether the client was sent a reset, not an answer.
+    pub was_reset: bool,
+}
+
+macro_rules! answers {
+    ($($(#[$doc:meta])* $name:ident = $word:literal,)*) => {
+        /// What a packet is answered with. The discriminant indexes the counters.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(u8)]
+        #[must_use]
+        pub enum Answer { $($(#[$doc])* $name,)* }
+
+        impl Answer {
+            /// Every answer, in the order of the discriminants.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// The stable word used in JSON and metrics.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$name => $word,)* }
+            }
+        }
+    };
+}
+
+answers! {
+    /// Nothing, since nothing may answer it or has to: a reset, a fragment, an ICMP error, something odd.
+    Silent = "silent",
+    /// Nothing, since it may be forged.
+    Unverified = "unverified",
+    /// A fatal TLS alert and the end of the stream.
+    Alert = "alert",
+    /// HTTP's 451 without a page and the end of the stream.
+    Unavailable = "unavailable",
+    /// A reset to the client of a connection.
+    ResetClient = "reset_client",
+    /// A reset to the server, in the place of the client's segment.
+    ResetServer = "reset_server",
+    /// A reset to who opens a connection.
+    RefuseSyn = "refuse_syn",
+    /// A reset to whom the packet is for, in its place.
+    ResetOnward = "reset_onward",
+    /// An ICMP or ICMPv6 error: administratively prohibited.
+    Prohibited = "prohibited",
+    /// QUIC's Version Negotiation, without a version that the client has.
+    Negotiate = "negotiate",
+}
+
+impl Answer {
+    /// Whether it goes to an address that has not proven itself, and so has a rate.
+    #[inline(always)]
+    pub const fn is_rationed(self) -> bool {
+        matches!(self, Self::Prohibited | Self::Negotiate)
+    }
+}
+
+/// The answer to a refused packet.
+#[inline(always)]
+pub const fn plan(occasion: &Occasion, request: &Request) -> Answer {
+    if !request.is_sound || request.to_group || !is_between_hosts(request) {
+        return Answer::Silent;
+    }
+    if request.protocol != TCP {
+        return without_connection(occasion, request);
+    }
+    if !matches!(request.fragment, Fragment::Whole) {
+        return Answer::Silent;
+    }
+    match occasion.cause {
+        Cause::Name => by_name(occasion, request),
+        Cause::Refused => once_refused(occasion, request),
+        Cause::Source => by_source(request),
+        Cause::Destination => by_destination(occasion, request),
+        Cause::Quic => Answer::Silent,
+    }
+}
+
+#[inline(always)]
+const fn without_connection(occasion: &Occasion, request: &Request) -> Answer {
+    if occasion.negotiates && quic::may_negotiate(request) {
+        return Answer::Negotiate;
+    }
+    match occasion.cause {
+        // Later packets of a connection that QUIC has opened already, or none of QUIC.
+        Cause::Quic => Answer::Silent,
+        Cause::Name | Cause::Source | Cause::Destination | Cause::Refused => {
+            if icmp::may_answer(request) {
+                Answer::Prohibited
+            } else {
+                Answer::Silent
+            }
+        }
+    }
+}
+
+#[inline(always)]
+const fn by_name(occasion: &Occasion, request: &Request) -> Answer {
+    if request.flags & (flags::RST | flags::SYN) != 0 {
+        return Answer::Silent;
+    }
+    if !occasion.is_verified || !request.has(flags::ACK) {
+        return Answer::Unverified;
+    }
+    last_words(occasion.protocol, occasion.in_flight)
+}
+
+/// What the client is told. Behind bytes of the server that are under way nothing can be said in its name.
+#[inline(always)]
+const fn last_words(protocol: Protocol, in_flight: bool) -> Answer {
+    match protocol {
+        Protocol::Tls => Answer::Alert,
+        Protocol::Http if !in_flight => Answer::Unavailable,
+        Protocol::Http | Protocol::None | Protocol::Quic => Answer::ResetClient,
+    }
+}
+
+/// The client's next segments. As long as it has not acknowledged what it was told, it is told again; then
+/// its next segment becomes the server's reset, and what comes behind that is reset.
+#[inline(always)]
+const fn once_refused(occasion: &Occasion, request: &Request) -> Answer {
+    if request.has(flags::RST) {
+        return if occasion.server_reset {
+            Answer::Silent
+        } else {
+            Answer::ResetServer
+        };
+    }
+    if request.has(flags::SYN) || !request.has(flags::ACK) {
+        return Answer::Silent;
+    }
+    let has_heard = request.ack.wrapping_sub(occasion.ack) as i32 > 0;
+    if has_heard {
+        return if occasion.server_reset {
+            Answer::ResetClient
+        } else {
+            Answer::ResetServer
+        };
+    }
+    if request.payload_len == 0 {
+        return Answer::Silent;
+    }
+    last_words(occasion.protocol, occasion.was_reset)
+}
+
+/// To whom the packet is for, the connection is over. What opens one was not asked for: that is told the sender.
+#[inline(always)]
+const fn by_source(request: &Request) -> Answer {
+    if request.has(flags::RST) {
+        return Answer::Silent;
+    }
+    if opens(request) {
+        return Answer::RefuseSyn;
+    }
+    Answer::ResetOnward
+}
+
+#[inline(always)]
+const fn by_destination(occasion: &Occasion, request: &Request) -> Answer {
+    if request.has(flags::RST) {
+        return Answer::Silent;
+    }
+    if opens(request) {
+        return Answer::RefuseSyn;
+    }
+    if occasion.is_verified && request.has(flags::ACK) {
+        return Answer::ResetClient;
+    }
+    Answer::Unverified
+}
+
+#[inline(always)]
+const fn opens(request: &Request) -> bool {
+    request.flags & (flags::SYN | flags::ACK | flags::RST | flags::FIN) == flags::SYN
+}
+
+/// Whether one host sent it to one host: nothing else is answered (RFC 1122, section 3.2.2; RFC 4443,
+/// section 2.4; RFC 9293, section 3.9.2.3).
+#[inline(always)]
+const fn is_between_hosts(request: &Request) -> bool {
+    match request.family {
+        Family::V4 => {
+            is_one_host_v4(request.src[1] as u32) && is_one_host_v4(request.dst[1] as u32)
+        }
+        Family::V6 => is_one_host_v6(request.src) && is_one_host_v6(request.dst),
+    }
+}
+
+/// Neither "this host", loopback, multicast, reserved nor broadcast (RFC 1122, section 3.2.1.3).
+#[inline(always)]
+const fn is_one_host_v4(address: u32) -> bool {
+    let first = address >> 24;
+    first != 0 && first != 127 && first < 224
+}
+
+/// Neither unspecified, loopback nor multicast (RFC 4291, section 2.4).
+#[inline(always)]
+const fn is_one_host_v6(address: Address) -> bool {
+    let unspecified_or_loopback = address[0] == 0 && address[1] <= 1;
+    !unspecified_or_loopback && address[0] >> 56 != 0xff
+}
