@@ -43,50 +43,33 @@ pub struct Occasion {
     pub was_reset: bool,
 }
 
-macro_rules! answers {
-    ($($(#[$doc:meta])* $name:ident = $word:literal,)*) => {
-        /// What a packet is answered with. The discriminant indexes the counters.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        #[repr(u8)]
-        #[must_use]
-        pub enum Answer { $($(#[$doc])* $name,)* }
-
-        impl Answer {
-            /// Every answer, in the order of the discriminants.
-            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
-
-            /// The stable word used in JSON and metrics.
-            pub const fn as_str(self) -> &'static str {
-                match self { $(Self::$name => $word,)* }
-            }
-        }
-    };
-}
-
-answers! {
+/// What a packet is answered with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Refusal {
     /// Nothing, since nothing may answer it or has to: a reset, a fragment, an ICMP error, something odd.
-    Silent = "silent",
+    Silent,
     /// Nothing, since it may be forged.
-    Unverified = "unverified",
+    Unverified,
     /// A fatal TLS alert and the end of the stream.
-    Alert = "alert",
+    Alert,
     /// HTTP's 451 without a page and the end of the stream.
-    Unavailable = "unavailable",
+    Unavailable,
     /// A reset to the client of a connection.
-    ResetClient = "reset_client",
+    ResetClient,
     /// A reset to the server, in the place of the client's segment.
-    ResetServer = "reset_server",
+    ResetServer,
     /// A reset to who opens a connection.
-    RefuseSyn = "refuse_syn",
+    RefuseSyn,
     /// A reset to whom the packet is for, in its place.
-    ResetOnward = "reset_onward",
+    ResetOnward,
     /// An ICMP or ICMPv6 error: administratively prohibited.
-    Prohibited = "prohibited",
+    Prohibited,
     /// QUIC's Version Negotiation, without a version that the client has.
-    Negotiate = "negotiate",
+    Negotiate,
 }
 
-impl Answer {
+impl Refusal {
     /// Whether it goes to an address that has not proven itself, and so has a rate.
     #[inline(always)]
     pub const fn is_rationed(self) -> bool {
@@ -96,116 +79,116 @@ impl Answer {
 
 /// The answer to a refused packet.
 #[inline(always)]
-pub const fn plan(occasion: &Occasion, request: &Request) -> Answer {
+pub const fn plan(occasion: &Occasion, request: &Request) -> Refusal {
     if !request.is_sound || request.to_group || !is_between_hosts(request) {
-        return Answer::Silent;
+        return Refusal::Silent;
     }
     if request.protocol != TCP {
         return without_connection(occasion, request);
     }
     if !matches!(request.fragment, Fragment::Whole) {
-        return Answer::Silent;
+        return Refusal::Silent;
     }
     match occasion.cause {
         Cause::Name => by_name(occasion, request),
         Cause::Refused => once_refused(occasion, request),
         Cause::Source => by_source(request),
         Cause::Destination => by_destination(occasion, request),
-        Cause::Quic => Answer::Silent,
+        Cause::Quic => Refusal::Silent,
     }
 }
 
 #[inline(always)]
-const fn without_connection(occasion: &Occasion, request: &Request) -> Answer {
+const fn without_connection(occasion: &Occasion, request: &Request) -> Refusal {
     if occasion.negotiates && quic::may_negotiate(request) {
-        return Answer::Negotiate;
+        return Refusal::Negotiate;
     }
     match occasion.cause {
         // Later packets of a connection that QUIC has opened already, or none of QUIC.
-        Cause::Quic => Answer::Silent,
+        Cause::Quic => Refusal::Silent,
         Cause::Name | Cause::Source | Cause::Destination | Cause::Refused => {
             if icmp::may_answer(request) {
-                Answer::Prohibited
+                Refusal::Prohibited
             } else {
-                Answer::Silent
+                Refusal::Silent
             }
         }
     }
 }
 
 #[inline(always)]
-const fn by_name(occasion: &Occasion, request: &Request) -> Answer {
+const fn by_name(occasion: &Occasion, request: &Request) -> Refusal {
     if request.flags & (flags::RST | flags::SYN) != 0 {
-        return Answer::Silent;
+        return Refusal::Silent;
     }
     if !occasion.is_verified || !request.has(flags::ACK) {
-        return Answer::Unverified;
+        return Refusal::Unverified;
     }
     last_words(occasion.protocol, occasion.in_flight)
 }
 
 /// What the client is told. Behind bytes of the server that are under way nothing can be said in its name.
 #[inline(always)]
-const fn last_words(protocol: Protocol, in_flight: bool) -> Answer {
+const fn last_words(protocol: Protocol, in_flight: bool) -> Refusal {
     match protocol {
-        Protocol::Tls => Answer::Alert,
-        Protocol::Http if !in_flight => Answer::Unavailable,
-        Protocol::Http | Protocol::None | Protocol::Quic => Answer::ResetClient,
+        Protocol::Tls => Refusal::Alert,
+        Protocol::Http if !in_flight => Refusal::Unavailable,
+        Protocol::Http | Protocol::None | Protocol::Quic => Refusal::ResetClient,
     }
 }
 
 /// The client's next segments. As long as it has not acknowledged what it was told, it is told again; then
 /// its next segment becomes the server's reset, and what comes behind that is reset.
 #[inline(always)]
-const fn once_refused(occasion: &Occasion, request: &Request) -> Answer {
+const fn once_refused(occasion: &Occasion, request: &Request) -> Refusal {
     if request.has(flags::RST) {
         return if occasion.server_reset {
-            Answer::Silent
+            Refusal::Silent
         } else {
-            Answer::ResetServer
+            Refusal::ResetServer
         };
     }
     if request.has(flags::SYN) || !request.has(flags::ACK) {
-        return Answer::Silent;
+        return Refusal::Silent;
     }
     let has_heard = request.ack.wrapping_sub(occasion.ack) as i32 > 0;
     if has_heard {
         return if occasion.server_reset {
-            Answer::ResetClient
+            Refusal::ResetClient
         } else {
-            Answer::ResetServer
+            Refusal::ResetServer
         };
     }
     if request.payload_len == 0 {
-        return Answer::Silent;
+        return Refusal::Silent;
     }
     last_words(occasion.protocol, occasion.was_reset)
 }
 
 /// To whom the packet is for, the connection is over. What opens one was not asked for: that is told the sender.
 #[inline(always)]
-const fn by_source(request: &Request) -> Answer {
+const fn by_source(request: &Request) -> Refusal {
     if request.has(flags::RST) {
-        return Answer::Silent;
+        return Refusal::Silent;
     }
     if opens(request) {
-        return Answer::RefuseSyn;
+        return Refusal::RefuseSyn;
     }
-    Answer::ResetOnward
+    Refusal::ResetOnward
 }
 
 #[inline(always)]
-const fn by_destination(occasion: &Occasion, request: &Request) -> Answer {
+const fn by_destination(occasion: &Occasion, request: &Request) -> Refusal {
     if request.has(flags::RST) {
-        return Answer::Silent;
+        return Refusal::Silent;
     }
     if opens(request) {
-        return Answer::RefuseSyn;
+        return Refusal::RefuseSyn;
     }
     if occasion.is_verified && request.has(flags::ACK) {
-        return Answer::ResetClient;
+        return Refusal::ResetClient;
     }
-    Answer::Unverified
+    Refusal::Unverified
 }
 
 #[inline(always)]

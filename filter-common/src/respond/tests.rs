@@ -71,7 +71,7 @@ fn occasion(cause: Cause) -> Occasion {
 }
 
 /// The IP packet of an answer; what is copied comes from `frame`.
-fn packet(request: &Request, answer: Answer, frame: &[u8]) -> Option<(Vec<u8>, bool)> {
+fn packet(request: &Request, refusal: Refusal, frame: &[u8]) -> Option<(Vec<u8>, bool)> {
     let mut draft = Draft::EMPTY;
     draft.bytes = [0xa5; DRAFT_BYTES];
     let copy = |draft: &mut Draft, from: u32, len: u32, at: u32| {
@@ -81,7 +81,7 @@ fn packet(request: &Request, answer: Answer, frame: &[u8]) -> Option<(Vec<u8>, b
         draft.bytes[at as usize..(at + len) as usize].copy_from_slice(bytes);
         true
     };
-    let reply = compose(&mut draft, request, answer, 77, copy)?;
+    let reply = compose(&mut draft, request, refusal, 77, copy)?;
     let bytes = &draft.bytes[reply.at as usize..(reply.at + reply.len) as usize];
     Some((bytes.to_vec(), reply.goes_back))
 }
@@ -164,8 +164,8 @@ fn check(request: &Request, packet: &[u8], goes_back: bool) {
 }
 
 /// The segment of an answer, whose packet is in order.
-fn tcp(request: &Request, answer: Answer) -> (etherparse::TcpHeader, Vec<u8>) {
-    let (packet, goes_back) = packet(request, answer, &[]).expect("an answer");
+fn tcp(request: &Request, refusal: Refusal) -> (etherparse::TcpHeader, Vec<u8>) {
+    let (packet, goes_back) = packet(request, refusal, &[]).expect("an answer");
     check(request, &packet, goes_back);
     let sliced = SlicedPacket::from_ip(&packet).expect("a packet that parses");
     let Some(TransportSlice::Tcp(tcp)) = sliced.transport else {
@@ -178,7 +178,7 @@ fn tcp(request: &Request, answer: Answer) -> (etherparse::TcpHeader, Vec<u8>) {
 fn an_alert_takes_the_servers_place_and_ends_the_stream() {
     for family in [Family::V4, Family::V6] {
         let request = segment(family);
-        let (header, payload) = tcp(&request, Answer::Alert);
+        let (header, payload) = tcp(&request, Refusal::Alert);
         assert_eq!(payload, ALERT);
         assert_eq!((header.source_port, header.destination_port), (443, 40_000));
         assert_eq!(header.sequence_number, 7_000);
@@ -208,7 +208,7 @@ fn a_client_without_timestamps_gets_none() {
         stamped: false,
         ..segment(Family::V4)
     };
-    let (header, payload) = tcp(&request, Answer::Unavailable);
+    let (header, payload) = tcp(&request, Refusal::Unavailable);
     assert_eq!((payload, header.options.len()), (UNAVAILABLE.to_vec(), 0));
     assert!(header.fin);
 }
@@ -219,7 +219,7 @@ fn a_fin_of_the_client_is_acknowledged_with_its_segment() {
         flags: flags::ACK | flags::FIN,
         ..segment(Family::V4)
     };
-    let (header, _) = tcp(&request, Answer::Alert);
+    let (header, _) = tcp(&request, Refusal::Alert);
     assert_eq!(
         header.acknowledgment_number,
         0xffff_ff00_u32.wrapping_add(301)
@@ -229,15 +229,15 @@ fn a_fin_of_the_client_is_acknowledged_with_its_segment() {
 #[test]
 fn resets_have_the_number_that_their_receiver_expects() {
     for family in [Family::V4, Family::V6] {
-        let (header, payload) = tcp(&segment(family), Answer::ResetClient);
+        let (header, payload) = tcp(&segment(family), Refusal::ResetClient);
         assert!(header.rst && !header.ack && !header.fin && payload.is_empty());
         assert_eq!((header.source_port, header.sequence_number), (443, 7_000));
 
-        let (header, payload) = tcp(&segment(family), Answer::ResetServer);
+        let (header, payload) = tcp(&segment(family), Refusal::ResetServer);
         assert!(header.rst && header.ack && payload.is_empty());
         assert_eq!((header.source_port, header.sequence_number), (40_000, 77));
 
-        let (header, _) = tcp(&segment(family), Answer::ResetOnward);
+        let (header, _) = tcp(&segment(family), Refusal::ResetOnward);
         assert!(header.rst && header.ack);
         assert_eq!(header.sequence_number, 0xffff_ff00);
         assert_eq!(
@@ -252,7 +252,7 @@ fn resets_have_the_number_that_their_receiver_expects() {
             ack: 0,
             ..segment(family)
         };
-        let (header, _) = tcp(&syn, Answer::RefuseSyn);
+        let (header, _) = tcp(&syn, Refusal::RefuseSyn);
         assert!(header.rst && header.ack && !header.syn);
         assert_eq!(
             (header.sequence_number, header.acknowledgment_number),
@@ -268,7 +268,7 @@ fn an_icmp_error_quotes_the_packet_up_to_a_bound() {
             let request = datagram(family, payload_len);
             let frame: Vec<u8> = (0..2_000_u32).map(|i| i as u8).collect();
             let (packet, goes_back) =
-                packet(&request, Answer::Prohibited, &frame).expect("an answer");
+                packet(&request, Refusal::Prohibited, &frame).expect("an answer");
             check(&request, &packet, goes_back);
             let headers = if family == Family::V4 { 28 } else { 48 };
             assert_eq!(packet[headers - 8..headers - 6], [kind, code]);
@@ -284,7 +284,7 @@ fn an_icmp_error_quotes_the_packet_up_to_a_bound() {
 #[test]
 fn a_packet_that_cannot_be_quoted_is_not_answered() {
     assert_eq!(
-        packet(&datagram(Family::V4, 9), Answer::Prohibited, &[0; 20]),
+        packet(&datagram(Family::V4, 9), Refusal::Prohibited, &[0; 20]),
         None
     );
 }
@@ -306,7 +306,7 @@ fn version_negotiation_swaps_the_ids_and_lists_no_version_of_the_client() {
             },
             ..datagram(Family::V4, 1_200)
         };
-        let (packet, goes_back) = packet(&request, Answer::Negotiate, &frame).expect("an answer");
+        let (packet, goes_back) = packet(&request, Refusal::Negotiate, &frame).expect("an answer");
         check(&request, &packet, goes_back);
         let mut expected = b"\xc0\0\0\0\0\x05other\x08destined".to_vec();
         expected.extend_from_slice(&listed.to_be_bytes());
@@ -322,21 +322,21 @@ fn a_name_is_answered_only_on_a_verified_connection() {
         change(&mut occasion);
         plan(&occasion, &request)
     };
-    assert_eq!(by_name(|_| ()), Answer::Alert);
+    assert_eq!(by_name(|_| ()), Refusal::Alert);
     assert_eq!(
         by_name(|it| it.protocol = Protocol::Http),
-        Answer::Unavailable
+        Refusal::Unavailable
     );
     let busy = |it: &mut Occasion| (it.protocol, it.in_flight) = (Protocol::Http, true);
-    assert_eq!(by_name(busy), Answer::ResetClient);
-    assert_eq!(by_name(|it| it.is_verified = false), Answer::Unverified);
+    assert_eq!(by_name(busy), Refusal::ResetClient);
+    assert_eq!(by_name(|it| it.is_verified = false), Refusal::Unverified);
     let unacknowledged = Request {
         flags: flags::PSH,
         ..request
     };
     assert_eq!(
         plan(&occasion(Cause::Name), &unacknowledged),
-        Answer::Unverified
+        Refusal::Unverified
     );
 }
 
@@ -358,13 +358,13 @@ fn a_refused_client_is_told_until_it_has_heard_then_the_server_then_the_client()
         ..bare
     };
     for (occasion, request, answer) in [
-        (told, hello, Answer::Alert),
-        (told, bare, Answer::Silent),
-        (told, heard, Answer::ResetServer),
-        (told, reset, Answer::ResetServer),
-        (both, hello, Answer::Alert),
-        (both, heard, Answer::ResetClient),
-        (both, reset, Answer::Silent),
+        (told, hello, Refusal::Alert),
+        (told, bare, Refusal::Silent),
+        (told, heard, Refusal::ResetServer),
+        (told, reset, Refusal::ResetServer),
+        (both, hello, Refusal::Alert),
+        (both, heard, Refusal::ResetClient),
+        (both, reset, Refusal::Silent),
     ] {
         assert_eq!(plan(&occasion, &request), answer, "{request:?}");
     }
@@ -373,7 +373,7 @@ fn a_refused_client_is_told_until_it_has_heard_then_the_server_then_the_client()
         was_reset: true,
         ..told
     };
-    assert_eq!(plan(&was_reset, &hello), Answer::ResetClient);
+    assert_eq!(plan(&was_reset, &hello), Refusal::ResetClient);
 }
 
 #[test]
@@ -385,20 +385,20 @@ fn blocked_origins_are_refused_by_what_they_or_others_send() {
     let (syn, syn_ack) = (with(flags::SYN), with(flags::SYN | flags::ACK));
     let (data, reset) = (with(flags::ACK), with(flags::RST | flags::ACK));
     let source = occasion(Cause::Source);
-    assert_eq!(plan(&source, &syn), Answer::RefuseSyn);
-    assert_eq!(plan(&source, &syn_ack), Answer::ResetOnward);
-    assert_eq!(plan(&source, &data), Answer::ResetOnward);
-    assert_eq!(plan(&source, &reset), Answer::Silent);
+    assert_eq!(plan(&source, &syn), Refusal::RefuseSyn);
+    assert_eq!(plan(&source, &syn_ack), Refusal::ResetOnward);
+    assert_eq!(plan(&source, &data), Refusal::ResetOnward);
+    assert_eq!(plan(&source, &reset), Refusal::Silent);
     let unknown = Occasion {
         is_verified: false,
         ..occasion(Cause::Destination)
     };
-    assert_eq!(plan(&unknown, &syn), Answer::RefuseSyn);
-    assert_eq!(plan(&unknown, &data), Answer::Unverified);
-    assert_eq!(plan(&unknown, &reset), Answer::Silent);
+    assert_eq!(plan(&unknown, &syn), Refusal::RefuseSyn);
+    assert_eq!(plan(&unknown, &data), Refusal::Unverified);
+    assert_eq!(plan(&unknown, &reset), Refusal::Silent);
     assert_eq!(
         plan(&occasion(Cause::Destination), &data),
-        Answer::ResetClient
+        Refusal::ResetClient
     );
 }
 
@@ -413,47 +413,47 @@ fn icmp_answers_neither_errors_nor_groups_nor_nobody() {
             ..datagram(family, 8)
         })
     };
-    assert_eq!(echo(ICMP, 8, Family::V4), Answer::Prohibited);
-    assert_eq!(echo(ICMPV6, 128, Family::V6), Answer::Prohibited);
+    assert_eq!(echo(ICMP, 8, Family::V4), Refusal::Prohibited);
+    assert_eq!(echo(ICMPV6, 128, Family::V6), Refusal::Prohibited);
     for icmp_type in [0, 3, 4, 5, 11, 12] {
-        assert_eq!(echo(ICMP, icmp_type, Family::V4), Answer::Silent);
+        assert_eq!(echo(ICMP, icmp_type, Family::V4), Refusal::Silent);
     }
     for icmp_type in [1, 2, 3, 4, 129, 137] {
-        assert_eq!(echo(ICMPV6, icmp_type, Family::V6), Answer::Silent);
+        assert_eq!(echo(ICMPV6, icmp_type, Family::V6), Refusal::Silent);
     }
     let v4 = datagram(Family::V4, 8);
     for nobody in [0, 0x7f00_0001, 0xe000_0001, 0xffff_ffff, 0xf000_0000] {
         let src = mapped(nobody);
-        assert_eq!(ask(Request { src, ..v4 }), Answer::Silent, "{nobody:x}");
+        assert_eq!(ask(Request { src, ..v4 }), Refusal::Silent, "{nobody:x}");
         let dst = mapped(nobody);
-        assert_eq!(ask(Request { dst, ..v4 }), Answer::Silent, "{nobody:x}");
+        assert_eq!(ask(Request { dst, ..v4 }), Refusal::Silent, "{nobody:x}");
     }
     let v6 = datagram(Family::V6, 8);
     for nobody in [[0, 0], [0, 1], [0xff02 << 48, 1]] {
-        assert_eq!(ask(Request { src: nobody, ..v6 }), Answer::Silent);
-        assert_eq!(ask(Request { dst: nobody, ..v6 }), Answer::Silent);
+        assert_eq!(ask(Request { src: nobody, ..v6 }), Refusal::Silent);
+        assert_eq!(ask(Request { dst: nobody, ..v6 }), Refusal::Silent);
     }
     let to_group = Request {
         to_group: true,
         ..v4
     };
-    assert_eq!(ask(to_group), Answer::Silent);
+    assert_eq!(ask(to_group), Refusal::Silent);
     let odd = Request {
         is_sound: false,
         ..v4
     };
-    assert_eq!(ask(odd), Answer::Silent);
+    assert_eq!(ask(odd), Refusal::Silent);
     let first = Request {
         fragment: Fragment::First,
         ..v4
     };
-    assert_eq!(ask(first), Answer::Prohibited);
+    assert_eq!(ask(first), Refusal::Prohibited);
     assert_eq!(
         ask(Request {
             protocol: TCP,
             ..first
         }),
-        Answer::Silent
+        Refusal::Silent
     );
 }
 
@@ -469,13 +469,13 @@ fn quic_is_negotiated_away_only_where_it_opens_a_connection() {
     };
     let by_destination = occasion(Cause::Destination);
     let any_quic = occasion(Cause::Quic);
-    assert_eq!(plan(&by_destination, &initial), Answer::Negotiate);
-    assert_eq!(plan(&any_quic, &initial), Answer::Negotiate);
+    assert_eq!(plan(&by_destination, &initial), Refusal::Negotiate);
+    assert_eq!(plan(&any_quic, &initial), Refusal::Negotiate);
     let left_alone = Occasion {
         negotiates: false,
         ..by_destination
     };
-    assert_eq!(plan(&left_alone, &initial), Answer::Prohibited);
+    assert_eq!(plan(&left_alone, &initial), Refusal::Prohibited);
     let short = Request {
         payload_len: QUIC_DATAGRAM_BYTES_MIN - 1,
         ..initial
@@ -488,8 +488,8 @@ fn quic_is_negotiated_away_only_where_it_opens_a_connection() {
         ..initial
     };
     for other in [short, negotiation] {
-        assert_eq!(plan(&by_destination, &other), Answer::Prohibited);
-        assert_eq!(plan(&any_quic, &other), Answer::Silent);
+        assert_eq!(plan(&by_destination, &other), Refusal::Prohibited);
+        assert_eq!(plan(&any_quic, &other), Refusal::Silent);
     }
 }
 
@@ -585,7 +585,7 @@ proptest! {
         let answer = plan(&occasion, &request);
         let reset = request.flags & flags::RST != 0;
         let Some((packet, goes_back)) = packet(&request, answer, &[]) else {
-            prop_assert!(matches!(answer, Answer::Silent | Answer::Unverified));
+            prop_assert!(matches!(answer, Refusal::Silent | Refusal::Unverified));
             return Ok(());
         };
         check(&request, &packet, goes_back);
@@ -593,7 +593,7 @@ proptest! {
         let ipv4 = request.family == Family::V4;
         prop_assert_eq!(packet[if ipv4 { 9 } else { 6 }], IpNumber::TCP.0);
         let (sent, got) = (packet.len(), request.packet_len as usize);
-        let may_grow = answer == Answer::Unavailable;
+        let may_grow = answer == Refusal::Unavailable;
         prop_assert!(sent <= got || may_grow && sent <= got + ANSWER_GROWTH_BYTES_MAX, "{sent} for {got}");
         if !occasion.is_verified && occasion.cause != Cause::Refused {
             let opens = request.flags & flags::SYN != 0;

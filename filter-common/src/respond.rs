@@ -18,7 +18,7 @@ mod tests;
 pub use self::{
     budget::Budget,
     draft::{DRAFT_BYTES, Draft, Reply},
-    plan::{Answer, Cause, Occasion, plan},
+    plan::{Cause, Occasion, Refusal, plan},
     tcp::{ALERT, UNAVAILABLE},
 };
 use crate::{
@@ -224,25 +224,25 @@ impl Request {
 }
 
 /// Writes an answer into `draft`. `next` is the byte that the server expects next, for
-/// [`Answer::ResetServer`]; `copy` copies a number of bytes at an offset of the frame to a place in the
+/// [`Refusal::ResetServer`]; `copy` copies a number of bytes at an offset of the frame to a place in the
 /// draft, and says whether it could. `None` if nothing is to be sent.
 #[inline(always)]
 pub fn compose(
     draft: &mut Draft,
     request: &Request,
-    answer: Answer,
+    refusal: Refusal,
     next: u32,
     copy: impl FnMut(&mut Draft, u32, u32, u32) -> bool,
 ) -> Option<Reply> {
     draft.clear();
-    match answer {
-        Answer::Silent | Answer::Unverified => None,
-        Answer::Alert => Some(tcp::alert(draft, request)),
-        Answer::Unavailable => Some(tcp::unavailable(draft, request)),
-        Answer::ResetClient | Answer::RefuseSyn => Some(tcp::reset_back(draft, request)),
-        Answer::ResetServer => Some(tcp::reset_onward(draft, request, next)),
-        Answer::ResetOnward => Some(tcp::reset_onward(draft, request, request.seq)),
-        Answer::Prohibited => icmp::prohibited(draft, request, copy),
-        Answer::Negotiate => quic::negotiate(draft, request, copy),
+    match refusal {
+        Refusal::Silent | Refusal::Unverified => None,
+        Refusal::Alert => Some(tcp::alert(draft, request)),
+        Refusal::Unavailable => Some(tcp::unavailable(draft, request)),
+        Refusal::ResetClient | Refusal::RefuseSyn => Some(tcp::reset_back(draft, request)),
+        Refusal::ResetServer => Some(tcp::reset_onward(draft, request, next)),
+        Refusal::ResetOnward => Some(tcp::reset_onward(draft, request, request.seq)),
+        Refusal::Prohibited => icmp::prohibited(draft, request, copy),
+        Refusal::Negotiate => quic::negotiate(draft, request, copy),
     }
 }
