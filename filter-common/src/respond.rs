@@ -7,6 +7,7 @@
 //! what it answers is a limit with a name.
 
 mod budget;
+pub mod counted;
 mod draft;
 mod icmp;
 mod plan;

@@ -51,7 +51,12 @@ struct Scene<'n> {
 fn direct() -> Direct {
     let net = Direct::new();
     // What the program sends back is received only by a peer with NAPI.
-    set_offload(&net.visitor, Direct::VISITOR_IF, Offload::ReceiveAggregation, true);
+    set_offload(
+        &net.visitor,
+        Direct::VISITOR_IF,
+        Offload::ReceiveAggregation,
+        true,
+    );
     net
 }
 
@@ -67,9 +72,8 @@ fn routed() -> Routed {
 fn in_between<'n>(net: &'n Routed, policy: &str, inspect: &str) -> Edge<'n> {
     let interfaces = [Routed::VISITOR_SIDE, Routed::ORIGIN_SIDE];
     let mut edge = Edge::new(&net.edge, &interfaces, policy);
-    let inspect = format!(
-        "[inspect]\nserves = [\"203.0.113.0/24\", \"2001:db8:2::/64\"]\n{inspect}"
-    );
+    let inspect =
+        format!("[inspect]\nserves = [\"203.0.113.0/24\", \"2001:db8:2::/64\"]\n{inspect}");
     edge.configure(&interfaces, &inspect);
     edge.start();
     edge
@@ -133,7 +137,9 @@ fn later_requests_are_refused(scene: &Scene<'_>) {
     for address in scene.addresses {
         scene.visitor.run(|| {
             let mut stream = TcpStream::connect(at(address, 80)).expect("a connection");
-            stream.set_read_timeout(Some(AT_ONCE)).expect("a time limit");
+            stream
+                .set_read_timeout(Some(AT_ONCE))
+                .expect("a time limit");
             let ask = |stream: &mut TcpStream, name: &str| {
                 let head = format!("GET / HTTP/1.1\r\nHost: {name}\r\n\r\n");
                 stream.write_all(head.as_bytes()).expect("a request");
@@ -145,7 +151,9 @@ fn later_requests_are_refused(scene: &Scene<'_>) {
             assert!(first.contains("served neighbour"), "{first}");
             ask(&mut stream, BLOCKED);
             let mut rest = String::new();
-            stream.read_to_string(&mut rest).expect("an answer and its end");
+            stream
+                .read_to_string(&mut rest)
+                .expect("an answer and its end");
             assert!(rest.starts_with("HTTP/1.1 451 "), "{rest}");
         });
         wait_for("the server's half is gone", HALF_OPEN_MAX, || {
@@ -277,7 +285,8 @@ fn this_hosts_connections_to_a_refused_origin_fail_at_once() {
         let mut open = net
             .edge
             .run(|| TcpStream::connect(at(address, PORT)).expect("a connection"));
-        open.set_read_timeout(Some(2 * AT_ONCE)).expect("a time limit");
+        open.set_read_timeout(Some(2 * AT_ONCE))
+            .expect("a time limit");
         let (mut origin, _) = listener.accept().expect("the connection");
         let edge = Edge::enforcing(&net.edge, &[Direct::EDGE_IF], &policy);
 
@@ -302,7 +311,11 @@ fn initial() -> Vec<u8> {
 
 fn negotiated(namespace: &Namespace, to: SocketAddr) -> std::io::Result<Vec<u8>> {
     namespace.run(|| {
-        let any: IpAddr = if to.is_ipv4() { [0; 4].into() } else { [0_u16; 8].into() };
+        let any: IpAddr = if to.is_ipv4() {
+            [0; 4].into()
+        } else {
+            [0_u16; 8].into()
+        };
         let socket = UdpSocket::bind(SocketAddr::new(any, 0))?;
         socket.set_read_timeout(Some(AT_ONCE))?;
         socket.connect(to)?;

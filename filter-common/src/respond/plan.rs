@@ -1,9 +1,10 @@
 //! Which answer a packet gets.
 
-use super::{Request, icmp, quic};
+use super::{Request, counted::Answer, icmp, quic};
 use crate::{
-    abi::Protocol,
+    abi::{Protocol, Response, Taken, taken},
     flow::flags,
+    reason::Reason,
     wire::{Address, Family, Fragment, TCP},
 };
 
@@ -43,6 +44,53 @@ pub struct Occasion {
     pub was_reset: bool,
 }
 
+impl Occasion {
+    /// From what the deciding program wrote, and the entry of a connection that was refused before.
+    #[inline(always)]
+    pub const fn of(response: &Response, refused: Option<&Taken>) -> Self {
+        let protocol = match Protocol::from_u8(response.protocol) {
+            Some(protocol) => protocol,
+            None => Protocol::None,
+        };
+        let here = Self {
+            cause: cause(response),
+            protocol,
+            is_verified: response.has(Response::VERIFIED),
+            // In the place of an answer that is still to come, nothing may be said either.
+            in_flight: response.has(Response::IN_FLIGHT) || !response.has(Response::CLEAN),
+            negotiates: response.has(Response::QUIC),
+            ack: response.ack,
+            server_reset: false,
+            was_reset: false,
+        };
+        match refused {
+            Some(taken) => Self {
+                cause: Cause::Refused,
+                protocol: match Protocol::from_u8(taken.protocol) {
+                    Some(protocol) => protocol,
+                    None => Protocol::None,
+                },
+                ack: taken.ack,
+                server_reset: taken.flags & taken::flag::SERVER_RESET != 0,
+                was_reset: taken.flags & taken::flag::CLIENT_RESET != 0,
+                ..here
+            },
+            None => here,
+        }
+    }
+}
+
+#[inline(always)]
+const fn cause(response: &Response) -> Cause {
+    match Reason::from_u8(response.reason) {
+        Some(Reason::OriginSource) => Cause::Source,
+        Some(Reason::OriginDestination) => Cause::Destination,
+        Some(Reason::QuicRefused) => Cause::Quic,
+        // The names that were read, and what remembers them.
+        _ => Cause::Name,
+    }
+}
+
 /// What a packet is answered with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
@@ -74,6 +122,22 @@ impl Refusal {
     #[inline(always)]
     pub const fn is_rationed(self) -> bool {
         matches!(self, Self::Prohibited | Self::Negotiate)
+    }
+
+    /// What is counted once it is sent.
+    #[inline(always)]
+    pub const fn counted(self) -> Answer {
+        match self {
+            Self::Silent => Answer::Unanswerable,
+            Self::Unverified => Answer::Unverified,
+            Self::Alert => Answer::TlsAlert,
+            Self::Unavailable => Answer::HttpStatus,
+            Self::ResetClient | Self::RefuseSyn => Answer::ClientReset,
+            Self::ResetServer => Answer::ServerReset,
+            Self::ResetOnward => Answer::OnwardReset,
+            Self::Prohibited => Answer::Icmp,
+            Self::Negotiate => Answer::VersionNegotiation,
+        }
     }
 }
 

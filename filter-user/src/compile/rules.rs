@@ -65,7 +65,7 @@ pub(super) fn kernel_rule(
             .until
             .map_or(u64::MAX, |until| tai_ns(until, tai_offset_s)),
         redirect_index,
-        port_count: rule.ports.len() as u32,
+        port_count: rule.ports.len() as u16,
         ports,
         ..abi::Rule::new(rule.action, rank, slot_version)
     })
