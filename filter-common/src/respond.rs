@@ -18,7 +18,7 @@ mod tests;
 
 pub use self::{
     budget::Budget,
-    draft::{DRAFT_BYTES, Draft, Reply},
+    draft::{DRAFT_BYTES, Draft, REPLY_BYTES_MAX, Reply},
     plan::{Cause, Occasion, Refusal, plan},
     tcp::{ALERT, UNAVAILABLE},
 };

@@ -4,11 +4,14 @@
 use super::Request;
 use crate::{
     checksum::fold,
+    limits::ICMP_QUOTE_BYTES_MAX,
     wire::{Address, Family, IPV4_LEN, IPV6_LEN, UDP},
 };
 
 /// Bytes of a draft; a power of two, so that an index is one mask.
 pub const DRAFT_BYTES: usize = 256;
+/// Most bytes of an answer: an ICMPv6 error.
+pub const REPLY_BYTES_MAX: usize = TRANSPORT + 8 + ICMP_QUOTE_BYTES_MAX as usize;
 /// Where the transport header is.
 pub(super) const TRANSPORT: usize = IPV6_LEN as usize;
 /// Where an IPv4 header is.
@@ -37,6 +40,30 @@ pub struct Reply {
     pub len: u32,
     /// Whether it goes back where the frame came from; otherwise it goes on in the frame's place.
     pub goes_back: bool,
+}
+
+impl Reply {
+    /// As one scalar, for a function boundary; none is 0.
+    #[inline(always)]
+    pub const fn pack(reply: Option<Self>) -> u64 {
+        match reply {
+            Some(reply) => {
+                (reply.goes_back as u64) << 63 | (reply.len as u64) << 32 | reply.at as u64
+            }
+            None => 0,
+        }
+    }
+
+    /// Back from [`Reply::pack`].
+    #[inline(always)]
+    pub const fn unpack(packed: u64) -> Option<Self> {
+        let reply = Self {
+            at: packed as u32,
+            len: (packed >> 32) as u32 & 0xffff,
+            goes_back: packed >> 63 != 0,
+        };
+        if reply.len == 0 { None } else { Some(reply) }
+    }
 }
 
 /// A network header to be.

@@ -19,6 +19,8 @@ pub enum Cause {
     Destination,
     /// It belongs to a connection that was refused before.
     Refused,
+    /// It belongs to a connection that the block page had, which is not served any more.
+    Lost,
     /// By what it is: QUIC where the operator wants none.
     Quic,
 }
@@ -45,9 +47,9 @@ pub struct Occasion {
 }
 
 impl Occasion {
-    /// From what the deciding program wrote, and the entry of a connection that was refused before.
+    /// From what the deciding program wrote, and the entry of a connection that was answered before.
     #[inline(always)]
-    pub const fn of(response: &Response, refused: Option<&Taken>) -> Self {
+    pub const fn of(response: &Response, entry: Option<&Taken>) -> Self {
         let protocol = match Protocol::from_u8(response.protocol) {
             Some(protocol) => protocol,
             None => Protocol::None,
@@ -63,9 +65,12 @@ impl Occasion {
             server_reset: false,
             was_reset: false,
         };
-        match refused {
+        match entry {
             Some(taken) => Self {
-                cause: Cause::Refused,
+                cause: match taken.state {
+                    taken::REFUSED => Cause::Refused,
+                    _ => Cause::Lost,
+                },
                 protocol: match Protocol::from_u8(taken.protocol) {
                     Some(protocol) => protocol,
                     None => Protocol::None,
@@ -93,6 +98,7 @@ const fn cause(response: &Response) -> Cause {
 
 /// What a packet is answered with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
 #[must_use]
 pub enum Refusal {
     /// Nothing, since nothing may answer it or has to: a reset, a fragment, an ICMP error, something odd.
@@ -118,6 +124,23 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// The refusal with this discriminant, for a function boundary; anything else is silent.
+    #[inline(always)]
+    pub const fn from_u8(refusal: u8) -> Self {
+        match refusal {
+            1 => Self::Unverified,
+            2 => Self::Alert,
+            3 => Self::Unavailable,
+            4 => Self::ResetClient,
+            5 => Self::ResetServer,
+            6 => Self::RefuseSyn,
+            7 => Self::ResetOnward,
+            8 => Self::Prohibited,
+            9 => Self::Negotiate,
+            _ => Self::Silent,
+        }
+    }
+
     /// Whether it goes to an address that has not proven itself, and so has a rate.
     #[inline(always)]
     pub const fn is_rationed(self) -> bool {
@@ -156,6 +179,7 @@ pub const fn plan(occasion: &Occasion, request: &Request) -> Refusal {
     match occasion.cause {
         Cause::Name => by_name(occasion, request),
         Cause::Refused => once_refused(occasion, request),
+        Cause::Lost => lost(request),
         Cause::Source => by_source(request),
         Cause::Destination => by_destination(occasion, request),
         Cause::Quic => Refusal::Silent,
@@ -170,7 +194,7 @@ const fn without_connection(occasion: &Occasion, request: &Request) -> Refusal {
     match occasion.cause {
         // Later packets of a connection that QUIC has opened already, or none of QUIC.
         Cause::Quic => Refusal::Silent,
-        Cause::Name | Cause::Source | Cause::Destination | Cause::Refused => {
+        Cause::Name | Cause::Source | Cause::Destination | Cause::Refused | Cause::Lost => {
             if icmp::may_answer(request) {
                 Refusal::Prohibited
             } else {
@@ -227,6 +251,15 @@ const fn once_refused(occasion: &Occasion, request: &Request) -> Refusal {
         return Refusal::Silent;
     }
     last_words(occasion.protocol, occasion.was_reset)
+}
+
+/// Nobody is there to go on with the connection.
+#[inline(always)]
+const fn lost(request: &Request) -> Refusal {
+    if request.flags & (flags::RST | flags::SYN) != 0 || !request.has(flags::ACK) {
+        return Refusal::Silent;
+    }
+    Refusal::ResetClient
 }
 
 /// To whom the packet is for, the connection is over. What opens one was not asked for: that is told the sender.

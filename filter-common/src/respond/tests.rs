@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    abi::Protocol,
+    abi::{Protocol, Response, Taken, taken},
     limits::{ANSWER_GROWTH_BYTES_MAX, ICMP_QUOTE_BYTES_MAX, QUIC_DATAGRAM_BYTES_MIN},
     wire::mapped,
 };
@@ -377,6 +377,66 @@ fn a_refused_client_is_told_until_it_has_heard_then_the_server_then_the_client()
 }
 
 #[test]
+fn a_client_of_a_page_that_is_gone_is_reset() {
+    let gone = occasion(Cause::Lost);
+    let hello = segment(Family::V4);
+    assert_eq!(plan(&gone, &hello), Refusal::ResetClient);
+    for bits in [flags::RST, flags::RST | flags::ACK, flags::SYN, flags::PSH] {
+        let request = Request {
+            flags: bits,
+            ..hello
+        };
+        assert_eq!(plan(&gone, &request), Refusal::Silent);
+    }
+}
+
+#[test]
+fn what_the_deciding_program_wrote_says_what_the_occasion_is() {
+    let by_reason = |reason: Reason| Response {
+        reason: reason as u8,
+        protocol: Protocol::Http as u8,
+        flags: Response::VERIFIED | Response::CLEAN | Response::NAMED,
+        ack: 7,
+        ..Response::default()
+    };
+    for (reason, cause) in [
+        (Reason::Hostname, Cause::Name),
+        (Reason::BlockedFlow, Cause::Name),
+        (Reason::OriginSource, Cause::Source),
+        (Reason::OriginDestination, Cause::Destination),
+        (Reason::QuicRefused, Cause::Quic),
+    ] {
+        let occasion = Occasion::of(&by_reason(reason), None);
+        assert_eq!((occasion.cause, occasion.ack), (cause, 7));
+        assert!(occasion.is_verified && !occasion.in_flight && !occasion.negotiates);
+    }
+    let not_clean = Response {
+        flags: Response::VERIFIED,
+        ..by_reason(Reason::Hostname)
+    };
+    assert!(Occasion::of(&not_clean, None).in_flight);
+    let taken = Taken {
+        state: taken::REFUSED,
+        protocol: Protocol::Tls as u8,
+        flags: taken::flag::SERVER_RESET,
+        ack: 9,
+        ..Taken::default()
+    };
+    let later = by_reason(Reason::Taken);
+    let occasion = Occasion::of(&later, Some(&taken));
+    assert_eq!(
+        (occasion.cause, occasion.protocol),
+        (Cause::Refused, Protocol::Tls)
+    );
+    assert!(occasion.server_reset && !occasion.was_reset && occasion.ack == 9);
+    let page = Taken {
+        state: taken::PAGE,
+        ..taken
+    };
+    assert_eq!(Occasion::of(&later, Some(&page)).cause, Cause::Lost);
+}
+
+#[test]
 fn blocked_origins_are_refused_by_what_they_or_others_send() {
     let with = |bits: u8| Request {
         flags: bits,
@@ -493,6 +553,27 @@ fn quic_is_negotiated_away_only_where_it_opens_a_connection() {
     }
 }
 
+#[test]
+fn what_crosses_a_function_boundary_survives() {
+    for goes_back in [false, true] {
+        for (at, len) in [(0, 1), (20, 156), (0, 176)] {
+            let reply = Some(Reply { at, len, goes_back });
+            assert_eq!(Reply::unpack(Reply::pack(reply)), reply);
+        }
+    }
+    assert_eq!(Reply::unpack(Reply::pack(None)), None);
+    let refusals = (0..=u8::MAX).map(Refusal::from_u8);
+    let mut known = 0;
+    for (number, refusal) in refusals.enumerate() {
+        if refusal as usize == number {
+            known += 1;
+        } else {
+            assert_eq!(refusal, Refusal::Silent);
+        }
+    }
+    assert_eq!(known, Refusal::Negotiate as usize + 1);
+}
+
 fn causes() -> impl Strategy<Value = Cause> {
     proptest::sample::select(
         &[
@@ -595,7 +676,8 @@ proptest! {
         let (sent, got) = (packet.len(), request.packet_len as usize);
         let may_grow = answer == Refusal::Unavailable;
         prop_assert!(sent <= got || may_grow && sent <= got + ANSWER_GROWTH_BYTES_MAX, "{sent} for {got}");
-        if !occasion.is_verified && occasion.cause != Cause::Refused {
+        let is_known = matches!(occasion.cause, Cause::Refused | Cause::Lost);
+        if !occasion.is_verified && !is_known {
             let opens = request.flags & flags::SYN != 0;
             prop_assert!(!goes_back || opens, "{answer:?} without proof");
         }
