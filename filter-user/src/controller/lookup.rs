@@ -250,8 +250,10 @@ impl<'a, T: Tables> Search<'a, T> {
             (false, ..) => Role::NotInForce,
             (true, true, ..) => Role::Shadowed,
             (true, false, Action::Observe, _) => Role::Observes,
-            (true, false, Action::Drop | Action::Redirect, true) => Role::DecidesIfMatching,
-            (true, false, Action::Drop | Action::Redirect, false) => {
+            (true, false, Action::Drop | Action::Refuse | Action::Redirect, true) => {
+                Role::DecidesIfMatching
+            }
+            (true, false, Action::Drop | Action::Refuse | Action::Redirect, false) => {
                 self.decided = true;
                 Role::Decides
             }
