@@ -5,7 +5,11 @@
 //! pattern. [`ABI_VERSION`] changes whenever a layout or a meaning changes; a
 //! controller refuses pinned maps of another version.
 
+mod respond;
+
 use core::net::Ipv6Addr;
+
+pub use self::respond::{NextHop, Response, Sink, Taken, method, redirect, rule_flag, sink, taken};
 
 use crate::{
     limits::{EVENT_NAME_BYTES, NAME_BYTES_MAX, PORT_RANGES_PER_RULE},
@@ -13,7 +17,7 @@ use crate::{
 };
 
 /// Version of every layout in this module and in [`crate::tables`].
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;
 
 /// Metadata before a frame that the controller sends through a program that is not attached yet:
 /// nothing is counted and no event written. Nothing that arrives on a wire has metadata.
@@ -133,6 +137,11 @@ pub mod feature {
     pub const HTTP2_DROP: u32 = 1 << 20;
     /// On some ports a PROXY protocol header may precede the hello.
     pub const PROXY: u32 = 1 << 21;
+    /// A rule refuses, or leads to the block page or a next hop: there is a second program that answers,
+    /// and connections that it has answered are looked up.
+    pub const RESPOND: u32 = 1 << 22;
+    /// QUIC long headers to inspected ports of served addresses get a Version Negotiation packet.
+    pub const QUIC_REFUSE: u32 = 1 << 23;
     /// Connections to served addresses pass through, so that the answers are watched (router role).
     pub const ANSWERS: u32 = 1 << 24;
     /// Answers are believed on whatever interface they arrive (replay).
@@ -179,6 +188,8 @@ pub struct SocketOffsets {
     pub snd_nxt: u32,
     /// `tcp_sock.snd_una`
     pub snd_una: u32,
+    /// `tcp_sock.write_seq`: the end of what waits to be sent
+    pub write_seq: u32,
     /// `tcp_sock.bytes_received`, whose low half is read
     pub bytes_received: u32,
     /// `tcp_sock.rx_opt.ts_recent`
@@ -189,6 +200,8 @@ pub struct SocketOffsets {
     pub request_snt_isn: u32,
     /// `tcp_request_sock.req.req.ts_recent`
     pub request_ts_recent: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 impl Config {
@@ -223,11 +236,13 @@ impl Config {
                 rcv_nxt: 0,
                 snd_nxt: 0,
                 snd_una: 0,
+                write_seq: 0,
                 bytes_received: 0,
                 ts_recent: 0,
                 request_rcv_isn: 0,
                 request_snt_isn: 0,
                 request_ts_recent: 0,
+                reserved: 0,
             },
             v4,
             served_v4: v4,
@@ -273,7 +288,9 @@ pub enum Action {
     Observe = 0,
     /// Dropped silently.
     Drop = 1,
-    /// Sent out of another interface.
+    /// Dropped, and the client is told at once.
+    Refuse = 2,
+    /// Sent out of another interface, or answered with the block page.
     Redirect = 3,
 }
 
@@ -284,6 +301,7 @@ impl Action {
     pub const fn from_u8(action: u8) -> Self {
         match action {
             0 => Self::Observe,
+            2 => Self::Refuse,
             3 => Self::Redirect,
             _ => Self::Drop,
         }
@@ -294,6 +312,7 @@ impl Action {
         match self {
             Self::Observe => "observe",
             Self::Drop => "drop",
+            Self::Refuse => "refuse",
             Self::Redirect => "redirect",
         }
     }
@@ -325,10 +344,12 @@ pub struct Rule {
     pub from_tai_ns: u64,
     /// No longer in force from this CLOCK_TAI nanosecond on; `u64::MAX` for never.
     pub until_tai_ns: u64,
-    /// Key of the redirect map, for [`Action::Redirect`].
+    /// Key of the redirect map, or one of [`redirect`], for [`Action::Redirect`].
     pub redirect_index: u32,
     /// How many of `ports` are used; 0 means every port, and no port needed.
-    pub port_count: u32,
+    pub port_count: u16,
+    /// Bits of [`rule_flag`].
+    pub flags: u16,
     /// Ports that the rule is narrowed to.
     pub ports: [PortRange; PORT_RANGES_PER_RULE],
 }
@@ -369,6 +390,7 @@ impl Rule {
             until_tai_ns: u64::MAX,
             redirect_index: 0,
             port_count: 0,
+            flags: 0,
             ports: [PortRange { first: 0, last: 0 }; PORT_RANGES_PER_RULE],
         }
     }
@@ -474,7 +496,9 @@ pub enum Verdict {
     Observe = 1,
     /// Dropped.
     Drop = 2,
-    /// Sent out of another interface.
+    /// Dropped, and the client is told at once.
+    Refuse = 3,
+    /// Sent out of another interface, or answered with the block page.
     Redirect = 4,
 }
 
@@ -485,6 +509,7 @@ impl Verdict {
             0 => Some(Self::Pass),
             1 => Some(Self::Observe),
             2 => Some(Self::Drop),
+            3 => Some(Self::Refuse),
             4 => Some(Self::Redirect),
             _ => None,
         }
@@ -496,6 +521,7 @@ impl Verdict {
             Self::Pass => "pass",
             Self::Observe => "observe",
             Self::Drop => "drop",
+            Self::Refuse => "refuse",
             Self::Redirect => "redirect",
         }
     }

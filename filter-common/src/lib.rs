@@ -24,6 +24,7 @@ pub mod origins;
 pub mod pipeline;
 pub mod proxy;
 pub mod reason;
+pub mod respond;
 pub mod tables;
 #[cfg(test)]
 mod testing;

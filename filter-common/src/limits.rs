@@ -89,6 +89,31 @@ pub const HELLO_BYTES_MAX: usize = 16_384 + 4;
 /// Devices that rules may redirect to.
 pub const REDIRECT_TARGETS_MAX: usize = 64;
 
+/// Connections that are answered in the server's place and remembered (112 bytes each). Beyond, the
+/// oldest is evicted: the block page loses it, and the client runs into a time-out.
+pub const TAKEN_MAX: u32 = 16_384;
+
+/// Clients of blocked addresses that the block page answers (112 bytes each), kept apart from [`TAKEN_MAX`],
+/// since a flood of SYNs is enough to fill them. An evicted one is back with its next segment.
+pub const ORIGIN_CLIENTS_MAX: u32 = 16_384;
+
+/// Connections taken over of whose hello the server has a part already: its bytes are kept for the
+/// block page until the hand-over, which takes microseconds.
+pub const TAKEN_HELLOS_MAX: u32 = 512;
+
+/// Longest hello, up to the end of the segment that completes its name, that is handed over in parts; a
+/// longer one is refused. The kernel's packets hold no more than one part of 16 KiB.
+pub const TAKEN_HELLO_BYTES_MAX: u32 = 8_192;
+
+/// Next hops that rules may send to.
+pub const NEXT_HOPS_MAX: usize = 64;
+
+/// ICMP messages and Version Negotiation packets that one CPU sends in [`RESPONSE_WINDOW_JIFFIES`].
+pub const RESPONSES_PER_WINDOW_MAX: u64 = 64;
+
+/// Length of the window in which they are bounded.
+pub const RESPONSE_WINDOW_JIFFIES: u64 = 64;
+
 /// Bytes of the event ring buffer.
 pub const EVENT_RING_BYTES: usize = 1 << 20;
 

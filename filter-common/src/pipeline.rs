@@ -41,6 +41,7 @@ impl Decision {
         let verdict = match hit.action() {
             Action::Observe => Verdict::Observe,
             Action::Drop => Verdict::Drop,
+            Action::Refuse => Verdict::Refuse,
             Action::Redirect => Verdict::Redirect,
         };
         Self {

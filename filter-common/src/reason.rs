@@ -91,6 +91,13 @@ reasons! {
     QuicUnread = "quic_unread",
     /// HTTP/2 with prior knowledge: its names are not read.
     Http2 = "http2",
+    /// A segment of a connection that the block page answers, or that was refused.
+    Taken = "taken",
+    /// A `refuse` rule hit, or one that leads to the block page, but the program that answers is not there;
+    /// dropped.
+    RefuseFailed = "refuse_failed",
+    /// A QUIC long-header packet to an inspected port of a host that refuses QUIC.
+    QuicRefused = "quic_refused",
 }
 
 const _: () = assert!(Reason::ALL.len() <= 64);

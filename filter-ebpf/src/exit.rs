@@ -121,7 +121,7 @@ fn note(kernel: &Kernel, decision: &Decision, report: Report) {
 fn act(decision: &mut Decision) -> u32 {
     match decision.verdict {
         Verdict::Pass | Verdict::Observe => xdp_action::XDP_PASS,
-        Verdict::Drop => xdp_action::XDP_DROP,
+        Verdict::Drop | Verdict::Refuse => xdp_action::XDP_DROP,
         Verdict::Redirect => redirect(decision),
     }
 }

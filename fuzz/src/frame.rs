@@ -95,7 +95,7 @@ fn consistent(runner: &HostRunner, ran: &Ran) {
     let dropped = ran.action == xdp::DROP;
     assert_eq!(
         dropped,
-        matches!(verdict, Verdict::Drop | Verdict::Redirect)
+        matches!(verdict, Verdict::Drop | Verdict::Refuse | Verdict::Redirect)
     );
     assert!(usize::from(ran.outcome.name_len) <= ran.outcome.name.len());
     let by_rule = runner.rule_counters().iter().any(|rule| rule.packets == 1);

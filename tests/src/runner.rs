@@ -83,7 +83,7 @@ pub fn check(row: &Row, judge: &mut dyn Judge, counters: &mut Counters) -> Optio
     }
     let decided = match row.expect.verdict {
         Verdict::Pass | Verdict::Observe => None,
-        Verdict::Drop | Verdict::Redirect => row.expect.rule,
+        Verdict::Drop | Verdict::Refuse | Verdict::Redirect => row.expect.rule,
     };
     for id in row.expect.observed.iter().copied().chain(decided) {
         expected
@@ -107,7 +107,7 @@ fn differences(row: &Row, seen: &Seen) -> String {
     };
     let action = match expect.verdict {
         Verdict::Pass | Verdict::Observe => XDP_PASS,
-        Verdict::Drop => XDP_DROP,
+        Verdict::Drop | Verdict::Refuse => XDP_DROP,
         Verdict::Redirect => XDP_REDIRECT,
     };
     if seen.action != action {

@@ -21,11 +21,13 @@ pub fn socket_offsets() -> Option<SocketOffsets> {
             rcv_nxt: btf.offset(tcp, &["rcv_nxt"])?,
             snd_nxt: btf.offset(tcp, &["snd_nxt"])?,
             snd_una: btf.offset(tcp, &["snd_una"])?,
+            write_seq: btf.offset(tcp, &["write_seq"])?,
             bytes_received: btf.offset(tcp, &["bytes_received"])?,
             ts_recent: btf.offset(tcp, &["rx_opt", "ts_recent"])?,
             request_rcv_isn: btf.offset(request, &["rcv_isn"])?,
             request_snt_isn: btf.offset(request, &["snt_isn"])?,
             request_ts_recent: btf.offset(request, &["req", "req", "ts_recent"])?,
+            reserved: 0,
         })
     })
 }
@@ -41,13 +43,22 @@ mod tests {
             rcv_nxt,
             snd_nxt,
             snd_una,
+            write_seq,
             bytes_received,
             ts_recent,
             request_rcv_isn,
             request_snt_isn,
             request_ts_recent,
+            reserved: _,
         } = offsets;
-        let mut tcp = [rcv_nxt, snd_nxt, snd_una, bytes_received, ts_recent];
+        let mut tcp = [
+            rcv_nxt,
+            snd_nxt,
+            snd_una,
+            write_seq,
+            bytes_received,
+            ts_recent,
+        ];
         let mut request = [request_rcv_isn, request_snt_isn, request_ts_recent];
         for offsets in [&mut tcp[..], &mut request[..]] {
             offsets.sort_unstable();

@@ -195,6 +195,6 @@ fn action(verdict: Verdict, features: u32) -> u32 {
     match verdict {
         Verdict::Pass | Verdict::Observe => xdp::PASS,
         Verdict::Redirect if features & feature::REDIRECT != 0 => xdp::REDIRECT,
-        Verdict::Redirect | Verdict::Drop => xdp::DROP,
+        Verdict::Redirect | Verdict::Refuse | Verdict::Drop => xdp::DROP,
     }
 }
