@@ -358,7 +358,7 @@ fn redirects_to_one_interface_share_its_index() {
     let many = (0..=REDIRECT_TARGETS_MAX).map(|i| redirect(&format!("r{i:03}"), &format!("if{i}")));
     let error = try_compile(&policy(many.collect()), &host(), Role::Live, None).unwrap_err();
     assert!(
-        matches!(error, CompileError::TooManyRedirectInterfaces { .. }),
+        matches!(error, CompileError::TooManyTargets { .. }),
         "{error}"
     );
 }

@@ -88,10 +88,12 @@ error: rules \"a\" and \"b\" list the host x.example with different actions
 error: `quic` says how to refuse, but the rule does not
  --> policy.toml:5:8
   |
-4 | action = \"drop\"
-  |          ------ this action
 5 | quic = \"refuse\"
   |        ^^^^^^^^
+ ::: policy.toml:4:10
+  |
+4 | action = \"drop\"
+  |          ------ this action
   |
   = help: remove it, or write `action = \"refuse\"` or `action = \"redirect\"`",
         ),

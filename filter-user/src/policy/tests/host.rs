@@ -158,9 +158,12 @@ fn mistakes_are_refused_with_a_message() {
         ),
         (
             "[inspect]\nquic_refuse = \"yes\"",
-            "`quic_refuse`: invalid type",
+            "`quic_refuse`: invalid type: string \"yes\", expected a boolean",
         ),
-        ("[block_page]\nports = \"any\"", "listens on at most 256 ports"),
+        (
+            "[block_page]\nports = \"any\"",
+            "the block page listens on at most 256 ports",
+        ),
         (
             "[block_page]\nconnections = 0",
             "`connections` cannot be \"0\"",
