@@ -16,6 +16,7 @@ use std::{
 };
 
 use nix::sched::{CloneFlags, setns, unshare};
+use serde::{Deserialize, Serialize};
 
 use super::error::{SinkError, step};
 use crate::{
@@ -67,7 +68,7 @@ const SETTINGS: [(&str, &str); 18] = [
 ];
 
 /// What the interfaces are to carry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mtu {
     /// Largest frame's payload that may be redirected here: the largest of the filtered interfaces.
     pub link: u32,
@@ -76,7 +77,7 @@ pub struct Mtu {
 }
 
 /// The host's end of the pair.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ends {
     /// Index of the host's end.
     pub near_index: u32,
@@ -86,27 +87,6 @@ pub struct Ends {
     pub far_index: u32,
     /// Address of the sink's end.
     pub far_mac: Mac,
-}
-
-/// What is spoken on a port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Speaks {
-    /// HTTP/1 over TLS.
-    Tls,
-    /// HTTP/1.
-    Http,
-}
-
-/// A socket that listens in the namespace, on every address.
-#[derive(Debug)]
-pub struct Listener {
-    /// The socket.
-    pub socket: TcpListener,
-    /// Its port.
-    pub port: u16,
-    /// What is spoken there.
-    pub speaks: Speaks,
 }
 
 /// Name of the host's end for a host's namespace.
@@ -290,19 +270,13 @@ fn has_ipv6() -> bool {
 /// # Errors
 ///
 /// The kernel refuses.
-pub fn listen(port: u16, speaks: Speaks) -> Result<Vec<Listener>, SinkError> {
+pub fn listen(port: u16) -> Result<Vec<TcpListener>, SinkError> {
     let families = Family::ALL
         .into_iter()
         .filter(|family| *family == Family::V4 || has_ipv6());
     families
         .map(|family| {
-            let socket = listen_on(family, port)
-                .map_err(step(format!("listen on port {port} of the sink")))?;
-            Ok(Listener {
-                socket,
-                port,
-                speaks,
-            })
+            listen_on(family, port).map_err(step(format!("listen on port {port} of the sink")))
         })
         .collect()
 }
