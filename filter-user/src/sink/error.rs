@@ -50,9 +50,29 @@ pub enum SinkError {
         /// How it ended.
         how: String,
     },
+    /// The process that served is gone.
+    #[error("its process has ended")]
+    Ended,
     /// The kernel side failed.
     #[error(transparent)]
     Datapath(#[from] crate::datapath::DatapathError),
+}
+
+impl SinkError {
+    /// Exit code, as in `edgefilter --help`.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Step { source, .. } | Self::File { source, .. }
+                if source.kind() == io::ErrorKind::PermissionDenied =>
+            {
+                4
+            }
+            Self::Step { .. } | Self::Foreign { .. } => 5,
+            Self::NoUser { .. } => 3,
+            Self::File { .. } | Self::EndedAtOnce { .. } | Self::Ended => 1,
+            Self::Datapath(error) => error.exit_code(),
+        }
+    }
 }
 
 /// Says what was being done when a step fails.

@@ -5,6 +5,7 @@
 //! adopted by the next one, or replaced ([`process`]).
 
 mod error;
+pub mod files;
 pub mod place;
 pub mod process;
 mod serve;

@@ -90,7 +90,7 @@ pub struct Shape {
     /// Ports that it listens on.
     pub ports: Vec<u16>,
     pub(super) user: u32,
-    pub(super) group: u32,
+    pub(crate) group: u32,
     pub(super) theme: Option<PathBuf>,
     pub(super) connections: u32,
     pub(super) connections_per_client: u32,
@@ -99,6 +99,15 @@ pub struct Shape {
 }
 
 impl Shape {
+    /// Group that the process will be of.
+    ///
+    /// # Errors
+    ///
+    /// The configured user does not exist.
+    pub fn group(host: &HostConfig) -> Result<u32, SinkError> {
+        account(host.block_page.user.as_deref()).map(|(_, group)| group)
+    }
+
     /// What a configuration asks for.
     ///
     /// # Errors
