@@ -25,6 +25,7 @@ fn compiled(rule_id: &str, slot_version: u32) -> Compiled {
         rules: vec![Rule::new(Action::Drop, 0, slot_version)],
         ports: Box::new([0; 65_536]),
         redirect_interfaces: Vec::new(),
+        next_hops: Vec::new(),
         meta: Meta {
             rules: vec![MetaRule {
                 slot_version,

@@ -28,7 +28,7 @@ use crate::{
     controller::{CommandError, Sources},
     datapath::Root,
     policy::diagnostics::Report,
-    replay,
+    replay, sink,
 };
 
 /// The binary: reads the command line, runs the command, reports errors on standard error.
@@ -110,6 +110,7 @@ pub fn run(env: &mut Env<'_>, command: Command) -> Result<ExitCode, CommandError
         Command::Counters => nouns::counters(env)?,
         Command::Events { count, timeout } => events::events(env, count, timeout)?,
         Command::Detach => detach::detach(env)?,
+        Command::Sink { spec } => sink::serve(&spec)?,
         Command::Replay(args) => return Ok(replay::main(&args)?),
     }
     Ok(ExitCode::SUCCESS)

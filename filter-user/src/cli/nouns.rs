@@ -51,8 +51,8 @@ pub(super) fn rules(env: &mut Env<'_>) -> Result<(), CommandError> {
 }
 
 fn action(rule: &MetaRule) -> String {
-    match &rule.redirect_interface {
-        Some(interface) => format!("{} to {interface}", rule.action),
+    match &rule.target {
+        Some(target) => format!("{} to {target}", rule.action),
         None => rule.action.clone(),
     }
 }

@@ -27,12 +27,16 @@ mod slots;
 #[cfg(test)]
 mod tests;
 
+use std::{collections::BTreeMap, net::IpAddr};
+
 use filter_common::{
     abi::{Config, Line, Rule, SocketOffsets, Table},
     limits,
     tables::Lines,
 };
 use serde::{Deserialize, Serialize};
+
+use crate::policy::model::{RuleText, Target};
 
 pub use self::{
     change::{Change, Rebuild, Stage, Standing, change},
@@ -88,6 +92,8 @@ pub struct Compiled {
     pub ports: Box<[u8; 65_536]>,
     /// Interfaces that rules redirect to, by key of the redirect map.
     pub redirect_interfaces: Vec<String>,
+    /// Next hops that rules redirect to, by number.
+    pub next_hops: Vec<NextHop>,
     /// What is stored with the generation.
     pub meta: Meta,
 }
@@ -123,6 +129,9 @@ pub struct Meta {
     /// Interfaces that rules redirect to, by key of the redirect map.
     #[serde(default)]
     pub redirect_interfaces: Vec<String>,
+    /// Next hops that rules redirect to, by number.
+    #[serde(default)]
+    pub next_hops: Vec<NextHop>,
     /// Slots of the previous generation's rules that are gone: not given away until the next generation.
     pub retired_slots: Vec<u16>,
     /// Slots of rules that were removed in place: the tables still lead to them.
@@ -138,6 +147,24 @@ pub struct Meta {
     pub slot_versions: Vec<u32>,
     /// Findings of the compiler, ready to print.
     pub warnings: Vec<String>,
+}
+
+/// A host on a link to which rules redirect.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NextHop {
+    /// Its address.
+    pub address: IpAddr,
+    /// The interface it is on; `None` to go by the routes.
+    pub interface: Option<String>,
+}
+
+impl Meta {
+    /// Whether a rule leads to the block page.
+    pub fn has_page(&self) -> bool {
+        self.rules
+            .iter()
+            .any(|rule| rule.target == Some(Target::Page))
+    }
 }
 
 /// Where a moment lies in respect of a rule's `from` and `until`.
@@ -182,9 +209,12 @@ pub struct MetaRule {
     pub names_digest: String,
     /// Word of the action.
     pub action: String,
-    /// Target of a redirect.
+    /// Where a redirect leads to.
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub redirect_interface: Option<String>,
+    pub target: Option<Target>,
+    /// Whether QUIC is answered, as in the policy.
+    #[serde(default)]
+    pub refuses_quic: bool,
     /// What is remembered of its lists, before protection.
     #[serde(flatten)]
     pub lists: crate::policy::model::Lists,
@@ -199,6 +229,9 @@ pub struct MetaRule {
     pub title: Option<String>,
     /// As in the policy.
     pub reason: Option<String>,
+    /// As in the policy.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub text: BTreeMap<String, RuleText>,
     /// As in the policy.
     pub statement: Option<String>,
     /// As in the policy.

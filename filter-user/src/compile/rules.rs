@@ -1,14 +1,14 @@
 //! Rules as the kernel sees them, and as they are remembered.
 
 use filter_common::{
-    abi::{self, Action, PortRange},
+    abi::{self, Action, PortRange, redirect, rule_flag},
     limits::{PORT_RANGES_PER_RULE, REDIRECT_TARGETS_MAX},
 };
 use jiff::Timestamp;
 
-use super::{CompileError, MetaRule};
+use super::{CompileError, MetaRule, NextHop};
 use crate::policy::{
-    model::{Lists, Rule},
+    model::{Lists, Rule, Target},
     names_digest, rule_digest,
 };
 
@@ -17,30 +17,73 @@ pub(super) fn unused(slot_version: u32) -> abi::Rule {
     abi::Rule::new(Action::Observe, u16::MAX, slot_version).inert()
 }
 
-/// Key of the redirect map for a rule that redirects, else 0.
-pub(super) fn redirect_index(
-    rule: &Rule,
-    interfaces: &mut Vec<String>,
-) -> Result<u32, CompileError> {
-    if rule.action != Action::Redirect {
-        return Ok(0);
-    }
-    let Some(interface) = &rule.redirect_interface else {
-        return Err(CompileError::NoRedirectInterface {
+/// Where the rules of a policy lead to, by number.
+#[derive(Debug, Default)]
+pub(super) struct Targets {
+    pub(super) interfaces: Vec<String>,
+    pub(super) next_hops: Vec<NextHop>,
+}
+
+impl Targets {
+    /// What a rule's [`abi::Rule::redirect_index`] says; 0 for one that does not redirect.
+    pub(super) fn index(&mut self, rule: &Rule) -> Result<u32, CompileError> {
+        if rule.action != Action::Redirect {
+            return Ok(0);
+        }
+        let target = rule.target.as_ref().ok_or_else(|| CompileError::NoTarget {
             rule: rule.id.clone(),
-        });
-    };
-    if let Some(index) = interfaces.iter().position(|known| known == interface) {
-        return Ok(index as u32);
+        })?;
+        if let Some(index) = target_index(target, &self.interfaces, &self.next_hops) {
+            return Ok(index);
+        }
+        if self.interfaces.len() + self.next_hops.len() >= REDIRECT_TARGETS_MAX {
+            return Err(CompileError::TooManyTargets {
+                rule: rule.id.clone(),
+                target: target.to_string(),
+            });
+        }
+        match target {
+            Target::Page => {}
+            Target::Interface(interface) => self.interfaces.push(interface.clone()),
+            Target::NextHop { address, interface } => self.next_hops.push(NextHop {
+                address: *address,
+                interface: interface.clone(),
+            }),
+        }
+        // It has a number now.
+        Ok(target_index(target, &self.interfaces, &self.next_hops).unwrap_or_default())
     }
-    if interfaces.len() >= REDIRECT_TARGETS_MAX {
-        return Err(CompileError::TooManyRedirectInterfaces {
-            rule: rule.id.clone(),
-            interface: interface.clone(),
-        });
+}
+
+/// What [`abi::Rule::redirect_index`] says of a target among those that are known; `None` if it is not.
+pub(super) fn target_index(
+    target: &Target,
+    interfaces: &[String],
+    next_hops: &[NextHop],
+) -> Option<u32> {
+    match target {
+        Target::Page => Some(redirect::PAGE),
+        Target::Interface(interface) => {
+            let at = interfaces.iter().position(|known| known == interface)?;
+            Some(at as u32)
+        }
+        Target::NextHop { address, interface } => {
+            let known =
+                |known: &NextHop| known.address == *address && known.interface == *interface;
+            let at = next_hops.iter().position(known)?;
+            Some(redirect::NEXT_HOP | at as u32)
+        }
     }
-    interfaces.push(interface.clone());
-    Ok(interfaces.len() as u32 - 1)
+}
+
+/// Whether a rule needs the program that answers.
+pub(super) fn is_answered(rule: &Rule) -> bool {
+    match (rule.action, &rule.target) {
+        (Action::Refuse, _) => true,
+        (Action::Redirect, Some(Target::Page | Target::NextHop { .. })) => true,
+        (Action::Redirect, Some(Target::Interface(_)) | None) => false,
+        (Action::Observe | Action::Drop, _) => false,
+    }
 }
 
 pub(super) fn kernel_rule(
@@ -66,6 +109,10 @@ pub(super) fn kernel_rule(
             .map_or(u64::MAX, |until| tai_ns(until, tai_offset_s)),
         redirect_index,
         port_count: rule.ports.len() as u16,
+        flags: match rule.refuses_quic {
+            true => rule_flag::QUIC,
+            false => 0,
+        },
         ports,
         ..abi::Rule::new(rule.action, rank, slot_version)
     })
@@ -93,13 +140,15 @@ pub(super) fn meta_rule(rule: &Rule, lists: &Lists, (slot, slot_version): (u16, 
         digest: rule_digest(rule, &lists.keys),
         names_digest: names_digest(rule, &lists.names),
         action: rule.action.as_str().to_owned(),
-        redirect_interface: rule.redirect_interface.clone(),
+        target: rule.target.clone(),
+        refuses_quic: rule.refuses_quic,
         lists: lists.clone(),
         note: None,
         ports: ports.collect(),
         protocol: rule.protocol,
         title: rule.title.clone(),
         reason: rule.reason.clone(),
+        text: rule.text.clone(),
         statement: rule.statement.clone(),
         authority: rule.authority.clone(),
         reference: rule.reference.clone(),

@@ -14,7 +14,7 @@ use tokio::{
 
 use super::{
     Applied, Cause, CommandError, RunState, Sources, apply, events, facts, notify::notify,
-    watch::Watcher,
+    page::Page, watch::Watcher,
 };
 use crate::{
     compile::{HostFacts, config_digest},
@@ -83,6 +83,7 @@ async fn follow(
         problem: None,
         debugging: false,
         retry_at: Instant::now(),
+        page: Page::new(&root),
         root,
     };
 
@@ -121,7 +122,14 @@ async fn follow(
                 controller.watcher.drain();
                 Some("the policy was written")
             }
-            _ = tick.tick() => controller.drift(),
+            () = controller.page.ended() => {
+                controller.look_after_page();
+                None
+            }
+            _ = tick.tick() => {
+                controller.look_after_page();
+                controller.drift()
+            }
         };
         let Some(cause) = cause else { continue };
         tracing::info!(cause, "applying");
@@ -165,6 +173,8 @@ struct Controller {
     problem: Option<String>,
     /// Whether the kernel program's debug messages are read.
     debugging: bool,
+    /// The block page.
+    page: Page,
     /// When an interface that could not be attached is tried again.
     retry_at: Instant,
 }
@@ -210,8 +220,19 @@ impl Controller {
         self.generation = Some(applied.generation);
         self.last_error = None;
         self.problem = problem(&applied.missing_interfaces, &[], &applied.held_back);
+        self.page
+            .follow(&self.root, &desired.host, &applied.meta);
         self.write_state();
         Ok(applied)
+    }
+
+    /// Is the block page still served, if it should be?
+    fn look_after_page(&mut self) {
+        let before = self.page.problem().map(str::to_owned);
+        self.page.tick(&self.root);
+        if self.page.problem() != before.as_deref() {
+            self.write_state();
+        }
     }
 
     fn keep_last_good(&mut self, error: &CommandError) {
@@ -318,7 +339,11 @@ impl Controller {
                 .flat_map(|desired| &desired.host.interfaces)
                 .map(Into::into)
                 .collect(),
-            last_error: self.last_error.clone().or_else(|| self.problem.clone()),
+            last_error: self
+                .last_error
+                .clone()
+                .or_else(|| self.problem.clone())
+                .or_else(|| self.page.problem().map(str::to_owned)),
         };
         if let Err(error) = state.write(self.root.run_dir()) {
             tracing::error!(%error, "the state for `edgefilter status` is not written");

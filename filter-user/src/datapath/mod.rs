@@ -35,6 +35,7 @@ mod kernel_log;
 mod mapped;
 pub mod netdev;
 mod object;
+mod page;
 mod pin_name;
 mod pod;
 mod private;

@@ -1,7 +1,7 @@
 //! Types shared with the kernel, in the wrapper that lets aya copy them.
 
 use aya::Pod;
-use filter_common::abi::{Config, Directions, Outcome, Rule, RuleCounters};
+use filter_common::abi::{Config, Directions, Outcome, Rule, RuleCounters, Sink};
 
 /// A value that the kernel may read or write byte by byte.
 #[derive(Clone, Copy)]
@@ -31,6 +31,12 @@ pub(super) fn config_from_bytes(bytes: &[u8]) -> Option<Config> {
     }
     // SAFETY: the length was checked, and every bit pattern is a valid `Config`.
     Some(unsafe { std::ptr::read_unaligned(bytes.as_ptr().cast()) })
+}
+
+/// The way to the block page as the words that the kernel programs read.
+pub(super) fn sink_words(sink: &Sink) -> [u64; size_of::<Sink>() / size_of::<u64>()] {
+    // SAFETY: `Sink` is exactly that long and has no padding, so all its bytes are initialised.
+    unsafe { std::ptr::read_unaligned((&raw const *sink).cast()) }
 }
 
 /// A rule as the words that the kernel program reads.
