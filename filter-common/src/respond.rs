@@ -19,7 +19,7 @@ mod tests;
 pub use self::{
     budget::Budget,
     draft::{DRAFT_BYTES, Draft, REPLY_BYTES_MAX, Reply},
-    plan::{Cause, Occasion, Refusal, plan},
+    plan::{Cause, Occasion, Refusal, plan, refused},
     tcp::{ALERT, UNAVAILABLE},
 };
 use crate::{

@@ -147,6 +147,16 @@ impl Refusal {
         matches!(self, Self::Prohibited | Self::Negotiate)
     }
 
+    /// The bit of [`taken::flag`] that the connection's next segments need to know.
+    #[inline(always)]
+    pub const fn stage(self) -> u8 {
+        match self {
+            Self::ResetServer => taken::flag::SERVER_RESET,
+            Self::ResetClient => taken::flag::CLIENT_RESET,
+            _ => 0,
+        }
+    }
+
     /// What is counted once it is sent.
     #[inline(always)]
     pub const fn counted(self) -> Answer {
@@ -161,6 +171,23 @@ impl Refusal {
             Self::Prohibited => Answer::Icmp,
             Self::Negotiate => Answer::VersionNegotiation,
         }
+    }
+}
+
+/// What is remembered of a connection that is refused by this segment, with its [`Refusal::stage`].
+#[inline(always)]
+pub fn refused(response: &Response, stage: u8) -> Taken {
+    Taken {
+        state: taken::REFUSED,
+        protocol: response.protocol,
+        flags: stage,
+        slot: response.slot,
+        slot_version: response.slot_version,
+        start: response.start,
+        seq: response.seq,
+        next: response.next,
+        ack: response.ack,
+        ..Taken::default()
     }
 }
 
