@@ -8,8 +8,10 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     abi::{Protocol, Response, Taken, taken},
+    flow::flags,
     limits::{ANSWER_GROWTH_BYTES_MAX, ICMP_QUOTE_BYTES_MAX, QUIC_DATAGRAM_BYTES_MIN},
-    wire::mapped,
+    reason::Reason,
+    wire::{Address, Family, Fragment, TCP, UDP, mapped},
 };
 
 const CLIENT_V4: Address = mapped(0xc000_0207);

@@ -121,8 +121,7 @@ impl Private {
     ///
     /// As [`Private::run`]; also for a frame shorter than [`FRAME_BYTES_MIN`].
     pub fn run_repeat(&mut self, frame: &[u8], repeat: u32) -> Result<Duration, DatapathError> {
-        self.test_run(frame, repeat, None)
-            .map(|ran| ran.duration)
+        self.test_run(frame, repeat, None).map(|ran| ran.duration)
     }
 
     /// The reason counters, summed over all processors.

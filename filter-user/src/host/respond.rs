@@ -1,12 +1,13 @@
 //! What the program that answers does with what is refused.
 
 use filter_common::{
-    abi::{Response, Taken, Verdict},
-    env::Rules as _,
+    abi::{Response, Taken, Verdict, rule_flag},
+    env::{Env as _, Rules as _},
+    flow,
     pipeline::Decision,
     reason::Reason,
     respond::{self, Budget, Cause, Draft, Occasion, Refusal, Request, compose, plan},
-    wire::Packet,
+    wire::{self, Packet},
 };
 
 use super::{env::HostEnv, xdp};
@@ -54,7 +55,7 @@ impl Responder {
             protocol: decision.protocol as u8,
             ..Response::default()
         };
-        respond::complete(env, packet, &mut response);
+        complete(env, packet, &mut response);
         let mut request = Request::EMPTY;
         request.read(env, packet);
         let before = match decision.reason {
@@ -68,8 +69,13 @@ impl Responder {
         }
         let frame = env.frame();
         let copy = |draft: &mut Draft, from: u32, len: u32, at: u32| {
-            let bytes = frame.get(from as usize..).and_then(|rest| rest.get(..len as usize));
-            let room = draft.bytes.get_mut(at as usize..).and_then(|rest| rest.get_mut(..len as usize));
+            let bytes = frame
+                .get(from as usize..)
+                .and_then(|rest| rest.get(..len as usize));
+            let room = draft
+                .bytes
+                .get_mut(at as usize..)
+                .and_then(|rest| rest.get_mut(..len as usize));
             match (bytes, room) {
                 (Some(bytes), Some(room)) if len != 0 => {
                     room.copy_from_slice(bytes);
@@ -86,11 +92,39 @@ impl Responder {
         if reply.goes_back {
             left[..12].rotate_left(6);
         }
-        left.extend_from_slice(&self.draft.bytes[reply.at as usize..(reply.at + reply.len) as usize]);
+        left.extend_from_slice(
+            &self.draft.bytes[reply.at as usize..(reply.at + reply.len) as usize],
+        );
         remember(env, &response, &occasion, refusal, before);
         Answered {
             action: if reply.goes_back { xdp::TX } else { xdp::PASS },
             frame: Some(left),
+        }
+    }
+}
+
+/// Fills in what the packet, its rule and the working area tell.
+fn complete(env: &mut HostEnv<'_>, packet: &Packet, response: &mut Response) {
+    let ports = packet.ports(env);
+    response.key = flow::key(packet.src, packet.dst, ports.src, ports.dst);
+    response.key.protocol = packet.protocol;
+    let by_rule = env
+        .rule(response.slot)
+        .map(|rule| (rule.slot_version, rule.flags));
+    let (slot_version, flags) = by_rule.unwrap_or_default();
+    response.slot_version = slot_version;
+    if flags & rule_flag::QUIC != 0 || response.reason == Reason::QuicRefused as u8 {
+        response.flags |= Response::QUIC;
+    }
+    if packet.protocol == wire::TCP
+        && ports.shown
+        && let Ok(segment) = packet.segment(env, ports.dst, 0)
+        && let Some(work) = env.work()
+    {
+        respond::describe(response, work, segment);
+        if response.has(Response::NAMED) && !response.has(Response::VERIFIED) {
+            // What cannot be answered yet is read again when it comes again.
+            env.blocked_delete();
         }
     }
 }

@@ -139,9 +139,7 @@ impl Packet {
         let (src, dst) = (packet.src.ip(), packet.dst.ip());
         let pseudo = match src {
             IpAddr::V4(_) => 0,
-            IpAddr::V6(_) => {
-                checksum::pseudo_header(src, dst, protocol, message.len() as u32)
-            }
+            IpAddr::V6(_) => checksum::pseudo_header(src, dst, protocol, message.len() as u32),
         };
         let mut message = message.to_vec();
         let sum = Checksum::Right.over(pseudo, &message);
