@@ -220,7 +220,8 @@ impl Controller {
         self.generation = Some(applied.generation);
         self.last_error = None;
         self.problem = problem(&applied.missing_interfaces, &[], &applied.held_back);
-        self.page.follow(&self.root, &desired.host, &applied.meta);
+        self.page
+            .follow(&self.root, &desired.host, &applied.meta);
         self.write_state();
         Ok(applied)
     }
