@@ -1,18 +1,15 @@
 //! Refusing: one frame is answered with one frame, as [`filter_common::respond`] says.
 
-use core::ptr;
-
 use aya_ebpf::{
     bindings::{xdp_action, xdp_md},
     helpers::generated::{
-        bpf_ktime_get_ns, bpf_xdp_adjust_tail, bpf_xdp_get_buff_len, bpf_xdp_load_bytes,
-        bpf_xdp_store_bytes,
+        bpf_ktime_get_ns, bpf_xdp_adjust_head, bpf_xdp_adjust_tail, bpf_xdp_get_buff_len,
+        bpf_xdp_load_bytes, bpf_xdp_store_bytes,
     },
     programs::XdpContext,
 };
 use filter_common::{
     abi::{Response, Taken},
-    limits::ANSWER_GROWTH_BYTES_MAX,
     reason::Reason,
     respond::{
         Cause, DRAFT_BYTES, Draft, Occasion, REPLY_BYTES_MAX, Refusal, Reply, compose,
@@ -23,7 +20,7 @@ use filter_common::{
 
 use crate::{
     kernel::Kernel,
-    maps::{self, Desk},
+    maps::{self, Desk, LINK_BYTES_MAX},
     packet::{one_to, opaque},
     respond::{Answerable, count},
     taken,
@@ -51,12 +48,9 @@ fn refuse(raw: *mut xdp_md, response: &Response) -> (u32, Answer) {
     }
     let entry = entry(response);
     let occasion = Occasion::of(response, entry.as_deref());
-    let mut refusal = plan(&occasion, &desk.request);
+    let refusal = plan(&occasion, &desk.request);
     if refusal.is_rationed() && !has_budget(desk) {
         return dropped(Answer::Limited);
-    }
-    if refusal == Refusal::Unavailable && !grow(raw, ANSWER_GROWTH_BYTES_MAX as i32) {
-        refusal = Refusal::ResetClient;
     }
     let next = match &entry {
         Some(entry) => entry.next,
@@ -68,7 +62,7 @@ fn refuse(raw: *mut xdp_md, response: &Response) -> (u32, Answer) {
             _ => Answer::Failed,
         });
     };
-    if !put(raw, &desk.draft, desk.request.network, reply) {
+    if !put(raw, desk, reply) {
         return dropped(Answer::Failed);
     }
     remember(desk, response, &occasion, refusal, entry);
@@ -172,19 +166,25 @@ fn copy(raw: *mut xdp_md, draft: &mut Draft, from: u32, len: u32, at: u32) -> bo
     }
 }
 
-/// Makes the frame longer, or shorter, by so many bytes.
-#[inline(always)]
-fn grow(raw: *mut xdp_md, by: i32) -> bool {
-    // SAFETY: the context the kernel gave us; nothing points into the frame.
-    by == 0 || unsafe { bpf_xdp_adjust_tail(raw, by) == 0 }
-}
-
 /// Puts the answer in the place of the frame's IP packet.
 #[inline(always)]
-fn put(raw: *mut xdp_md, draft: &Draft, network: u32, reply: Reply) -> bool {
-    // SAFETY: the context the kernel gave us.
-    let len = unsafe { bpf_xdp_get_buff_len(raw) } as u32;
-    if !grow(raw, (network + reply.len).wrapping_sub(len) as i32) {
+fn put(raw: *mut xdp_md, desk: &mut Desk, reply: Reply) -> bool {
+    let network = desk.request.network;
+    let Some(link_len) = one_to::<{ LINK_BYTES_MAX as u64 }>(network) else {
+        return false;
+    };
+    let link = desk.link.as_mut_ptr();
+    // SAFETY: there is room for as many bytes.
+    if unsafe { bpf_xdp_load_bytes(raw, 0, link.cast(), link_len as u32) } != 0 {
+        return false;
+    }
+    if reply.goes_back {
+        let macs = &mut desk.link;
+        for i in 0..MAC {
+            (macs[i], macs[MAC + i]) = (macs[MAC + i], macs[i]);
+        }
+    }
+    if !resize(raw, network + reply.len) {
         return false;
     }
     let Some(reply_len) = one_to::<{ REPLY_BYTES_MAX as u64 }>(reply.len) else {
@@ -194,28 +194,24 @@ fn put(raw: *mut xdp_md, draft: &Draft, network: u32, reply: Reply) -> bool {
     if at > (DRAFT_BYTES - REPLY_BYTES_MAX) as u64 {
         return false;
     }
-    // SAFETY: within the draft as just checked.
-    let stored = unsafe {
-        let from = draft.bytes.as_ptr().add(at as usize).cast_mut();
-        bpf_xdp_store_bytes(raw, network, from.cast(), reply_len as u32) == 0
-    };
-    stored && (!reply.goes_back || turn(raw))
+    // SAFETY: within the link header's room and the draft, as just checked.
+    unsafe {
+        let answer = desk.draft.bytes.as_mut_ptr().add(at as usize);
+        bpf_xdp_store_bytes(raw, 0, desk.link.as_mut_ptr().cast(), link_len as u32) == 0
+            && bpf_xdp_store_bytes(raw, network, answer.cast(), reply_len as u32) == 0
+    }
 }
 
-/// Lets the MAC addresses change places.
+/// Makes the frame as long as this, with anything in it. It grows at its head: behind its tail there may be no
+/// room, and before its head every driver leaves some.
 #[inline(always)]
-fn turn(raw: *mut xdp_md) -> bool {
-    let mut macs = [0_u8; 2 * MAC];
-    let mut turned = [0_u8; 2 * MAC];
-    // SAFETY: both have as many bytes as are loaded and stored.
+fn resize(raw: *mut xdp_md, len: u32) -> bool {
+    // SAFETY: the context the kernel gave us; nothing points into the frame.
     unsafe {
-        if bpf_xdp_load_bytes(raw, 0, macs.as_mut_ptr().cast(), macs.len() as u32) != 0 {
-            return false;
+        let more = len.wrapping_sub(bpf_xdp_get_buff_len(raw) as u32) as i32;
+        if more > 0 {
+            return bpf_xdp_adjust_head(raw, -more) == 0;
         }
-        let from = macs.as_ptr();
-        let to = turned.as_mut_ptr();
-        ptr::copy_nonoverlapping(from, to.add(MAC), MAC);
-        ptr::copy_nonoverlapping(from.add(MAC), to, MAC);
-        bpf_xdp_store_bytes(raw, 0, to.cast(), turned.len() as u32) == 0
+        more == 0 || bpf_xdp_adjust_tail(raw, more) == 0
     }
 }

@@ -10,8 +10,9 @@ use filter_tests::{
     client::{Answer, curl, curl_with, s_client},
     echo::Echo,
     edge::Edge,
+    foreign::ForeignProgram,
     frames::FrameSocket,
-    net::{Direct, Namespace, Offload, Routed, mac_of, set_offload},
+    net::{Direct, Namespace, Routed, mac_of},
     packet::{Packet, tls::ClientHello},
     probe::answers,
     process::wait_for,
@@ -48,24 +49,9 @@ struct Scene<'n> {
     addresses: [&'static str; 2],
 }
 
-fn direct() -> Direct {
-    let net = Direct::new();
-    // What the program sends back is received only by a peer with NAPI.
-    set_offload(
-        &net.visitor,
-        Direct::VISITOR_IF,
-        Offload::ReceiveAggregation,
-        true,
-    );
-    net
-}
-
-fn routed() -> Routed {
-    let net = Routed::new();
-    for namespace in [&net.visitor, &net.origin] {
-        set_offload(namespace, "eth0", Offload::ReceiveAggregation, true);
-    }
-    net
+/// The other end of a veth receives what the program sends back only if it has a program as well.
+fn receives(visitor: &Namespace) -> ForeignProgram {
+    ForeignProgram::attach(visitor, "eth0")
 }
 
 /// A controller between visitors and the servers behind the edge.
@@ -164,7 +150,8 @@ fn later_requests_are_refused(scene: &Scene<'_>) {
 
 #[test]
 fn blocked_names_are_refused_in_server_role() {
-    let net = direct();
+    let net = Direct::new();
+    let _receives = receives(&net.visitor);
     let _site = Site::start(&net.edge, &[BLOCKED, NEIGHBOUR]);
     let edge = Edge::enforcing(&net.edge, &[Direct::EDGE_IF], NAMES);
     let scene = Scene {
@@ -180,7 +167,8 @@ fn blocked_names_are_refused_in_server_role() {
 
 #[test]
 fn blocked_names_are_refused_in_router_role() {
-    let net = routed();
+    let net = Routed::new();
+    let _receives = receives(&net.visitor);
     let _site = Site::start(&net.origin, &[BLOCKED, NEIGHBOUR]);
     let edge = in_between(&net, NAMES, "");
     let scene = Scene {
@@ -195,7 +183,8 @@ fn blocked_names_are_refused_in_router_role() {
 
 #[test]
 fn a_forged_hello_is_not_answered() {
-    let net = direct();
+    let net = Direct::new();
+    let _receives = receives(&net.visitor);
     let _site = Site::start(&net.edge, &[BLOCKED, NEIGHBOUR]);
     let edge = Edge::enforcing(&net.edge, &[Direct::EDGE_IF], NAMES);
     let socket = FrameSocket::receiving(&net.visitor, Direct::VISITOR_IF);
@@ -232,7 +221,8 @@ fn a_forged_hello_is_not_answered() {
 
 #[test]
 fn a_refused_origin_turns_connections_away_and_its_neighbour_answers() {
-    let net = routed();
+    let net = Routed::new();
+    let _receives = receives(&net.visitor);
     let _echo = Echo::start(&net.origin, &Routed::ORIGINS, PORT);
     let edge = in_between(&net, ORIGINS, "");
     for (blocked, neighbour, from) in [
@@ -271,7 +261,8 @@ fn datagram(from: &str, to: &str) -> std::io::Result<usize> {
 /// The edge itself is a client of the blocked origin: only the origin's frames are seen.
 #[test]
 fn this_hosts_connections_to_a_refused_origin_fail_at_once() {
-    let net = direct();
+    let net = Direct::new();
+    let _receives = receives(&net.visitor);
     let policy = format!(
         "version = 1\n[[rule]]\nid = \"origin\"\naction = \"refuse\"\norigins = [\"{}\", \"{}\"]\n",
         Direct::VISITOR_V4,
@@ -331,7 +322,8 @@ const NEGOTIATION: &[u8] = b"\xc0\0\0\0\0\x05other\x08destined\x1a\x1a\x1a\x1a";
 
 #[test]
 fn quic_to_a_refused_origin_is_negotiated_away() {
-    let net = routed();
+    let net = Routed::new();
+    let _receives = receives(&net.visitor);
     let _edge = in_between(&net, ORIGINS, "");
     for address in [Routed::BLOCKED_V4, Routed::BLOCKED_V6] {
         let answer = negotiated(&net.visitor, at(address, 443));
@@ -341,7 +333,8 @@ fn quic_to_a_refused_origin_is_negotiated_away() {
 
 #[test]
 fn a_host_that_refuses_quic_answers_for_its_server() {
-    let net = direct();
+    let net = Direct::new();
+    let _receives = receives(&net.visitor);
     let mut edge = Edge::new(&net.edge, &[Direct::EDGE_IF], NAMES);
     edge.configure(&[Direct::EDGE_IF], "[inspect]\nquic_refuse = true\n");
     edge.start();
