@@ -5,6 +5,7 @@ mod detach;
 mod env;
 mod events;
 mod nouns;
+mod page;
 mod policy;
 mod status;
 
@@ -20,6 +21,7 @@ pub use self::{
     args::{Cli, Command, DEFAULT_CONFIG, Global},
     detach::Detached,
     env::Env,
+    page::PageStatus,
     nouns::{CountersReport, Explained, ReasonCount, RuleCount},
     policy::Checked,
     status::Status,

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::{
     env::{Env, table},
+    page::{self, PageStatus},
     policy::write_warnings,
 };
 use crate::{
@@ -80,6 +81,8 @@ pub struct Status {
     pub kernel: Kernel,
     /// Connections that pass through, by interface.
     pub connections: Vec<Connections>,
+    /// The block page, if a rule leads to it.
+    pub page: Option<PageStatus>,
     /// What this version does not see.
     pub limits: Vec<&'static str>,
 }
@@ -176,7 +179,15 @@ fn gather(root: &Root, wanted: Wanted) -> Result<Status, CommandError> {
     let interfaces = root.enforced()?;
     let meta = root.meta()?;
     let lost = root.lost_redirects()?;
-    let differences = differences(&interfaces, meta.as_ref(), &wanted, &lost);
+    let page = match meta.as_ref().is_some_and(Meta::has_page) {
+        true => Some(PageStatus::gather(root)?),
+        false => None,
+    };
+    let mut differences = differences(&interfaces, meta.as_ref(), &wanted, &lost);
+    // The controller's own words say more.
+    if wanted.error.is_none() {
+        differences.extend(page.as_ref().and_then(PageStatus::difference));
+    }
     let unparsed = match root.reason_counters() {
         Ok(counters) => UNPARSED
             .iter()
@@ -211,6 +222,7 @@ fn gather(root: &Root, wanted: Wanted) -> Result<Status, CommandError> {
         unparsed,
         kernel: datapath::kernel(),
         connections,
+        page,
         limits: LIMITS.to_vec(),
     })
 }
@@ -421,6 +433,9 @@ fn write_status(out: &mut dyn std::io::Write, status: &Status) -> std::io::Resul
         )?;
     }
     write_weak(out, &status.connections)?;
+    if let Some(page) = &status.page {
+        page::write(out, page)?;
+    }
     for limit in &status.limits {
         writeln!(out, "limit      {limit}")?;
     }

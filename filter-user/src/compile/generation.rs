@@ -60,7 +60,7 @@ pub(super) fn compile_with(
         });
     }
     let slots = slots::assign(&ids, previous)?;
-    let mut targets = Targets::default();
+    let mut targets = Targets::new(&rules, previous);
     let capacity = slots::capacity(slots.versions.len());
     let mut kernel_rules = vec![unused(0); capacity];
     for (rule, version) in kernel_rules.iter_mut().zip(&slots.versions) {
@@ -246,6 +246,7 @@ pub(super) fn compile_with(
         ports: host::ports(host),
         redirect_interfaces: targets.interfaces,
         next_hops: targets.next_hops,
+        next_hop_devices: Vec::new(),
         meta,
     })
 }

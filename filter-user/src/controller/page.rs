@@ -16,13 +16,14 @@ use crate::{
     compile::Meta,
     datapath::{Enforced, Root},
     netlink::Netlink,
-    policy::model::HostConfig,
+    policy::model::{HostConfig, Rule, Target},
     sink::{
         SinkError,
         files::{self, Copies, Listed},
         place::Mtu,
         process::{self, Process},
-        spec::{Files, Shape},
+        report::{self, Uncovered},
+        spec::{self, Files, Shape},
     },
 };
 
@@ -251,6 +252,27 @@ fn try_tell_rules(
     });
     files::write_decisions(&files, group, meta.generation, listed, &host)?;
     Ok(())
+}
+
+/// What keeps visitors from seeing the page that these rules lead to.
+pub(crate) fn warnings<'a>(
+    host: &HostConfig,
+    rules: impl Iterator<Item = &'a Rule> + Clone,
+) -> Vec<String> {
+    if !rules.clone().any(|rule| rule.target == Some(Target::Page)) {
+        return Vec::new();
+    }
+    let uncovered = report::uncovered(rules, host.block_page.certificates.as_deref());
+    let mut warnings: Vec<String> = uncovered.iter().map(Uncovered::warning).collect();
+    let (ports, beyond) = spec::ports(host);
+    if beyond != Some(0) {
+        warnings.push(format!(
+            "the block page is served on {} ports (`ports` under `[block_page]`), and names are looked for on more: \
+             visitors on those see nothing",
+            ports.len()
+        ));
+    }
+    warnings
 }
 
 /// Sizes for which the way to the page is made.

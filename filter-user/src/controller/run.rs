@@ -13,11 +13,12 @@ use tokio::{
 };
 
 use super::{
-    Applied, Cause, CommandError, RunState, Sources, apply, events, facts, notify::notify,
+    Applied, Cause, CommandError, RunState, Sources, apply, events, facts, next_hop,
+    notify::notify,
     page::Page, watch::Watcher,
 };
 use crate::{
-    compile::{HostFacts, config_digest},
+    compile::{HostFacts, NextHop, config_digest},
     datapath::{ControllerLock, Root, follow_kernel_log, netdev},
     policy::model::HostConfig,
 };
@@ -84,6 +85,8 @@ async fn follow(
         debugging: false,
         retry_at: Instant::now(),
         page: Page::new(&root),
+        next_hops: Vec::new(),
+        unresolved: Vec::new(),
         root,
     };
 
@@ -128,6 +131,11 @@ async fn follow(
             }
             _ = tick.tick() => {
                 controller.look_after_page();
+                let before = controller.unresolved.clone();
+                controller.refresh_next_hops();
+                if controller.unresolved != before {
+                    controller.write_state();
+                }
                 controller.drift()
             }
         };
@@ -175,6 +183,10 @@ struct Controller {
     debugging: bool,
     /// The block page.
     page: Page,
+    /// Next hops of the policy in place.
+    next_hops: Vec<(u32, NextHop)>,
+    /// Those of them that are not known.
+    unresolved: Vec<String>,
     /// When an interface that could not be attached is tried again.
     retry_at: Instant,
 }
@@ -222,8 +234,18 @@ impl Controller {
         self.problem = problem(&applied.missing_interfaces, &[], &applied.held_back);
         self.page
             .follow(&self.root, &desired.host, &applied.meta);
+        self.next_hops = applied.meta.next_hops_in_use();
+        self.refresh_next_hops();
         self.write_state();
         Ok(applied)
+    }
+
+    /// Where are the next hops now?
+    fn refresh_next_hops(&mut self) {
+        match next_hop::refresh(&self.root, &self.next_hops) {
+            Ok(unresolved) => self.unresolved = unresolved,
+            Err(error) => tracing::error!(%error, "next hops are not followed"),
+        }
     }
 
     /// Is the block page still served, if it should be?
@@ -343,12 +365,23 @@ impl Controller {
                 .last_error
                 .clone()
                 .or_else(|| self.problem.clone())
-                .or_else(|| self.page.problem().map(str::to_owned)),
+                .or_else(|| self.page.problem().map(str::to_owned))
+                .or_else(|| unresolved(&self.unresolved)),
         };
         if let Err(error) = state.write(self.root.run_dir()) {
             tracing::error!(%error, "the state for `edgefilter status` is not written");
         }
     }
+}
+
+/// Next hops that are not known, in words; `None` if there are none.
+fn unresolved(next_hops: &[String]) -> Option<String> {
+    (!next_hops.is_empty()).then(|| {
+        format!(
+            "next hops do not answer, and what rules send there is dropped: {}",
+            next_hops.join(", ")
+        )
+    })
 }
 
 /// What keeps configured interfaces from being enforced, in words; `None` if nothing does.

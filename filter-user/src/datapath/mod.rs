@@ -53,6 +53,7 @@ pub use install::{Installed, InstalledOn};
 pub use kernel_features::{Kernel, Lacking, kernel};
 pub use kernel_log::follow_kernel_log;
 pub use object::digest as object_digest;
+pub use page::Resolved;
 pub use private::{FRAME_BYTES_MIN, Private};
 pub use ring::EventRing;
 pub use root::{ControllerLock, Lock, Root};

@@ -1,11 +1,11 @@
 //! The way to the block page, as the kernel has it.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use aya::maps::{DevMap, Map, MapData, MapInfo};
-use filter_common::abi::{Sink, method, sink};
+use filter_common::abi::{NextHop, Sink, method, sink};
 
-use super::{DatapathError, Root, mapped::Writable, pod::sink_words};
+use super::{DatapathError, Root, mapped::{Mapped, Writable}, object, pod::{next_hop_words, sink_words}};
 use crate::sink::{
     SinkError,
     place::{Ends, Place},
@@ -14,6 +14,7 @@ use crate::sink::{
 /// Names of the shared maps.
 const SINK: &str = "SINK";
 const SINK_DEV: &str = "SINK_DEV";
+const NEXT_HOPS: &str = "NEXT_HOPS";
 
 impl Root {
     /// Tells the maps that lead to the page from others that were there before: those that the page's end
@@ -69,6 +70,69 @@ impl Root {
         self.set_sink(&Sink::default())
     }
 
+    /// Whether connections are sent to the page, and how they are handed over.
+    ///
+    /// # Errors
+    ///
+    /// The map could not be read.
+    pub fn page_way(&self) -> Result<Sink, DatapathError> {
+        let path = self.shared_dir().join(SINK);
+        if !path.exists() {
+            return Ok(Sink::default());
+        }
+        let map = Mapped::open::<Sink>(&path)?;
+        Ok(map.as_slice().first().copied().unwrap_or_default())
+    }
+
+    /// Says where frames for a next hop go from now on; `None` drops them.
+    ///
+    /// # Errors
+    ///
+    /// The maps could not be written.
+    pub fn set_next_hop(
+        &self,
+        number: u32,
+        resolved: Option<Resolved>,
+    ) -> Result<(), DatapathError> {
+        let path = self.shared_dir().join(NEXT_HOPS);
+        let directory = self.current_number()?.map(|it| self.generation_dir(it));
+        let (Some(directory), true) = (directory, path.exists()) else {
+            return Ok(());
+        };
+        let key = object::next_hop_key(number);
+        if let Some(resolved) = resolved {
+            let map_error = |source| DatapathError::Map {
+                map: object::REDIRECT.to_owned(),
+                source,
+            };
+            let pin = directory.join(object::REDIRECT);
+            let data = MapData::from_pin(pin).map_err(map_error)?;
+            let mut devices: DevMap<MapData> = Map::from_map_data(data)
+                .and_then(TryInto::try_into)
+                .map_err(map_error)?;
+            let is_there = devices
+                .get(key, 0)
+                .is_ok_and(|device| device.if_index == resolved.ifindex);
+            if !is_there {
+                let set = devices.set(key, resolved.ifindex, None, 0);
+                set.map_err(|error| DatapathError::Kernel {
+                    action: "make the interface of a next hop a redirect target".to_owned(),
+                    source: std::io::Error::other(error),
+                })?;
+            }
+        }
+        let map = Writable::open::<NextHop>(&path)?;
+        let value = resolved.map_or(NextHop::default(), |resolved| NextHop {
+            device: key,
+            resolved: 1,
+            dst_mac: resolved.to,
+            src_mac: resolved.from,
+            reserved: 0,
+        });
+        put(map.element::<NextHop>(number as usize), &next_hop_words(&value));
+        Ok(())
+    }
+
     fn set_page_device(&self, ifindex: u32) -> Result<(), DatapathError> {
         let path = self.shared_dir().join(SINK_DEV);
         if !path.exists() {
@@ -97,16 +161,36 @@ impl Root {
             return Ok(());
         }
         let map = Writable::open::<Sink>(&path)?;
-        let words = sink_words(value);
-        let off = sink_words(&Sink::default())[0];
-        let Some((state, rest)) = map.words().split_first() else {
-            return Ok(());
-        };
-        state.store(off, Ordering::SeqCst);
-        for (word, value) in rest.iter().zip(&words[1..]) {
-            word.store(*value, Ordering::SeqCst);
-        }
-        state.store(words[0], Ordering::SeqCst);
+        put(map.words(), &sink_words(value));
         Ok(())
     }
+}
+
+/// A neighbour to which frames are sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Resolved {
+    /// Index of the interface it is on.
+    pub ifindex: u32,
+    /// Its address.
+    pub to: [u8; 6],
+    /// The interface's.
+    pub from: [u8; 6],
+}
+
+/// Writes a value whose first word says whether the others are valid: that is taken away first and
+/// written last.
+fn put(place: &[AtomicU64], words: &[u64]) {
+    let (Some((first, rest)), Some((value, values))) = (place.split_first(), words.split_first())
+    else {
+        return;
+    };
+    let same = |(place, value): (&AtomicU64, &u64)| place.load(Ordering::Acquire) == *value;
+    if place.iter().zip(words).all(same) {
+        return;
+    }
+    first.store(0, Ordering::SeqCst);
+    for (place, value) in rest.iter().zip(values) {
+        place.store(*value, Ordering::SeqCst);
+    }
+    first.store(*value, Ordering::SeqCst);
 }

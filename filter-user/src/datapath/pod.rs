@@ -1,7 +1,7 @@
 //! Types shared with the kernel, in the wrapper that lets aya copy them.
 
 use aya::Pod;
-use filter_common::abi::{Config, Directions, Outcome, Rule, RuleCounters, Sink};
+use filter_common::abi::{Config, Directions, NextHop, Outcome, Rule, RuleCounters, Sink};
 
 /// A value that the kernel may read or write byte by byte.
 #[derive(Clone, Copy)]
@@ -37,6 +37,12 @@ pub(super) fn config_from_bytes(bytes: &[u8]) -> Option<Config> {
 pub(super) fn sink_words(sink: &Sink) -> [u64; size_of::<Sink>() / size_of::<u64>()] {
     // SAFETY: `Sink` is exactly that long and has no padding, so all its bytes are initialised.
     unsafe { std::ptr::read_unaligned((&raw const *sink).cast()) }
+}
+
+/// A next hop, likewise.
+pub(super) fn next_hop_words(hop: &NextHop) -> [u64; size_of::<NextHop>() / size_of::<u64>()] {
+    // SAFETY: as above.
+    unsafe { std::ptr::read_unaligned((&raw const *hop).cast()) }
 }
 
 /// A rule as the words that the kernel program reads.

@@ -119,6 +119,12 @@ fn read_decisions(files: &Files) -> Document {
         .unwrap_or_default()
 }
 
+/// The rules that the page's process was told.
+pub(super) fn told(files: &Files) -> Vec<filter_page::decisions::Rule> {
+    let rules = read_decisions(files).rules.into_iter();
+    rules.map(|decided| decided.rule).collect()
+}
+
 /// The rules with a page, and of others what they say about names under these.
 fn decide<'a>(
     before: &Document,
