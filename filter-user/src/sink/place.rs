@@ -174,6 +174,7 @@ impl Place {
         };
         let made = netlink
             .set_alias(place.ends.near_index, &alias)
+            .and_then(|()| netlink.without_addresses(place.ends.near_index))
             .and_then(|()| netlink.set_up(place.ends.near_index))
             .map_err(step(format!("set up the interface {name}")))
             .and_then(|()| place.inside(|| furnish(mtu)));
@@ -232,6 +233,9 @@ fn furnish(mtu: Mtu) -> Result<u32, SinkError> {
     }
     // Before it goes up: native XDP redirects into a veth need this at its other end.
     netdev::set_gro(FAR_NAME).map_err(step(format!("switch on GRO of {FAR_NAME}")))?;
+    netlink
+        .without_addresses(far)
+        .map_err(step("set up the sink's interface"))?;
     for index in [loopback, far] {
         netlink
             .set_up(index)
