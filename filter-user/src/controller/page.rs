@@ -206,7 +206,7 @@ pub(crate) fn dismiss(root: &Root, files: &Files) -> Result<(), SinkError> {
     root.page_down()?;
     let was_there = process::stop(root.netns_inode(), files)?;
     if was_there {
-        tracing::info!("the block page is no longer served: no rule leads to it");
+        tracing::info!("the block page is no longer served");
     }
     process::remove_files(files)
 }

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     compile::{HostFacts, NextHop, config_digest},
-    datapath::{ControllerLock, Root, follow_kernel_log, netdev},
+    datapath::{ControllerLock, Idle, Root, follow_kernel_log, netdev},
     policy::model::HostConfig,
 };
 
@@ -27,6 +27,8 @@ use crate::{
 const DEBOUNCE: Duration = Duration::from_millis(50);
 /// How often addresses, the clock's offset and the interfaces are looked at.
 const TICK: Duration = Duration::from_secs(1);
+/// How often connections are looked for that were answered in a server's place and are not used any more.
+const SWEEP_EVERY: Duration = Duration::from_secs(30);
 /// How often an interface that refuses the program is tried again.
 const RETRY_EVERY: Duration = Duration::from_secs(10);
 
@@ -85,6 +87,8 @@ async fn follow(
         debugging: false,
         retry_at: Instant::now(),
         page: Page::new(&root),
+        idle: Idle::default(),
+        sweep_at: Instant::now(),
         next_hops: Vec::new(),
         unresolved: Vec::new(),
         root,
@@ -131,6 +135,7 @@ async fn follow(
             }
             _ = tick.tick() => {
                 controller.look_after_page();
+                controller.sweep();
                 let before = controller.unresolved.clone();
                 controller.refresh_next_hops();
                 if controller.unresolved != before {
@@ -183,6 +188,9 @@ struct Controller {
     debugging: bool,
     /// The block page.
     page: Page,
+    /// Connections that were answered, and are not used any more.
+    idle: Idle,
+    sweep_at: Instant,
     /// Next hops of the policy in place.
     next_hops: Vec<(u32, NextHop)>,
     /// Those of them that are not known.
@@ -245,6 +253,17 @@ impl Controller {
         match next_hop::refresh(&self.root, &self.next_hops) {
             Ok(unresolved) => self.unresolved = unresolved,
             Err(error) => tracing::error!(%error, "next hops are not followed"),
+        }
+    }
+
+    /// Forgets connections that were answered in a server's place, once in a while.
+    fn sweep(&mut self) {
+        if self.sweep_at > Instant::now() {
+            return;
+        }
+        self.sweep_at = Instant::now() + SWEEP_EVERY;
+        if let Err(error) = self.root.sweep_taken(&mut self.idle) {
+            tracing::error!(%error, "connections that were answered are not forgotten");
         }
     }
 

@@ -20,6 +20,7 @@ impl Element for Line {}
 impl Element for Rule {}
 impl Element for [u8; 65_536] {}
 impl Element for [u8; 4096] {}
+impl Element for [u64; 1024] {}
 impl Element for u64 {}
 impl Element for Sink {}
 impl Element for NextHop {}

@@ -25,7 +25,7 @@ use super::{
 use crate::compile::{Compiled, Meta};
 
 /// The object file of the kernel program.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("EDGEFILTER_OBJECT"));
+pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("EDGEFILTER_OBJECT"));
 
 /// Name of the program in the object.
 const PROGRAM: &str = "edgefilter";
@@ -39,6 +39,11 @@ pub(super) const STREAMS: [&str; 5] = ["FLOWS", "HELLOS", "LONG_HELLOS", "BLOCKE
 /// Connections that pass through, by interface.
 pub(super) const DIRECTIONS: &str = "DIRECTIONS";
 
+/// Names of all maps that outlive a generation.
+pub(super) fn shared_names() -> impl Iterator<Item = &'static str> {
+    SHARED.into_iter().chain(STREAMS)
+}
+
 /// Names of the maps of one generation beside its tables.
 pub(super) const RULES: &str = "RULES";
 pub(super) const LIVE: &str = "LIVE";
@@ -46,7 +51,7 @@ pub(super) const PORT_CLASS: &str = "PORT_CLASS";
 pub(super) const REDIRECT: &str = "REDIRECT";
 
 /// Working areas of the program, one per processor.
-const WORK: &str = "WORK";
+pub(super) const WORK: &str = "WORK";
 
 /// Names a file that receives the whole log of the verifier when it refuses the program.
 const VERIFIER_LOG_ENV: &str = "EDGEFILTER_VERIFIER_LOG";
@@ -307,7 +312,7 @@ pub(super) fn lost_redirects(path: &Path, meta: &Meta) -> Result<Vec<String>, Da
     Ok(lost.map(|(_, interface)| interface.clone()).collect())
 }
 
-fn load_error(error: ProgramError) -> DatapathError {
+pub(super) fn load_error(error: ProgramError) -> DatapathError {
     let ProgramError::LoadError {
         io_error,
         verifier_log,

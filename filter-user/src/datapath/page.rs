@@ -6,10 +6,7 @@ use aya::maps::{DevMap, Map, MapData, MapInfo};
 use filter_common::abi::{NextHop, Sink, method, sink};
 
 use super::{DatapathError, Root, mapped::{Mapped, Writable}, object, pod::{next_hop_words, sink_words}};
-use crate::sink::{
-    SinkError,
-    place::{Ends, Place},
-};
+use crate::sink::place::Ends;
 
 /// Names of the shared maps.
 const SINK: &str = "SINK";
@@ -33,17 +30,6 @@ impl Root {
             source,
         })?;
         Ok(info.id())
-    }
-
-    /// Attaches what takes connections in at the page's end, and sends its answers on at the host's. The
-    /// calling thread is in the host's namespace. Nothing is sent there yet.
-    ///
-    /// # Errors
-    ///
-    /// The kernel refuses. What was attached goes with the interfaces.
-    pub fn connect_page(&self, place: &Place) -> Result<(), SinkError> {
-        self.set_page_device(place.ends.near_index)?;
-        Ok(())
     }
 
     /// From now on connections are sent to the page.
@@ -133,7 +119,8 @@ impl Root {
         Ok(())
     }
 
-    fn set_page_device(&self, ifindex: u32) -> Result<(), DatapathError> {
+    /// Makes an interface the one that leads to the page.
+    pub(super) fn set_page_device(&self, ifindex: u32) -> Result<(), DatapathError> {
         let path = self.shared_dir().join(SINK_DEV);
         if !path.exists() {
             return Ok(());

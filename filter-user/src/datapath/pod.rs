@@ -1,7 +1,7 @@
 //! Types shared with the kernel, in the wrapper that lets aya copy them.
 
 use aya::Pod;
-use filter_common::abi::{Config, Directions, NextHop, Outcome, Rule, RuleCounters, Sink};
+use filter_common::abi::{Config, Directions, FlowKey, NextHop, Outcome, Rule, RuleCounters, Sink, Taken};
 
 /// A value that the kernel may read or write byte by byte.
 #[derive(Clone, Copy)]
@@ -17,6 +17,11 @@ unsafe impl Pod for Raw<Outcome> {}
 unsafe impl Pod for Raw<RuleCounters> {}
 // SAFETY: as above.
 unsafe impl Pod for Raw<Directions> {}
+
+// SAFETY: as above.
+unsafe impl Pod for Raw<FlowKey> {}
+// SAFETY: as above.
+unsafe impl Pod for Raw<Taken> {}
 
 /// The bytes of a configuration, to be stored with its generation.
 pub(super) fn config_bytes(config: &Config) -> &[u8] {
