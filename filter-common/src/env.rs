@@ -3,7 +3,7 @@
 //! once over plain memory on the host.
 
 use crate::{
-    abi::{Config, Rule},
+    abi::{Config, Rule, Taken},
     flow::{Blocked, Course, Options, Reading, Segment},
     hit::{Hit, Listed, Qualifiers},
     reason::Reason,
@@ -140,6 +140,22 @@ pub trait Env: Rules {
 
     /// Deletes the entry of a blocked connection.
     fn blocked_delete(&mut self);
+
+    /// Whether a connection from this client port may have been answered in the server's place: its bit in
+    /// the map of ports.
+    fn port_taken(&self, port: u16) -> bool;
+
+    /// [`crate::respond::follow`], behind a function boundary in the kernel.
+    fn follow(&mut self, segment: Segment) -> Reading;
+
+    /// The entry of a connection that is answered in the server's place.
+    fn taken_load(&mut self) -> Option<Taken>;
+
+    /// Notes in that entry that another connection may start at `at`.
+    fn taken_reopen(&mut self, at: u32);
+
+    /// Deletes that entry.
+    fn taken_delete(&mut self);
 
     /// The working area of the slow path; `None` never happens, but the verifier does not know.
     fn work(&mut self) -> Option<&mut Work<Self::Memory>>;

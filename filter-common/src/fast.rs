@@ -12,6 +12,7 @@ use crate::{
     origins,
     pipeline::names_may_beat,
     reason::Reason,
+    respond,
     wire::{
         ETHERNET_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, IPV4_FRAGMENT, IPV4_LEN, IPV6_LEN, TCP,
         TCP_LEN, UDP, UDP_LEN, VLAN_TAG_LEN, is_tag,
@@ -108,8 +109,10 @@ fn ipv4<E: Env>(env: &E, network: u32) -> Glance {
 /// A hit of the source, where none of the destination is possible.
 #[inline(always)]
 fn listed_source<E: Env>(env: &E, hit: Hit) -> Glance {
+    // What is to be answered must be read anyway.
+    let is_answered = respond::answers(env.config(), hit);
     Glance {
-        is_sure: !names_may_beat(env, hit),
+        is_sure: !names_may_beat(env, hit) && !is_answered,
         hit,
     }
 }
@@ -177,9 +180,15 @@ fn transport<E: Env>(env: &E, protocol: u8, [src, dst]: [u16; 2], start: u32, en
         return Glance::UNRELATED;
     }
     Glance::unrelated_if(match protocol {
-        TCP => class & SEGMENTS == 0 || is_bare(env, start, end),
+        TCP => class & SEGMENTS == 0 || is_bare(env, start, end) && !may_be_taken(env, src),
         _ => class & port_class::QUIC == 0 || is_short_quic(env, start, end),
     })
+}
+
+/// Whether a connection from this client port may have been answered in the server's place.
+#[inline(always)]
+pub(crate) fn may_be_taken<E: Env>(env: &E, port: u16) -> bool {
+    env.config().features & feature::RESPOND != 0 && env.port_taken(port)
 }
 
 /// Whether a segment carries no payload, and has no flags that matter without.

@@ -102,7 +102,9 @@ pub struct Flow {
     /// Nonzero if a later SYN was seen.
     pub reopened: u32,
     /// Nonzero if `start` is known to be the start of the connection.
-    pub certain: u32,
+    pub certain: u16,
+    /// Nonzero if this is a later request, and what the client sent before it is known to be answered.
+    pub clean: u16,
     /// Timestamp last accepted, where the server's direction is seen; 0 if timestamps are off.
     pub ts_recent: u32,
     /// Interface that the client's SYN came in on.

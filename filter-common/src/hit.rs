@@ -70,6 +70,13 @@ impl Hit {
         )
     }
 
+    /// What the rule in `slot` has led to: nothing else of it matters any more, and it may be gone
+    /// ([`NO_SLOT`]).
+    #[inline(always)]
+    pub const fn before(action: Action, slot: u16) -> Self {
+        Self((action as u64 + 1) << 48 | slot as u64)
+    }
+
     /// Whether there is no rule.
     #[inline(always)]
     pub const fn is_none(self) -> bool {

@@ -3,7 +3,7 @@
 use crate::{
     abi::{Action, Protocol, Verdict, feature, port_class, served},
     env::{Env, Window},
-    fast::Glance,
+    fast::{self, Glance},
     flow::{self, Reading},
     hit::{Hit, Qualifiers},
     origins,
@@ -99,6 +99,12 @@ pub fn decide<E: Env>(env: &mut E, packet: &mut Packet) -> Decision {
     }
     if !origin.is_none() {
         return Decision::by_rule(origin, origin_reason, reading.protocol);
+    }
+    if reading.reason as u8 == Reason::QuicRefused as u8 {
+        return Decision {
+            verdict: Verdict::Refuse,
+            ..Decision::pass(reading.reason, reading.protocol)
+        };
     }
     if reading.drops {
         return Decision {
@@ -221,7 +227,8 @@ fn read_segment<E: Env>(env: &mut E, packet: &Packet, ports: Ports, class: u8) -
         Ok(segment) => segment,
         Err(reason) => return Reading::nothing(reason, Protocol::None),
     };
-    if segment.len == 0 && segment.flags & flow::bare_flags(env.config().features) == 0 {
+    let is_bare = segment.len == 0 && segment.flags & flow::bare_flags(env.config().features) == 0;
+    if is_bare && !fast::may_be_taken(env, ports.src) {
         return nothing;
     }
     let service = service(env, packet.family, packet.dst);
@@ -285,5 +292,12 @@ fn read_datagram<E: Env>(env: &E, packet: &Packet) -> Reading {
     if first.u8::<0>() & 0xc0 != 0xc0 {
         return nothing;
     }
-    Reading::nothing(Reason::QuicUnread, Protocol::Quic)
+    let refuses = env.config().features & (feature::RESPOND | feature::QUIC_REFUSE)
+        == feature::RESPOND | feature::QUIC_REFUSE;
+    let reason = if refuses {
+        Reason::QuicRefused
+    } else {
+        Reason::QuicUnread
+    };
+    Reading::nothing(reason, Protocol::Quic)
 }

@@ -57,6 +57,7 @@ pub(crate) fn work(stream: &[u8]) -> Box<Work<TestMemory>> {
         entry: Entry::default(),
         options: OptionWalk::default(),
         known: TestVariable::default(),
+        queued: TestVariable::default(),
         comparison: Comparison::default(),
         suffixes: Default::default(),
         records: tls::Records::default(),

@@ -80,6 +80,8 @@ pub struct Work<M: Memory> {
     pub peer: crate::flow::Peer,
     /// What the stream tables have of it: bits of [`crate::flow::known`].
     pub known: M::Var,
+    /// Nonzero if the host, whose numbers are in `peer`, has more to send than it has sent.
+    pub queued: M::Var,
     /// Whether its destination is an address of this host: one of [`crate::abi::served`].
     pub served: u32,
     /// What is kept of it: loaded from and stored to the flow table.

@@ -12,6 +12,7 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use filter_common::{
+    abi::redirect,
     checksum,
     env::{Env as _, Rules as _},
     flow::{self, Segment},
@@ -19,7 +20,7 @@ use filter_common::{
     hit::{self, Listed, Qualifiers, listed},
     hostname, http,
     limits::{EXTENSIONS_MAX, RECORDS_MAX, STREAM_BYTES_MAX},
-    origins, proxy,
+    origins, proxy, respond,
     tls::{self, Shape, Step},
     wire,
     work::{HANDSHAKE_AT, Variable as _, Work},
@@ -71,12 +72,16 @@ pub(crate) extern "C" fn walk_extensions(
     wire::walk_extensions(&kernel, protocol as u8, at as u32, end as u32).pack()
 }
 
-/// Sends the frame where the rule in `slot` redirects to; the XDP action. A function of its own for the
-/// stack of the program, which is that of the deepest chain of calls.
+/// What [`redirect`] returns for a frame that must be changed first.
+pub(crate) const TO_BE_ANSWERED: u64 = u32::MAX as u64;
+
+/// Sends the frame where the rule in `slot` redirects to; the XDP action, or [`TO_BE_ANSWERED`]. A function
+/// of its own for the stack of the program, which is that of the deepest chain of calls.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn redirect(slot: u64) -> u64 {
     match Generation.rule(slot as u16) {
+        Some(rule) if redirect::needs_response(rule.redirect_index) => TO_BE_ANSWERED,
         // SAFETY: a device map and a scalar key; the flags are the action on failure.
         Some(rule) => unsafe {
             bpf_redirect_map(
@@ -112,6 +117,17 @@ pub(crate) extern "C" fn watch(ctx: *mut xdp_md, place: u64, numbers: u64, rest:
 pub(crate) extern "C" fn course(ctx: *mut xdp_md, place: u64, numbers: u64, rest: u64) -> u64 {
     let mut kernel = Kernel::new(XdpContext::new(ctx));
     flow::course(&mut kernel, Segment::unpack([place, numbers, rest])).pack()
+}
+
+/// [`respond::follow`]; a packed [`flow::Reading`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn follow(ctx: *mut xdp_md, numbers: u64, rest: u64) -> u64 {
+    // As in `settle`.
+    opaque(ctx.addr() as u64);
+    let mut kernel = Kernel::new(XdpContext::new(ctx));
+    // Where the payload lies does not matter.
+    respond::follow(&mut kernel, Segment::unpack([0, numbers, rest])).pack()
 }
 
 /// [`flow::settle`].

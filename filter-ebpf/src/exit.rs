@@ -86,7 +86,7 @@ pub(crate) fn record_glance(kernel: &Kernel, glance: Glance) -> u32 {
 pub(crate) fn record(kernel: &Kernel, packet: &Packet, mut decision: Decision) -> u32 {
     let action = act(&mut decision);
     if is_probe(kernel.context()) {
-        return action;
+        return unless_answered(action);
     }
     let mut report = Report::of(&decision);
     if report.slot != NO_SLOT {
@@ -103,7 +103,43 @@ pub(crate) fn record(kernel: &Kernel, packet: &Packet, mut decision: Decision) -
     if has(feature::EVENTS) && report.slot != NO_SLOT {
         emit(kernel, packet, &decision, report);
     }
+    if action == TO_BE_ANSWERED {
+        return answer(kernel, decision);
+    }
     action
+}
+
+/// The action for the controller's own frames, which nothing is sent for.
+#[inline(always)]
+const fn unless_answered(action: u32) -> u32 {
+    match action {
+        TO_BE_ANSWERED => xdp_action::XDP_DROP,
+        action => action,
+    }
+}
+
+/// Goes on to the program that answers, with what it needs to know; the frame is dropped if that is not
+/// there.
+#[inline(always)]
+fn answer(kernel: &Kernel, mut decision: Decision) -> u32 {
+    if has(feature::RESPOND)
+        && let Some(response) = maps::RESPONSE.get_ptr_mut(0)
+    {
+        // SAFETY: this CPU's element, and an XDP program is not preempted by another; on success the
+        // call does not return.
+        unsafe {
+            (*response).slot = decision.hit.slot();
+            (*response).verdict = decision.verdict as u8;
+            (*response).reason = decision.reason as u8;
+            (*response).protocol = decision.protocol as u8;
+            maps::RESPONDER.tail_call(kernel.context(), 0);
+        }
+    }
+    decision.reason = Reason::RefuseFailed;
+    let report = Report::of(&decision);
+    count_reason(report.reason);
+    note(kernel, &decision, report);
+    xdp_action::XDP_DROP
 }
 
 /// Tells those who want to hear of every packet.
@@ -121,19 +157,24 @@ fn note(kernel: &Kernel, decision: &Decision, report: Report) {
 fn act(decision: &mut Decision) -> u32 {
     match decision.verdict {
         Verdict::Pass | Verdict::Observe => xdp_action::XDP_PASS,
-        Verdict::Drop | Verdict::Refuse => xdp_action::XDP_DROP,
+        Verdict::Drop => xdp_action::XDP_DROP,
+        Verdict::Refuse => TO_BE_ANSWERED,
+        Verdict::Redirect if decision.reason as u8 == Reason::Taken as u8 => TO_BE_ANSWERED,
         Verdict::Redirect => redirect(decision),
     }
 }
 
+/// As an action: the frame goes to the program that answers.
+const TO_BE_ANSWERED: u32 = calls::TO_BE_ANSWERED as u32;
+
 /// To the rule's interface; dropped if that has no device.
 #[inline(always)]
 fn redirect(decision: &mut Decision) -> u32 {
-    if !has(feature::REDIRECT) {
+    if !has(feature::REDIRECT | feature::RESPOND) {
         return xdp_action::XDP_DROP;
     }
     let action = calls::redirect(u64::from(decision.hit.slot())) as u32;
-    if action != xdp_action::XDP_REDIRECT {
+    if action != xdp_action::XDP_REDIRECT && action != TO_BE_ANSWERED {
         decision.reason = Reason::RedirectFailed;
     }
     action

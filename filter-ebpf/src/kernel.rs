@@ -5,7 +5,7 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use filter_common::{
-    abi::{Config, Line, Rule, Table, feature},
+    abi::{Config, Line, Rule, Table, Taken, feature},
     env::{Env, Rules},
     flow::{Blocked, Course, Options, Peer, Reading, Segment},
     hello::Progress,
@@ -23,7 +23,7 @@ use crate::{
     memory::MapMemory,
     packet::{Window, first_buffer_len, mask, one_to, opaque},
     rules::{self, Generation},
-    state,
+    state, taken,
 };
 
 /// One packet and the running generation.
@@ -213,6 +213,7 @@ impl Env for Kernel {
             calls::look_up_socket(self.ctx.ctx, payload, numbers, rest);
         } else if let Some(work) = calls::work() {
             work.peer = Peer::default();
+            work.queued.set(0);
         }
     }
 
@@ -289,6 +290,36 @@ impl Env for Kernel {
     #[inline(always)]
     fn blocked_delete(&mut self) {
         state::delete_blocked();
+    }
+
+    #[inline(always)]
+    fn port_taken(&self, port: u16) -> bool {
+        taken::has_port(port)
+    }
+
+    #[inline(always)]
+    fn follow(&mut self, segment: Segment) -> Reading {
+        let [_, numbers, rest] = segment.pack();
+        Reading::unpack(calls::follow(self.ctx.ctx, numbers, rest))
+    }
+
+    #[inline(always)]
+    fn taken_load(&mut self) -> Option<Taken> {
+        calls::work().and_then(|work| taken::load(&work.key))
+    }
+
+    #[inline(always)]
+    fn taken_reopen(&mut self, at: u32) {
+        if let Some(work) = calls::work() {
+            taken::reopen(&work.key, at);
+        }
+    }
+
+    #[inline(always)]
+    fn taken_delete(&mut self) {
+        if let Some(work) = calls::work() {
+            taken::delete(&work.key);
+        }
     }
 
     #[inline(always)]

@@ -10,9 +10,13 @@ mod kernel;
 mod maps;
 mod memory;
 mod packet;
+mod page;
+mod refuse;
+mod respond;
 mod rules;
 mod sockets;
 mod state;
+mod taken;
 
 use aya_ebpf::{macros::xdp, programs::XdpContext};
 use filter_common::{abi::feature, fast, pipeline, wire::Packet};
@@ -21,6 +25,7 @@ use crate::kernel::Kernel;
 
 /// The filter.
 #[xdp(frags)]
+#[inline(always)]
 fn edgefilter(ctx: XdpContext) -> u32 {
     let mut kernel = Kernel::new(ctx);
     let glance = fast::look(&kernel);

@@ -3,14 +3,16 @@
 use aya_ebpf::{
     bindings::BPF_F_MMAPABLE,
     macros::map,
-    maps::{Array, DevMap, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf},
+    maps::{Array, DevMap, LruHashMap, PerCpuArray, PerCpuHashMap, ProgramArray, RingBuf},
 };
 use filter_common::{
-    abi::{Directions, FlowKey, Line, Outcome, Rule, RuleCounters},
+    abi::{Directions, FlowKey, Line, NextHop, Outcome, Response, Rule, RuleCounters, Sink, Taken},
     flow::{Blocked, Entry},
     limits::{
         BLOCKED_FLOWS_MAX, EVENT_RING_BYTES, FLOWS_MAX, HELLO_KEPT_BYTES, HELLOS_MAX,
-        INTERFACES_COUNTED_MAX, LONG_HELLOS_MAX, REDIRECT_TARGETS_MAX, RULES_MAX, STREAM_BYTES_MAX,
+        INTERFACES_COUNTED_MAX, LONG_HELLOS_MAX, NEXT_HOPS_MAX, ORIGIN_CLIENTS_MAX,
+        REDIRECT_TARGETS_MAX, RULES_MAX, STREAM_BYTES_MAX, TAKEN_HELLO_BYTES_MAX, TAKEN_HELLOS_MAX,
+        TAKEN_MAX,
     },
     work::Work,
 };
@@ -145,3 +147,48 @@ pub(crate) struct Notes {
     /// Zero.
     pub(crate) reserved: u32,
 }
+
+/// The program that answers, of the same generation: element 0.
+#[map]
+pub(crate) static RESPONDER: ProgramArray = ProgramArray::with_max_entries(1, 0);
+
+/// What it is told.
+#[map]
+pub(crate) static RESPONSE: PerCpuArray<Response> = PerCpuArray::with_max_entries(1, 0);
+
+/// What became of frames that were to be answered, shared by all generations.
+#[map]
+pub(crate) static ANSWERS: PerCpuArray<[u64; 32]> = PerCpuArray::with_max_entries(1, 0);
+
+/// Connections that are answered in the server's place, shared by all generations.
+#[map]
+pub(crate) static TAKEN: LruHashMap<FlowKey, Taken> = LruHashMap::with_max_entries(TAKEN_MAX, 0);
+
+/// A bit for each client port that there is an entry in [`TAKEN`] for, so that nearly all segments need
+/// not be looked up there. Set before the entry is made; the controller clears it. Shared.
+#[map]
+pub(crate) static TAKEN_PORTS: Array<[u64; 1024]> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// Streams that are handed to the block page in parts, up to the end of the part that completed the name;
+/// shared by all generations.
+#[map]
+pub(crate) static TAKEN_HELLOS: LruHashMap<FlowKey, [u8; TAKEN_HELLO_BYTES_MAX as usize]> =
+    LruHashMap::with_max_entries(TAKEN_HELLOS_MAX, 0);
+
+/// Clients of blocked addresses that the block page answers, shared by all generations.
+#[map]
+pub(crate) static ORIGIN_CLIENTS: LruHashMap<FlowKey, Taken> =
+    LruHashMap::with_max_entries(ORIGIN_CLIENTS_MAX, 0);
+
+/// The way to the block page, shared by all generations.
+#[map]
+pub(crate) static SINK: Array<Sink> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// The device that leads to it, shared by all generations.
+#[map]
+pub(crate) static SINK_DEV: DevMap = DevMap::with_max_entries(1, 0);
+
+/// Next hops that rules send to, shared by all generations.
+#[map]
+pub(crate) static NEXT_HOPS: Array<NextHop> =
+    Array::with_max_entries(NEXT_HOPS_MAX as u32, BPF_F_MMAPABLE);

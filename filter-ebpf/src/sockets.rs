@@ -11,13 +11,16 @@ use aya_ebpf::{
     },
 };
 use filter_common::{
-    abi::FlowKey,
+    abi::{FlowKey, feature},
     flow::{Peer, Segment, flags, peer},
     wire,
-    work::HANDSHAKE_AT,
+    work::{HANDSHAKE_AT, Variable as _},
 };
 
-use crate::{calls::work, rules::config};
+use crate::{
+    calls::work,
+    rules::{config, has},
+};
 
 /// `BPF_F_CURRENT_NETNS`: the namespace of the interface that the frame came in on.
 const CURRENT_NETNS: u64 = u64::MAX;
@@ -37,6 +40,7 @@ const TCP_LEN: u32 = 20;
 pub(crate) fn look_up(ctx: *mut xdp_md, segment: Segment) {
     let Some(work) = work() else { return };
     work.peer = Peer::default();
+    work.queued.set(0);
     // SAFETY: a union of integers, all of which are set below as far as the helper reads it.
     let mut tuple: bpf_sock_tuple = unsafe { core::mem::zeroed() };
     let len = fill(&mut tuple, &work.key);
@@ -109,6 +113,13 @@ fn read(ctx: *mut xdp_md, socket: *mut bpf_sock, segment: Segment) -> Peer {
             let tcp = unsafe { bpf_skc_to_tcp_sock(socket.cast()) };
             if tcp.is_null() {
                 return Peer::default();
+            }
+            if has(feature::RESPOND)
+                && let Some(work) = work()
+            {
+                let queued = field(tcp.cast(), offsets.write_seq)
+                    .wrapping_sub(field(tcp.cast(), offsets.snd_nxt));
+                work.queued.set(queued);
             }
             let rcv_nxt = field(tcp.cast(), offsets.rcv_nxt);
             Peer {

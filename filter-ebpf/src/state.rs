@@ -85,7 +85,7 @@ pub(crate) fn count_connection(interface: u32, answered: bool) {
 #[inline(always)]
 pub(crate) fn delete_flow() {
     if let Some(work) = work() {
-        delete(&raw const maps::FLOWS, &work.key);
+        delete_key(&raw const maps::FLOWS, &work.key);
     }
 }
 
@@ -120,7 +120,7 @@ fn take(work: &mut Work<MapMemory>, kept: *const u8, len: u64) -> bool {
 pub(crate) fn store_hello(len: u32) {
     let Some(work) = work() else { return };
     if len > HELLO_KEPT_BYTES {
-        delete(&raw const maps::HELLOS, &work.key);
+        delete_key(&raw const maps::HELLOS, &work.key);
         update(&raw const maps::LONG_HELLOS, &work.key, work.bytes.as_ptr());
         return;
     }
@@ -156,8 +156,8 @@ fn append(work: &Work<MapMemory>, kept: *mut u8, len: u32) -> bool {
 #[inline(always)]
 pub(crate) fn delete_hello() {
     let Some(work) = work() else { return };
-    delete(&raw const maps::HELLOS, &work.key);
-    delete(&raw const maps::LONG_HELLOS, &work.key);
+    delete_key(&raw const maps::HELLOS, &work.key);
+    delete_key(&raw const maps::LONG_HELLOS, &work.key);
 }
 
 /// The entry of a blocked connection.
@@ -184,18 +184,18 @@ pub(crate) fn store_blocked(blocked: Blocked) {
 #[inline(always)]
 pub(crate) fn delete_blocked() {
     if let Some(work) = work() {
-        delete(&raw const maps::BLOCKED, &work.key);
+        delete_key(&raw const maps::BLOCKED, &work.key);
     }
 }
 
 #[inline(always)]
-fn lookup<M>(map: *const M, key: &FlowKey) -> *const u8 {
+pub(crate) fn lookup<M>(map: *const M, key: &FlowKey) -> *const u8 {
     // SAFETY: a map with this key type.
     unsafe { bpf_map_lookup_elem(map.cast_mut().cast(), ptr::from_ref(key).cast()).cast() }
 }
 
 #[inline(always)]
-fn update<M, V>(map: *const M, key: &FlowKey, value: *const V) {
+pub(crate) fn update<M, V>(map: *const M, key: &FlowKey, value: *const V) {
     // SAFETY: a map with this key type, and memory of at least the map's value size. A full table
     // evicts, so that this fails only when the kernel has no free element at hand; the stream is
     // then judged by its looks.
@@ -210,7 +210,7 @@ fn update<M, V>(map: *const M, key: &FlowKey, value: *const V) {
 }
 
 #[inline(always)]
-fn delete<M>(map: *const M, key: &FlowKey) {
+pub(crate) fn delete_key<M>(map: *const M, key: &FlowKey) {
     // SAFETY: a map with this key type.
     unsafe { bpf_map_delete_elem(map.cast_mut().cast(), ptr::from_ref(key).cast()) };
 }

@@ -506,6 +506,11 @@ fn between<E: Env>(env: &mut E, segment: Segment) -> Course {
     if segment.seq.wrapping_sub(next) as i32 > 0 || gap {
         return Course::dropped(Reason::HeldBack);
     }
+    // Whoever waits for the answer before asking again acknowledges it with that.
+    let acknowledged = env.work().map_or(0, |work| work.entry.flow.ack);
     forget(env);
+    if let Some(work) = env.work() {
+        work.entry.flow.clean = (segment.ack.wrapping_sub(acknowledged) as i32 > 0) as u16;
+    }
     Course::NEXT
 }

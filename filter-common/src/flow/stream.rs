@@ -11,6 +11,7 @@ use super::{
 use crate::{
     abi::{Protocol, feature, port_class, served},
     env::{Env, Window},
+    fast,
     hit::Qualifiers,
     limits::SEQUENCE_DISTANCE_MAX,
     reason::Reason,
@@ -77,7 +78,8 @@ impl Plan {
                 start: segment.seq,
                 next: segment.seq,
                 ack: segment.ack,
-                certain: certain as u32,
+                certain: certain as u16,
+                clean: before.clean,
                 ts_recent: before.ts_recent,
                 interface: before.interface,
                 beyond: before.beyond,
@@ -100,6 +102,10 @@ impl Plan {
 /// Reads a segment of the flow whose key is in the working area.
 #[inline(always)]
 pub fn inspect<E: Env>(env: &mut E, segment: Segment) -> Reading {
+    let taken = follow(env, segment);
+    if !taken.hit.is_none() {
+        return taken;
+    }
     env.look_up_peer(segment);
     if let Some(work) = env.work() {
         work.entry = Entry::default();
@@ -136,6 +142,17 @@ pub fn inspect<E: Env>(env: &mut E, segment: Segment) -> Reading {
         return Reading::dropped(refused, Protocol::None);
     }
     Reading::nothing(refused, Protocol::None)
+}
+
+/// What a connection that was answered in the server's place means for the segment; nothing if there was
+/// none.
+#[inline(always)]
+fn follow<E: Env>(env: &mut E, segment: Segment) -> Reading {
+    let port = env.work().map_or(0, |work| work.key.src_port);
+    if fast::may_be_taken(env, port) {
+        return env.follow(segment);
+    }
+    Reading::nothing(Reason::NoMatch, Protocol::None)
 }
 
 #[inline(always)]

@@ -291,6 +291,7 @@ fn pin_maps(loaded: &Loaded, directory: &Path) -> Result<(), DatapathError> {
         object::LIVE,
         object::PORT_CLASS,
         object::REDIRECT,
+        object::RESPONDER,
     ]);
     for name in names {
         let pinned = loaded.map(name)?.pin(directory.join(name));

@@ -7,7 +7,7 @@ use std::{
 
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{DevMap, Map, MapData},
+    maps::{DevMap, Map, MapData, ProgramArray},
     programs::{ProgramError, Xdp},
 };
 use filter_common::{
@@ -27,8 +27,9 @@ use crate::compile::{Compiled, Meta};
 /// The object file of the kernel program.
 pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("EDGEFILTER_OBJECT"));
 
-/// Name of the program in the object.
+/// Name of the program in the object, and of the one that answers.
 const PROGRAM: &str = "edgefilter";
+const RESPOND: &str = "respond";
 
 /// Maps that outlive a generation: pinned once, used by every program after.
 pub(super) const SHARED: [&str; 4] = ["RULE_COUNTERS", "REASONS", "EVENTS", "EVENT_STATE"];
@@ -39,9 +40,32 @@ pub(super) const STREAMS: [&str; 5] = ["FLOWS", "HELLOS", "LONG_HELLOS", "BLOCKE
 /// Connections that pass through, by interface.
 pub(super) const DIRECTIONS: &str = "DIRECTIONS";
 
+/// As [`SHARED`], and only where frames are answered.
+pub(super) const RESPONDING: [&str; 8] = [
+    ANSWERS,
+    TAKEN,
+    TAKEN_PORTS,
+    "TAKEN_HELLOS",
+    "ORIGIN_CLIENTS",
+    SINK,
+    SINK_DEV,
+    NEXT_HOPS,
+];
+
+/// Of [`RESPONDING`], those that user space reads or writes.
+pub(super) const ANSWERS: &str = "ANSWERS";
+pub(super) const TAKEN: &str = "TAKEN";
+pub(super) const TAKEN_PORTS: &str = "TAKEN_PORTS";
+pub(super) const SINK: &str = "SINK";
+pub(super) const SINK_DEV: &str = "SINK_DEV";
+pub(super) const NEXT_HOPS: &str = "NEXT_HOPS";
+
+/// Of [`RESPONDING`], those that are large.
+const RESPONDING_LARGE: [&str; 3] = [TAKEN, "TAKEN_HELLOS", "ORIGIN_CLIENTS"];
+
 /// Names of all maps that outlive a generation.
 pub(super) fn shared_names() -> impl Iterator<Item = &'static str> {
-    SHARED.into_iter().chain(STREAMS)
+    SHARED.into_iter().chain(STREAMS).chain(RESPONDING)
 }
 
 /// Names of the maps of one generation beside its tables.
@@ -49,6 +73,7 @@ pub(super) const RULES: &str = "RULES";
 pub(super) const LIVE: &str = "LIVE";
 pub(super) const PORT_CLASS: &str = "PORT_CLASS";
 pub(super) const REDIRECT: &str = "REDIRECT";
+pub(super) const RESPONDER: &str = "RESPONDER";
 
 /// Working areas of the program, one per processor.
 pub(super) const WORK: &str = "WORK";
@@ -68,10 +93,12 @@ impl Pins {
     /// The shared maps in their directory, as far as this generation needs them.
     pub(super) fn shared(directory: &Path, compiled: &Compiled) -> Self {
         let streams: &[&str] = if reads_names(compiled) { &STREAMS } else { &[] };
+        let responding: &[&str] = if responds(compiled) { &RESPONDING } else { &[] };
         Self {
             by_name: SHARED
                 .iter()
                 .chain(streams)
+                .chain(responding)
                 .map(|&name| (name, directory.join(name)))
                 .collect(),
         }
@@ -87,9 +114,16 @@ pub(super) fn reads_names(compiled: &Compiled) -> bool {
     compiled.config.features & (feature::NAMES | feature::READ_NAMES) != 0
 }
 
+/// Whether this generation answers frames, so that [`RESPONDING`] must have their full size.
+pub(super) fn responds(compiled: &Compiled) -> bool {
+    compiled.config.features & feature::RESPOND != 0
+}
+
 /// A program with its maps in the kernel and filled, not attached.
 pub(super) struct Loaded {
     pub(super) ebpf: Ebpf,
+    /// Whether there is a program that answers.
+    responds: bool,
     /// How long the kernel took to verify and translate the program.
     pub(super) load_time: Duration,
 }
@@ -99,13 +133,40 @@ impl Loaded {
     pub(super) fn verify(&mut self) -> Result<(), DatapathError> {
         let begin = Instant::now();
         self.program()?.load().map_err(load_error)?;
+        if self.responds {
+            self.add_responder()?;
+        }
         self.load_time = begin.elapsed();
         Ok(())
     }
 
+    /// Loads the program that answers, and puts it where the other one finds it: there it stays as long as
+    /// somebody holds the map, or its pin.
+    fn add_responder(&mut self) -> Result<(), DatapathError> {
+        let responder = program(&mut self.ebpf, RESPOND)?;
+        responder.load().map_err(load_error)?;
+        let fd = responder
+            .fd()
+            .and_then(|fd| Ok(fd.try_clone()?))
+            .map_err(|source| DatapathError::Program {
+                action: "find the program that answers",
+                source,
+            })?;
+        let map_error = |source| DatapathError::Map {
+            map: RESPONDER.to_owned(),
+            source,
+        };
+        let map = self
+            .ebpf
+            .map_mut(RESPONDER)
+            .ok_or_else(|| missing(RESPONDER))?;
+        let mut programs: ProgramArray<_> = map.try_into().map_err(map_error)?;
+        programs.set(0, &fd, 0).map_err(map_error)
+    }
+
     /// The program.
     pub(super) fn program(&mut self) -> Result<&mut Xdp, DatapathError> {
-        program(&mut self.ebpf)
+        program(&mut self.ebpf, PROGRAM)
     }
 
     /// A map of the program.
@@ -153,6 +214,11 @@ pub(super) fn prepare(compiled: &Compiled, pins: &Pins) -> Result<Loaded, Datapa
             loader.map_max_entries(name, 1);
         }
     }
+    if !responds(compiled) {
+        for name in RESPONDING_LARGE {
+            loader.map_max_entries(name, 1);
+        }
+    }
     for (name, path) in &pins.by_name {
         loader.map_pin_path(name, path.as_path());
     }
@@ -182,6 +248,7 @@ pub(super) fn prepare(compiled: &Compiled, pins: &Pins) -> Result<Loaded, Datapa
     }
     Ok(Loaded {
         ebpf,
+        responds: responds(compiled),
         load_time: Duration::ZERO,
     })
 }
@@ -199,8 +266,8 @@ pub(super) fn same_lines(path: &Path, lines: &[filter_common::abi::Line]) -> boo
     Mapped::open::<filter_common::abi::Line>(path).is_ok_and(|pinned| pinned.equals(lines))
 }
 
-fn program(ebpf: &mut Ebpf) -> Result<&mut Xdp, DatapathError> {
-    ebpf.program_mut(PROGRAM)
+fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp, DatapathError> {
+    ebpf.program_mut(name)
         .ok_or(ProgramError::NotLoaded)
         .and_then(TryInto::try_into)
         .map_err(|source| DatapathError::Program {

@@ -5,13 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use aya::maps::{DevMap, Map, MapData, MapInfo};
 use filter_common::abi::{NextHop, Sink, method, sink};
 
-use super::{DatapathError, Root, mapped::{Mapped, Writable}, object, pod::{next_hop_words, sink_words}};
+use super::{DatapathError, Root, mapped::{Mapped, Writable}, object::{self, NEXT_HOPS, SINK, SINK_DEV}, pod::{next_hop_words, sink_words}};
 use crate::sink::place::Ends;
-
-/// Names of the shared maps.
-const SINK: &str = "SINK";
-const SINK_DEV: &str = "SINK_DEV";
-const NEXT_HOPS: &str = "NEXT_HOPS";
 
 impl Root {
     /// Tells the maps that lead to the page from others that were there before: those that the page's end

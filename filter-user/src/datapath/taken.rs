@@ -15,12 +15,13 @@ use filter_common::{
     respond::counted::Answer,
 };
 
-use super::{DatapathError, Root, alter::wait_for_packets, mapped::Writable, pod::Raw};
-
-/// Names of the shared maps.
-const TAKEN: &str = "TAKEN";
-const TAKEN_PORTS: &str = "TAKEN_PORTS";
-const ANSWERS: &str = "ANSWERS";
+use super::{
+    DatapathError, Root,
+    alter::wait_for_packets,
+    mapped::Writable,
+    object::{ANSWERS, TAKEN, TAKEN_PORTS},
+    pod::Raw,
+};
 
 /// How long an entry stays that no segment asks for: longer than the page lets a client be silent, and
 /// than a client repeats what nobody answers.

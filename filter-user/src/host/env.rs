@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 
 use filter_common::{
-    abi::{Config, FlowKey, Line, Rule, Table},
+    abi::{Config, FlowKey, Line, Rule, Table, Taken, taken},
     checksum,
     env::{Env, Rules, Window},
     flow::{self, Blocked, Comparison, Course, Entry, Options, Peer, Reading, Segment},
@@ -14,6 +14,7 @@ use filter_common::{
     origins,
     proxy::{self, Header},
     reason::Reason,
+    respond,
     tables::Lines,
     tls::{self, Message, Shape, Step},
     wire::{self, Chain, Tags},
@@ -80,6 +81,7 @@ pub(super) fn working_area() -> Box<HostWork> {
         entry: Entry::default(),
         options: flow::OptionWalk::default(),
         known: HostVariable::default(),
+        queued: HostVariable::default(),
         comparison: Comparison::default(),
     })
 }
@@ -434,6 +436,29 @@ impl Env for HostEnv<'_> {
 
     fn blocked_delete(&mut self) {
         self.streams.blocked.delete(&self.work.key);
+    }
+
+    fn port_taken(&self, port: u16) -> bool {
+        self.streams.taken_ports.contains(&port)
+    }
+
+    fn follow(&mut self, segment: Segment) -> Reading {
+        respond::follow(self, segment)
+    }
+
+    fn taken_load(&mut self) -> Option<Taken> {
+        self.streams.taken.load(&self.work.key).copied()
+    }
+
+    fn taken_reopen(&mut self, at: u32) {
+        if let Some(entry) = self.streams.taken.load_mut(&self.work.key) {
+            entry.reopened_at = at;
+            entry.flags |= taken::flag::REOPENED;
+        }
+    }
+
+    fn taken_delete(&mut self) {
+        self.streams.taken.delete(&self.work.key);
     }
 
     fn work(&mut self) -> Option<&mut HostWork> {

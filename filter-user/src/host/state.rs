@@ -1,11 +1,13 @@
 //! What is kept of streams, in memory: the maps of the kernel program, with their limits.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use filter_common::{
-    abi::{Directions, FlowKey},
+    abi::{Directions, FlowKey, Taken},
     flow::{Blocked, Entry},
-    limits::{BLOCKED_FLOWS_MAX, FLOWS_MAX, HELLO_KEPT_BYTES, HELLOS_MAX, LONG_HELLOS_MAX},
+    limits::{
+        BLOCKED_FLOWS_MAX, FLOWS_MAX, HELLO_KEPT_BYTES, HELLOS_MAX, LONG_HELLOS_MAX, TAKEN_MAX,
+    },
 };
 
 /// Everything kept of streams.
@@ -14,6 +16,10 @@ pub(super) struct Streams {
     pub(super) flows: Evicting<Entry>,
     /// Blocked connections.
     pub(super) blocked: Evicting<Blocked>,
+    /// Connections that are answered in the server's place.
+    pub(super) taken: Evicting<Taken>,
+    /// Their clients' ports.
+    pub(super) taken_ports: HashSet<u16>,
     /// Connections that were judged.
     pub(super) directions: Directions,
     hellos: Evicting<Vec<u8>>,
@@ -25,6 +31,8 @@ impl Streams {
         Self {
             flows: Evicting::new(FLOWS_MAX),
             blocked: Evicting::new(BLOCKED_FLOWS_MAX),
+            taken: Evicting::new(TAKEN_MAX),
+            taken_ports: HashSet::new(),
             directions: Directions::default(),
             hellos: Evicting::new(HELLOS_MAX),
             long_hellos: Evicting::new(LONG_HELLOS_MAX),
