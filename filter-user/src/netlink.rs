@@ -354,10 +354,13 @@ impl Netlink {
             entry.header.state,
             NeighbourState::Incomplete | NeighbourState::Failed | NeighbourState::None
         );
-        let mac = entry.attributes.iter().find_map(|attribute| match attribute {
-            NeighbourAttribute::LinkLayerAddress(mac) => mac.as_slice().try_into().ok(),
-            _ => None,
-        });
+        let mac = entry
+            .attributes
+            .iter()
+            .find_map(|attribute| match attribute {
+                NeighbourAttribute::LinkLayerAddress(mac) => mac.as_slice().try_into().ok(),
+                _ => None,
+            });
         Ok(Neighbour {
             mac: mac.filter(|_| answers),
             is_fresh: matches!(

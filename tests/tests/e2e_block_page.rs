@@ -101,7 +101,9 @@ fn is_gone(pid: i32) -> bool {
 fn interfaces(namespace: &Namespace) -> Vec<String> {
     namespace.run(|| {
         let all = nix::net::if_::if_nameindex().expect("a list of interfaces");
-        let names = all.iter().map(|it| it.name().to_string_lossy().into_owned());
+        let names = all
+            .iter()
+            .map(|it| it.name().to_string_lossy().into_owned());
         names.filter(|name| name.starts_with("efs")).collect()
     })
 }
@@ -114,8 +116,11 @@ fn ask_inside(pid: i32, host: &str) -> String {
             let namespace = fs::File::open(format!("/proc/{pid}/ns/net")).expect("a namespace");
             setns(&namespace, CloneFlags::CLONE_NEWNET).expect("entered");
             let mut stream = TcpStream::connect("127.0.0.1:80").expect("a listener");
-            write!(stream, "GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")
-                .expect("sent");
+            write!(
+                stream,
+                "GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+            )
+            .expect("sent");
             let mut answer = String::new();
             stream.read_to_string(&mut answer).expect("an answer");
             answer
@@ -133,7 +138,9 @@ fn a_policy_with_a_page_starts_a_process_without_privileges_and_detach_leaves_no
     let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
     let field = |name: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(name));
-        line.unwrap_or_else(|| panic!("{name} in {status}")).trim().to_owned()
+        line.unwrap_or_else(|| panic!("{name} in {status}"))
+            .trim()
+            .to_owned()
     };
     for set in ["CapInh:", "CapPrm:", "CapEff:", "CapBnd:", "CapAmb:"] {
         assert_eq!(u64::from_str_radix(&field(set), 16), Ok(0), "{set}");
@@ -147,7 +154,10 @@ fn a_policy_with_a_page_starts_a_process_without_privileges_and_detach_leaves_no
 
     let answer = ask_inside(pid, "www.blocked.example");
     assert!(answer.starts_with("HTTP/1.1 451 "), "{answer}");
-    assert!(answer.contains("Immediate threat to human life"), "{answer}");
+    assert!(
+        answer.contains("Immediate threat to human life"),
+        "{answer}"
+    );
     assert!(ask_inside(pid, "neighbour.example").starts_with("HTTP/1.1 421 "));
 
     let run_dir = net.edge.run_dir();
@@ -191,7 +201,9 @@ fn a_process_that_ends_is_started_again_and_status_says_so_meanwhile() {
         let ended = edge.run(&["status"]);
         ended.code == exit::DIFFERS && ended.stdout.contains("the block page is not served")
     });
-    wait_for("it is served again", CHANGE_MAX, || page_pid(&edge).is_some());
+    wait_for("it is served again", CHANGE_MAX, || {
+        page_pid(&edge).is_some()
+    });
     assert_ne!(page_pid(&edge), Some(pid));
     assert_eq!(edge.run(&["status"]).code, exit::OK);
     assert_eq!(interfaces(&net.edge).len(), 1);
@@ -209,7 +221,9 @@ fn a_policy_without_a_page_removes_it_and_one_with_it_brings_it_back() {
     });
     assert_eq!(edge.json("status")["page"], Value::Null);
     edge.write_policy(POLICY);
-    wait_for("it is served again", CHANGE_MAX, || page_pid(&edge).is_some());
+    wait_for("it is served again", CHANGE_MAX, || {
+        page_pid(&edge).is_some()
+    });
 }
 
 #[test]
@@ -245,7 +259,9 @@ fn rules_certificates_and_their_end_reach_the_process_without_another_start() {
 fn an_interface_of_somebody_else_is_left_alone() {
     let net = Direct::new();
     let name = format!("efs{:08x}", net.edge.inode() as u32);
-    net.edge.ip(&["link", "add", &name, "type", "veth", "peer", "name", "other"]);
+    net.edge.ip(&[
+        "link", "add", &name, "type", "veth", "peer", "name", "other",
+    ]);
     let mut edge = Edge::new(&net.edge, &[Direct::EDGE_IF], POLICY);
     let controller = edge.spawn();
     wait_for("the controller says so", CHANGE_MAX, || {

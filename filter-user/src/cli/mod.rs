@@ -21,8 +21,8 @@ pub use self::{
     args::{Cli, Command, DEFAULT_CONFIG, Global},
     detach::Detached,
     env::Env,
-    page::PageStatus,
     nouns::{CountersReport, Explained, ReasonCount, RuleCount},
+    page::PageStatus,
     policy::Checked,
     status::Status,
 };

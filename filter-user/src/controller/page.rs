@@ -90,12 +90,7 @@ impl Page {
         }
     }
 
-    fn try_follow(
-        &mut self,
-        root: &Root,
-        host: &HostConfig,
-        meta: &Meta,
-    ) -> Result<(), SinkError> {
+    fn try_follow(&mut self, root: &Root, host: &HostConfig, meta: &Meta) -> Result<(), SinkError> {
         if !meta.has_page() {
             self.wanted = None;
             self.problem = None;
@@ -103,7 +98,10 @@ impl Page {
             return dismiss(root, &self.files);
         }
         let shape = Shape::new(host, mtu(&root.enforced()?)?, root.page_maps()?)?;
-        let is_other = self.wanted.as_ref().is_none_or(|wanted| wanted.shape != shape);
+        let is_other = self
+            .wanted
+            .as_ref()
+            .is_none_or(|wanted| wanted.shape != shape);
         self.wanted = Some(Wanted {
             shape,
             certificates: host.block_page.certificates.clone(),
@@ -144,7 +142,10 @@ impl Page {
         }
         files::prepare(&self.files, wanted.shape.group)?;
         let certificates = wanted.certificates.as_deref();
-        if let Err(error) = self.copies.follow(certificates, &self.files, wanted.shape.group) {
+        if let Err(error) = self
+            .copies
+            .follow(certificates, &self.files, wanted.shape.group)
+        {
             tracing::warn!(%error, "certificates are not followed");
         }
         let serves = self
@@ -156,7 +157,7 @@ impl Page {
         }
         let process = self.begin(root)?;
         tracing::info!(pid = process.pid, "the block page is served");
-        root.page_up(&process.ends)?;
+        root.page_up(&process.ends, process.method)?;
         tell_end(process.handle(), self.ended.0.clone());
         self.started_at = Instant::now();
         self.process = Some(process);
@@ -213,11 +214,7 @@ pub(crate) fn dismiss(root: &Root, files: &Files) -> Result<(), SinkError> {
 
 /// Tells the page's process the rules; what lists it needs is read. What is wrong with that, in words: the
 /// policy is in force already.
-pub(super) fn tell_rules(
-    root: &Root,
-    wanted: &mut super::Wanted,
-    meta: &Meta,
-) -> Option<String> {
+pub(super) fn tell_rules(root: &Root, wanted: &mut super::Wanted, meta: &Meta) -> Option<String> {
     let told = match meta.has_page() {
         true => try_tell_rules(root, wanted, meta),
         false => Ok(()),

@@ -14,8 +14,7 @@ use tokio::{
 
 use super::{
     Applied, Cause, CommandError, RunState, Sources, apply, events, facts, next_hop,
-    notify::notify,
-    page::Page, watch::Watcher,
+    notify::notify, page::Page, watch::Watcher,
 };
 use crate::{
     compile::{HostFacts, NextHop, config_digest},
@@ -240,8 +239,7 @@ impl Controller {
         self.generation = Some(applied.generation);
         self.last_error = None;
         self.problem = problem(&applied.missing_interfaces, &[], &applied.held_back);
-        self.page
-            .follow(&self.root, &desired.host, &applied.meta);
+        self.page.follow(&self.root, &desired.host, &applied.meta);
         self.next_hops = applied.meta.next_hops_in_use();
         self.refresh_next_hops();
         self.write_state();

@@ -3,9 +3,14 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use aya::maps::{DevMap, Map, MapData, MapInfo};
-use filter_common::abi::{NextHop, Sink, method, sink};
+use filter_common::abi::{NextHop, Sink, sink};
 
-use super::{DatapathError, Root, mapped::{Mapped, Writable}, object::{self, NEXT_HOPS, SINK, SINK_DEV}, pod::{next_hop_words, sink_words}};
+use super::{
+    DatapathError, Root,
+    mapped::{Mapped, Writable},
+    object::{self, NEXT_HOPS, SINK, SINK_DEV},
+    pod::{next_hop_words, sink_words},
+};
 use crate::sink::place::Ends;
 
 impl Root {
@@ -27,15 +32,16 @@ impl Root {
         Ok(info.id())
     }
 
-    /// From now on connections are sent to the page.
+    /// From now on connections are sent to the page, established ones by this method, one of
+    /// [`filter_common::abi::method`].
     ///
     /// # Errors
     ///
     /// The map could not be written.
-    pub fn page_up(&self, ends: &Ends) -> Result<(), DatapathError> {
+    pub fn page_up(&self, ends: &Ends, method: u32) -> Result<(), DatapathError> {
         self.set_sink(&Sink {
             state: sink::UP,
-            method: method::KFUNC,
+            method,
             sink_mac: ends.far_mac,
             edge_mac: ends.near_mac,
             reserved: 0,
@@ -110,7 +116,10 @@ impl Root {
             src_mac: resolved.from,
             reserved: 0,
         });
-        put(map.element::<NextHop>(number as usize), &next_hop_words(&value));
+        put(
+            map.element::<NextHop>(number as usize),
+            &next_hop_words(&value),
+        );
         Ok(())
     }
 

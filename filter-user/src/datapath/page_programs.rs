@@ -9,7 +9,7 @@ use aya::{
         tc::{NlOptions, TcAttachOptions, qdisc_add_clsact},
     },
 };
-use filter_common::abi::Table;
+use filter_common::abi::{Table, method};
 
 use super::{DatapathError, Root, object};
 use crate::sink::{
@@ -25,17 +25,18 @@ const SINK_OUT: &str = "sink_out";
 
 impl Root {
     /// Attaches what takes connections in at the page's end, and sends its answers on at the host's. The
-    /// calling thread is in the host's namespace. Nothing is sent there yet.
+    /// calling thread is in the host's namespace. Nothing is sent there yet. How established connections are
+    /// handed over, one of [`method`].
     ///
     /// # Errors
     ///
     /// The kernel refuses. What was attached goes with the interfaces.
-    pub fn connect_page(&self, place: &Place) -> Result<(), SinkError> {
+    pub fn connect_page(&self, place: &Place) -> Result<u32, SinkError> {
         let mut ebpf = self.load_page_programs()?;
         attach(&mut ebpf, SINK_OUT, &near_name(self.netns_inode()))?;
         place.inside(|| attach(&mut ebpf, SINK_IN, FAR_NAME).map_err(SinkError::from))?;
         self.set_page_device(place.ends.near_index)?;
-        Ok(())
+        Ok(method::KFUNC)
     }
 
     /// The programs with the shared maps; the maps of a generation are not theirs, and as small as they

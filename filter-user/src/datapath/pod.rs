@@ -1,7 +1,9 @@
 //! Types shared with the kernel, in the wrapper that lets aya copy them.
 
 use aya::Pod;
-use filter_common::abi::{Config, Directions, FlowKey, NextHop, Outcome, Rule, RuleCounters, Sink, Taken};
+use filter_common::abi::{
+    Config, Directions, FlowKey, NextHop, Outcome, Rule, RuleCounters, Sink, Taken,
+};
 
 /// A value that the kernel may read or write byte by byte.
 #[derive(Clone, Copy)]

@@ -116,7 +116,9 @@ impl Root {
         Ok(counted.filter(|(_, count)| *count > 0).collect())
     }
 
-    fn taken(&self) -> Result<Option<KernelHash<MapData, Raw<FlowKey>, Raw<Taken>>>, DatapathError> {
+    fn taken(
+        &self,
+    ) -> Result<Option<KernelHash<MapData, Raw<FlowKey>, Raw<Taken>>>, DatapathError> {
         let path: PathBuf = self.shared_dir().join(TAKEN);
         if !path.exists() {
             return Ok(None);

@@ -107,9 +107,7 @@ pub fn near_alias(inode: u64) -> String {
 /// [`SinkError::Foreign`] if somebody else has an interface of this name.
 pub fn find(netlink: &Netlink, inode: u64) -> Result<Option<Link>, SinkError> {
     let (name, alias) = (near_name(inode), near_alias(inode));
-    let link = netlink
-        .link(&name)
-        .map_err(step("list the interfaces"))?;
+    let link = netlink.link(&name).map_err(step("list the interfaces"))?;
     match link {
         Some(link) if link.alias != alias => Err(SinkError::Foreign { name, alias }),
         found => Ok(found),
@@ -147,9 +145,8 @@ impl Place {
     ///
     /// Names the step. Nothing is left.
     pub fn new(inode: u64, mtu: Mtu) -> Result<Self, SinkError> {
-        let namespace = fresh_namespace().map_err(step(
-            "make a network namespace (this needs CAP_SYS_ADMIN)",
-        ))?;
+        let namespace = fresh_namespace()
+            .map_err(step("make a network namespace (this needs CAP_SYS_ADMIN)"))?;
         let netlink = Netlink::open().map_err(step("open rtnetlink"))?;
         let (name, alias) = (near_name(inode), near_alias(inode));
         let near = End {

@@ -41,6 +41,8 @@ pub struct Process {
     pub pid: u32,
     /// The interfaces.
     pub ends: Ends,
+    /// How established connections are handed over to it, one of [`filter_common::abi::method`].
+    pub method: u32,
     /// What it was made for.
     pub shape: Shape,
     handle: OwnedFd,
@@ -53,6 +55,7 @@ pub struct Process {
 struct Remembered {
     pid: u32,
     ends: Ends,
+    method: u32,
     shape: Shape,
 }
 
@@ -60,7 +63,7 @@ impl Process {
     /// Makes the namespace, has `connect` attach what leads into it, and starts the process there. It is
     /// asked to serve what is in `files` already.
     ///
-    /// `connect` is called in the host's namespace.
+    /// `connect` is called in the host's namespace, and says how connections are handed over.
     ///
     /// # Errors
     ///
@@ -69,14 +72,18 @@ impl Process {
         inode: u64,
         files: &Files,
         shape: Shape,
-        connect: impl FnOnce(&Place) -> Result<(), SinkError>,
+        connect: impl FnOnce(&Place) -> Result<u32, SinkError>,
     ) -> Result<Self, SinkError> {
         let place = Place::new(inode, shape.mtu)?;
-        let started = connect(&place).and_then(|()| launch(files, &shape, &place));
+        let started = connect(&place).and_then(|method| {
+            let (child, handle) = launch(files, &shape, &place, method)?;
+            Ok((child, handle, method))
+        });
         match started {
-            Ok((child, handle)) => Ok(Self {
+            Ok((child, handle, method)) => Ok(Self {
                 pid: child.id(),
                 ends: place.ends,
+                method,
                 shape,
                 handle,
                 child: Some(child),
@@ -94,6 +101,7 @@ impl Process {
         let Remembered {
             pid,
             ends,
+            method,
             shape: found,
         } = remembered(files)?;
         if found != *shape || !is_alive(files) || !is_ours(pid, files) {
@@ -102,6 +110,7 @@ impl Process {
         Some(Self {
             pid,
             ends,
+            method,
             shape: found,
             handle: pidfd(pid).ok()?,
             child: None,
@@ -184,7 +193,12 @@ pub fn pid(files: &Files) -> Option<u32> {
 }
 
 /// Starts the process inside, and waits until it serves.
-fn launch(files: &Files, shape: &Shape, place: &Place) -> Result<(Child, OwnedFd), SinkError> {
+fn launch(
+    files: &Files,
+    shape: &Shape,
+    place: &Place,
+    method: u32,
+) -> Result<(Child, OwnedFd), SinkError> {
     let lock = locked(files)?;
     let stats_path = files.stats();
     let _ = fs::remove_file(&stats_path);
@@ -222,6 +236,7 @@ fn launch(files: &Files, shape: &Shape, place: &Place) -> Result<(Child, OwnedFd
     let remembered = Remembered {
         pid: child.id(),
         ends: place.ends,
+        method,
         shape: shape.clone(),
     };
     let started = handle.and_then(|handle| {
@@ -291,10 +306,7 @@ fn is_alive(files: &Files) -> bool {
     let Ok(lock) = File::open(files.lock()) else {
         return false;
     };
-    matches!(
-        lock.try_lock_shared(),
-        Err(fs::TryLockError::WouldBlock)
-    )
+    matches!(lock.try_lock_shared(), Err(fs::TryLockError::WouldBlock))
 }
 
 fn open_lock(path: &Path) -> io::Result<File> {
@@ -330,12 +342,7 @@ pub(super) fn write_whole(
 }
 
 /// Replaces a file by a rename; nobody sees half of it, nor whom it is not for.
-pub(super) fn replace(
-    path: &Path,
-    mode: u32,
-    group: Option<u32>,
-    bytes: &[u8],
-) -> io::Result<()> {
+pub(super) fn replace(path: &Path, mode: u32, group: Option<u32>, bytes: &[u8]) -> io::Result<()> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(".new");
     match fs::remove_file(&beside) {

@@ -1,12 +1,7 @@
 //! What can be told about the block page by whoever asks: whether it is served, what the process counts,
 //! and which names have no certificate.
 
-use std::{
-    io::Read as _,
-    os::unix::net::UnixStream,
-    path::Path,
-    time::Duration,
-};
+use std::{io::Read as _, os::unix::net::UnixStream, path::Path, time::Duration};
 
 use filter_page::{
     certificates::{Certificates, Coverage, Wanted},
@@ -93,10 +88,7 @@ pub fn uncovered<'a>(
         let hosts = rule.hosts.iter().map(HostName::as_str).map(Wanted::Host);
         let domains = rule.domains.iter().map(HostName::as_str);
         let wanted = hosts.chain(domains.map(Wanted::Domain));
-        found.extend(Uncovered::of(
-            &rule.id,
-            certificates.coverage(wanted, now),
-        ));
+        found.extend(Uncovered::of(&rule.id, certificates.coverage(wanted, now)));
     }
     found
 }
