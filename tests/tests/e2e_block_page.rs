@@ -93,8 +93,18 @@ fn page_pid(edge: &Edge<'_>) -> Option<i32> {
     i32::try_from(pid).ok()
 }
 
+/// Starts a controller where something is enforced already, and waits until it has done its part.
+fn start_again(edge: &mut Edge<'_>) {
+    edge.start();
+    wait_for("the controller is ready", CHANGE_MAX, || {
+        edge.controller().stdout().contains("enforcing generation")
+    });
+}
+
+/// Whether it has ended; one that nobody has reaped yet has no command line.
 fn is_gone(pid: i32) -> bool {
-    kill(Pid::from_raw(pid), None).is_err()
+    fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.is_empty())
+        || kill(Pid::from_raw(pid), None).is_err()
 }
 
 /// The host's interfaces that belong to a page.
@@ -176,7 +186,7 @@ fn the_page_outlives_its_controller_and_the_next_one_takes_it_over() {
     edge.kill_controller();
     assert_eq!(page_pid(&edge), Some(pid));
     assert!(ask_inside(pid, BLOCKED).starts_with("HTTP/1.1 451 "));
-    edge.start();
+    start_again(&mut edge);
     assert_eq!(page_pid(&edge), Some(pid));
     assert_eq!(edge.stop_controller(), Some(exit::OK));
     assert_eq!(page_pid(&edge), Some(pid));
@@ -184,7 +194,7 @@ fn the_page_outlives_its_controller_and_the_next_one_takes_it_over() {
     // Another configuration is another process.
     let more = format!("{}ports = [80, 443, 8443]\n", certificates.config());
     edge.configure(&[Direct::EDGE_IF], &more);
-    edge.start();
+    start_again(&mut edge);
     let other = page_pid(&edge).expect("a page");
     assert_ne!(other, pid);
     assert!(is_gone(pid));

@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use filter_common::abi::sink;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::sync::mpsc;
 
@@ -148,11 +149,18 @@ impl Page {
         {
             tracing::warn!(%error, "certificates are not followed");
         }
-        let serves = self
+        let serving = self
             .process
             .as_ref()
-            .is_some_and(|process| process.shape == wanted.shape);
-        if serves || self.retry_at > Instant::now() {
+            .filter(|process| process.shape == wanted.shape);
+        if let Some(process) = serving {
+            // The kernel closes the way when it meets nobody who listens.
+            if root.page_way()?.state != sink::UP {
+                root.page_up(&process.ends, process.method)?;
+            }
+            return Ok(());
+        }
+        if self.retry_at > Instant::now() {
             return Ok(());
         }
         let process = self.begin(root)?;
