@@ -5,6 +5,7 @@
 #![feature(asm_experimental_arch)]
 
 mod calls;
+mod connect;
 mod exit;
 mod kernel;
 mod maps;

@@ -27,6 +27,7 @@ fn compiled(rule_id: &str, slot_version: u32) -> Compiled {
         redirect_interfaces: Vec::new(),
         next_hops: Vec::new(),
         next_hop_devices: Vec::new(),
+        local_proxies: None,
         meta: Meta {
             rules: vec![MetaRule {
                 slot_version,

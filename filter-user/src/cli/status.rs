@@ -1,6 +1,6 @@
 //! `status`.
 
-use std::{thread, time::Duration};
+use std::{path::PathBuf, thread, time::Duration};
 
 use filter_common::reason::Reason;
 use jiff::Timestamp;
@@ -83,6 +83,8 @@ pub struct Status {
     pub connections: Vec<Connections>,
     /// The block page, if a rule leads to it.
     pub page: Option<PageStatus>,
+    /// Control group whose processes are kept from connecting to blocked origins.
+    pub local_proxies: Option<PathBuf>,
     /// What this version does not see.
     pub limits: Vec<&'static str>,
 }
@@ -188,6 +190,15 @@ fn gather(root: &Root, wanted: Wanted) -> Result<Status, CommandError> {
     if wanted.error.is_none() {
         differences.extend(page.as_ref().and_then(PageStatus::difference));
     }
+    let local_proxies = meta.as_ref().and_then(|meta| meta.local_proxies.clone());
+    if let Some(group) = &local_proxies
+        && !root.local_hooked(group)?
+    {
+        differences.push(format!(
+            "{}: this control group is gone, or was made anew; connections of local proxies go on",
+            group.display()
+        ));
+    }
     let unparsed = match root.reason_counters() {
         Ok(counters) => UNPARSED
             .iter()
@@ -223,6 +234,7 @@ fn gather(root: &Root, wanted: Wanted) -> Result<Status, CommandError> {
         kernel: datapath::kernel(),
         connections,
         page,
+        local_proxies,
         limits: LIMITS.to_vec(),
     })
 }
@@ -401,6 +413,13 @@ fn write_status(out: &mut dyn std::io::Write, status: &Status) -> std::io::Resul
                 .map_or_else(|| "?".to_owned(), |count| count.to_string()),
             cost.load_us / 1000,
             cost.map_bytes / 1024
+        )?;
+    }
+    if let Some(group) = &status.local_proxies {
+        let group = group.display();
+        writeln!(
+            out,
+            "local      connections of {group} to blocked origins fail"
         )?;
     }
     for rule in &status.not_in_force {

@@ -232,6 +232,7 @@ pub(super) fn compile_with(
             .collect(),
         redirect_interfaces: targets.interfaces.clone(),
         next_hops: targets.next_hops.clone(),
+        local_proxies: host.local_proxies.clone(),
         retired_slots: slots.retired,
         burnt_slots: Vec::new(),
         added_keys: 0,
@@ -247,6 +248,7 @@ pub(super) fn compile_with(
         redirect_interfaces: targets.interfaces,
         next_hops: targets.next_hops,
         next_hop_devices: Vec::new(),
+        local_proxies: host.local_proxies.clone(),
         meta,
     })
 }

@@ -27,7 +27,7 @@ mod slots;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
 
 use filter_common::{
     abi::{Config, Line, Rule, SocketOffsets, Table},
@@ -96,6 +96,8 @@ pub struct Compiled {
     pub next_hops: Vec<NextHop>,
     /// Indexes of the interfaces that they are on, by number, as far as they are known.
     pub next_hop_devices: Vec<(u32, u32)>,
+    /// Control group whose processes are kept from connecting to blocked origins.
+    pub local_proxies: Option<PathBuf>,
     /// What is stored with the generation.
     pub meta: Meta,
 }
@@ -134,6 +136,9 @@ pub struct Meta {
     /// Next hops that rules redirect to, by number.
     #[serde(default)]
     pub next_hops: Vec<NextHop>,
+    /// As [`Compiled::local_proxies`].
+    #[serde(default)]
+    pub local_proxies: Option<PathBuf>,
     /// Slots of the previous generation's rules that are gone: not given away until the next generation.
     pub retired_slots: Vec<u16>,
     /// Slots of rules that were removed in place: the tables still lead to them.

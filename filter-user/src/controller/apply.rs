@@ -346,6 +346,11 @@ fn runs_everywhere(
     if standing.object_digest != object_digest() || !root.lost_redirects()?.is_empty() {
         return Ok(false);
     }
+    if let Some(group) = &standing.meta.local_proxies
+        && !root.local_hooked(group)?
+    {
+        return Ok(false);
+    }
     let enforced = root.enforced()?;
     let runs = |link: &Enforced| {
         !link.defunct && link.mode.is_some() && link.generation == Some(standing.meta.generation)

@@ -305,6 +305,15 @@ impl Controller {
             return Some("TCP Fast Open was switched, or an interface changed its driver");
         }
         let desired = self.desired.as_ref()?;
+        if let Some(group) = &desired.host.local_proxies
+            && group.exists()
+            && self.generation.is_some()
+            && self.root.local_hooked(group).is_ok_and(|hooked| !hooked)
+            && self.retry_at <= Instant::now()
+        {
+            self.retry_at = Instant::now() + RETRY_EVERY;
+            return Some("the control group of the local proxies was made anew");
+        }
         let enforced = match self.root.enforced() {
             Ok(enforced) => enforced,
             Err(error) => {

@@ -32,6 +32,7 @@ mod install;
 mod kernel_features;
 pub mod kernel_fields;
 mod kernel_log;
+mod local;
 mod mapped;
 pub mod netdev;
 mod object;

@@ -148,6 +148,7 @@ pub(crate) fn names_only() -> Compiled {
         redirect_interfaces: Vec::new(),
         next_hops: Vec::new(),
         next_hop_devices: Vec::new(),
+        local_proxies: None,
         meta: Meta::default(),
     }
 }
