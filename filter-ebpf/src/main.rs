@@ -15,6 +15,7 @@ mod page;
 mod refuse;
 mod respond;
 mod rules;
+mod sink;
 mod sockets;
 mod state;
 mod taken;

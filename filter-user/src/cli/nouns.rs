@@ -146,7 +146,11 @@ pub(super) fn counters(env: &mut Env<'_>) -> Result<(), CommandError> {
         answers: root
             .answers()?
             .into_iter()
-            .map(|(answer, packets)| AnswerCount { answer, packets })
+            .filter(|(_, packets)| *packets > 0)
+            .map(|(answer, packets)| AnswerCount {
+                answer: answer.as_str(),
+                packets,
+            })
             .collect(),
         connections: connections(&root, &root.enforced()?)?,
         events: root.event_losses()?,

@@ -2,14 +2,13 @@
 
 use std::io::Write;
 
-use filter_common::abi::{method, sink};
 use filter_page::stats::{CertificateInfo, Snapshot};
 use jiff::{Timestamp, ToSpan as _};
 use serde::Serialize;
 
 use crate::{
     controller::CommandError,
-    datapath::Root,
+    datapath::{Root, SinkMethod},
     sink::{
         process,
         report::{self, Uncovered},
@@ -25,8 +24,8 @@ const EXPIRES_SOON_DAYS: i64 = 14;
 pub struct PageStatus {
     /// Whether what leads to it gets there; else it is refused.
     pub is_up: bool,
-    /// How established connections are handed over: `kfunc`, `repair` or `none`.
-    pub method: &'static str,
+    /// How established connections are handed over.
+    pub method: SinkMethod,
     /// The process that serves.
     pub pid: Option<u32>,
     /// What that counts, and its certificates with their end.
@@ -39,15 +38,11 @@ impl PageStatus {
     /// What there is of a root's page.
     pub(super) fn gather(root: &Root) -> Result<Self, CommandError> {
         let files = Files::of(root.run_dir());
-        let way = root.page_way()?;
+        let way = root.sink_status();
         let pid = process::pid(&files);
         Ok(Self {
-            is_up: way.state == sink::UP && pid.is_some(),
-            method: match way.method {
-                method::KFUNC => "kfunc",
-                method::REPAIR => "repair",
-                _ => "none",
-            },
+            is_up: way.is_some_and(|way| way.up) && pid.is_some(),
+            method: way.map_or(SinkMethod::None, |way| way.method),
             pid,
             served: pid.and_then(|_| report::snapshot(&files)),
             uncovered: report::uncovered_now(&files),
@@ -72,8 +67,13 @@ pub(super) fn write(out: &mut dyn Write, page: &PageStatus) -> std::io::Result<(
     match (page.is_up, page.pid) {
         (true, Some(pid)) => writeln!(
             out,
-            "page       served by pid {pid}, connections handed over by {}",
-            page.method
+            "page       served by pid {pid}; {}",
+            match page.method {
+                SinkMethod::Kfunc => "connections are handed over by the kernel",
+                SinkMethod::Repair => "connections are handed over by the controller",
+                SinkMethod::None =>
+                    "for blocked addresses only: this kernel hands no connections over, names are refused",
+            }
         )?,
         (_, _) => writeln!(out, "page       DOWN: what leads to it is refused")?,
     }

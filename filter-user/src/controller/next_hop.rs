@@ -29,7 +29,7 @@ pub(super) fn refresh(
         if resolved.is_none() {
             unresolved.push(hop.address.to_string());
         }
-        root.set_next_hop(*number, resolved)?;
+        root.follow_next_hop(*number, resolved)?;
     }
     Ok(unresolved)
 }

@@ -8,20 +8,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-use filter_common::abi::sink;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::sync::mpsc;
 
 use super::CommandError;
 use crate::{
     compile::Meta,
-    datapath::{Enforced, Root},
+    datapath::{Enforced, Lock, Root, SinkPlace},
     netlink::Netlink,
     policy::model::{HostConfig, Rule, Target},
     sink::{
         SinkError,
         files::{self, Copies, Listed},
-        place::Mtu,
+        place::{self, Mtu},
         process::{self, Process},
         report::{self, Uncovered},
         spec::{self, Files, Shape},
@@ -44,6 +43,8 @@ pub(super) struct Page {
     process: Option<Process>,
     /// What is to run; `None` if no rule leads to the page.
     wanted: Option<Wanted>,
+    /// Whether what an earlier controller may have left was removed, and nothing was made since.
+    is_clean: bool,
     copies: Copies,
     started_at: Instant,
     failures: u32,
@@ -64,6 +65,7 @@ impl Page {
             files: Files::of(root.run_dir()),
             process: None,
             wanted: None,
+            is_clean: false,
             copies: Copies::default(),
             started_at: Instant::now(),
             failures: 0,
@@ -96,8 +98,13 @@ impl Page {
             self.wanted = None;
             self.problem = None;
             self.process = None;
-            return dismiss(root, &self.files);
+            if !self.is_clean {
+                dismiss(root, &root.lock()?, &self.files)?;
+                self.is_clean = true;
+            }
+            return Ok(());
         }
+        self.is_clean = false;
         let shape = Shape::new(host, mtu(&root.enforced()?)?, root.page_maps()?)?;
         let is_other = self
             .wanted
@@ -149,14 +156,14 @@ impl Page {
         {
             tracing::warn!(%error, "certificates are not followed");
         }
-        let serving = self
+        let serves = self
             .process
             .as_ref()
-            .filter(|process| process.shape == wanted.shape);
-        if let Some(process) = serving {
+            .is_some_and(|process| process.shape == wanted.shape);
+        if serves {
             // The kernel closes the way when it meets nobody who listens.
-            if root.page_way()?.state != sink::UP {
-                root.page_up(&process.ends, process.method)?;
+            if !is_open(root) {
+                root.set_sink(true)?;
             }
             return Ok(());
         }
@@ -165,7 +172,7 @@ impl Page {
         }
         let process = self.begin(root)?;
         tracing::info!(pid = process.pid, "the block page is served");
-        root.page_up(&process.ends, process.method)?;
+        root.set_sink(true)?;
         tell_end(process.handle(), self.ended.0.clone());
         self.started_at = Instant::now();
         self.process = Some(process);
@@ -184,10 +191,18 @@ impl Page {
         {
             return Ok(process);
         }
-        root.page_down()?;
-        process::stop(root.netns_inode(), &self.files)?;
-        Process::start(root.netns_inode(), &self.files, shape.clone(), |place| {
-            root.connect_page(place)
+        close(root)?;
+        let inode = root.netns_inode();
+        process::stop(inode, &self.files)?;
+        Process::start(inode, &self.files, shape.clone(), |place| {
+            let lock = root.lock()?;
+            let way = SinkPlace {
+                edge_interface: &place::near_name(inode),
+                namespace: place.namespace(),
+                sink_interface: place::FAR_NAME,
+            };
+            root.attach_sink(&lock, way)?;
+            Ok(())
         })
     }
 
@@ -198,7 +213,7 @@ impl Page {
             "the block page is not served, visitors are refused: {error}"
         ));
         if self.process.is_none()
-            && let Err(error) = root.page_down()
+            && let Err(error) = close(root)
         {
             tracing::error!(%error, "the way to the block page is not closed");
         }
@@ -210,9 +225,22 @@ impl Page {
     }
 }
 
+/// Whether frames are sent to the page.
+fn is_open(root: &Root) -> bool {
+    root.sink_status().is_some_and(|way| way.up)
+}
+
+/// Has what leads to the page refused from now on.
+fn close(root: &Root) -> Result<(), SinkError> {
+    match is_open(root) {
+        true => Ok(root.set_sink(false)?),
+        false => Ok(()),
+    }
+}
+
 /// Ends the process, and removes all that was made for it.
-pub(crate) fn dismiss(root: &Root, files: &Files) -> Result<(), SinkError> {
-    root.page_down()?;
+pub(crate) fn dismiss(root: &Root, lock: &Lock, files: &Files) -> Result<(), SinkError> {
+    root.detach_sink(lock)?;
     let was_there = process::stop(root.netns_inode(), files)?;
     if was_there {
         tracing::info!("the block page is no longer served");

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     compile::{HostFacts, NextHop, config_digest},
-    datapath::{ControllerLock, Idle, Root, follow_kernel_log, netdev},
+    datapath::{ControllerLock, Root, follow_kernel_log, netdev},
     policy::model::HostConfig,
 };
 
@@ -28,6 +28,9 @@ const DEBOUNCE: Duration = Duration::from_millis(50);
 const TICK: Duration = Duration::from_secs(1);
 /// How often connections are looked for that were answered in a server's place and are not used any more.
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
+/// How long such a connection is remembered that nobody uses: longer than the page lets a client be silent,
+/// and than a client repeats what nobody answers.
+const IDLE_MAX: Duration = Duration::from_secs(150);
 /// How often an interface that refuses the program is tried again.
 const RETRY_EVERY: Duration = Duration::from_secs(10);
 
@@ -86,7 +89,7 @@ async fn follow(
         debugging: false,
         retry_at: Instant::now(),
         page: Page::new(&root),
-        idle: Idle::default(),
+        answers: false,
         sweep_at: Instant::now(),
         next_hops: Vec::new(),
         unresolved: Vec::new(),
@@ -187,8 +190,8 @@ struct Controller {
     debugging: bool,
     /// The block page.
     page: Page,
-    /// Connections that were answered, and are not used any more.
-    idle: Idle,
+    /// Whether rules answer, so that connections that were answered are remembered.
+    answers: bool,
     sweep_at: Instant,
     /// Next hops of the policy in place.
     next_hops: Vec<(u32, NextHop)>,
@@ -240,6 +243,7 @@ impl Controller {
         self.last_error = None;
         self.problem = problem(&applied.missing_interfaces, &[], &applied.held_back);
         self.page.follow(&self.root, &desired.host, &applied.meta);
+        self.answers = self.root.page_maps()? != 0;
         self.next_hops = applied.meta.next_hops_in_use();
         self.refresh_next_hops();
         self.write_state();
@@ -260,7 +264,10 @@ impl Controller {
             return;
         }
         self.sweep_at = Instant::now() + SWEEP_EVERY;
-        if let Err(error) = self.root.sweep_taken(&mut self.idle) {
+        if !self.answers {
+            return;
+        }
+        if let Err(error) = self.root.sweep_taken(IDLE_MAX) {
             tracing::error!(%error, "connections that were answered are not forgotten");
         }
     }

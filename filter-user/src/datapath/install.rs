@@ -240,7 +240,7 @@ impl Root {
         object::STREAMS.iter().map(move |name| directory.join(name))
     }
 
-    fn prepare_shared(&self) -> Result<(), DatapathError> {
+    pub(super) fn prepare_shared(&self) -> Result<(), DatapathError> {
         create_dirs(&self.shared_dir())?;
         create_dirs(&self.links_dir())?;
         self.pin_identity()

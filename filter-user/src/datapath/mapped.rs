@@ -7,7 +7,7 @@ use std::{
     sync::atomic::AtomicU64,
 };
 
-use filter_common::abi::{Line, NextHop, Rule, Sink};
+use filter_common::abi::{Line, Rule, Sink};
 use memmap2::{Mmap, MmapMut, MmapOptions};
 
 use super::{DatapathError, sys};
@@ -22,8 +22,7 @@ impl Element for [u8; 65_536] {}
 impl Element for [u8; 4096] {}
 impl Element for [u64; 1024] {}
 impl Element for u64 {}
-impl Element for Sink {}
-impl Element for NextHop {}
+impl Element for [u64; size_of::<Sink>() / 8] {}
 
 /// Copies `elements` into an array map made with `BPF_F_MMAPABLE` and at least as many entries.
 pub(super) fn fill<T: Element>(

@@ -63,11 +63,6 @@ pub(super) const NEXT_HOPS: &str = "NEXT_HOPS";
 /// Of [`RESPONDING`], those that are large.
 const RESPONDING_LARGE: [&str; 3] = [TAKEN, "TAKEN_HELLOS", "ORIGIN_CLIENTS"];
 
-/// Names of all maps that outlive a generation.
-pub(super) fn shared_names() -> impl Iterator<Item = &'static str> {
-    SHARED.into_iter().chain(STREAMS).chain(RESPONDING)
-}
-
 /// Names of the maps of one generation beside its tables.
 pub(super) const RULES: &str = "RULES";
 pub(super) const LIVE: &str = "LIVE";

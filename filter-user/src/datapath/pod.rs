@@ -2,7 +2,7 @@
 
 use aya::Pod;
 use filter_common::abi::{
-    Config, Directions, FlowKey, NextHop, Outcome, Rule, RuleCounters, Sink, Taken,
+    Config, Directions, FlowKey, NextHop, Outcome, Rule, RuleCounters, Taken,
 };
 
 /// A value that the kernel may read or write byte by byte.
@@ -24,6 +24,8 @@ unsafe impl Pod for Raw<Directions> {}
 unsafe impl Pod for Raw<FlowKey> {}
 // SAFETY: as above.
 unsafe impl Pod for Raw<Taken> {}
+// SAFETY: as above.
+unsafe impl Pod for Raw<NextHop> {}
 
 /// The bytes of a configuration, to be stored with its generation.
 pub(super) fn config_bytes(config: &Config) -> &[u8] {
@@ -38,18 +40,6 @@ pub(super) fn config_from_bytes(bytes: &[u8]) -> Option<Config> {
     }
     // SAFETY: the length was checked, and every bit pattern is a valid `Config`.
     Some(unsafe { std::ptr::read_unaligned(bytes.as_ptr().cast()) })
-}
-
-/// The way to the block page as the words that the kernel programs read.
-pub(super) fn sink_words(sink: &Sink) -> [u64; size_of::<Sink>() / size_of::<u64>()] {
-    // SAFETY: `Sink` is exactly that long and has no padding, so all its bytes are initialised.
-    unsafe { std::ptr::read_unaligned((&raw const *sink).cast()) }
-}
-
-/// A next hop, likewise.
-pub(super) fn next_hop_words(hop: &NextHop) -> [u64; size_of::<NextHop>() / size_of::<u64>()] {
-    // SAFETY: as above.
-    unsafe { std::ptr::read_unaligned((&raw const *hop).cast()) }
 }
 
 /// A rule as the words that the kernel program reads.

@@ -13,7 +13,7 @@ use std::{
 };
 
 use aya_obj::generated::{
-    bpf_attach_type::{self, BPF_XDP},
+    bpf_attach_type::{self, BPF_TCX_INGRESS, BPF_XDP},
     bpf_attr, bpf_cmd, bpf_link_info,
 };
 
@@ -75,6 +75,15 @@ pub(super) fn cgroup_of_link(link: BorrowedFd<'_>) -> io::Result<u64> {
     let info = link_info(link)?;
     // SAFETY: the kernel filled `info`, and every bit pattern of the union is a valid integer.
     Ok(unsafe { info.__bindgen_anon_1.cgroup.cgroup_id })
+}
+
+/// Attaches a tc program to what comes in on an interface, by a link (Linux 6.6).
+pub(super) fn tcx_link_create(program: BorrowedFd<'_>, ifindex: u32) -> io::Result<OwnedFd> {
+    let mut attr = empty_attr();
+    attr.link_create.__bindgen_anon_1.prog_fd = program.as_raw_fd() as u32;
+    attr.link_create.__bindgen_anon_2.target_ifindex = ifindex;
+    attr.link_create.attach_type = BPF_TCX_INGRESS as u32;
+    bpf_fd(bpf_cmd::BPF_LINK_CREATE, &mut attr)
 }
 
 /// Replaces the program of a link, atomically for every packet.

@@ -1,146 +1,131 @@
-//! Connections that are answered in the server's place: forgetting those that nobody uses any more, and
-//! what became of frames that were to be answered.
+//! Connections that are answered in the server's place, and what became of frames that were to be
+//! answered.
 
-use std::{
-    collections::{HashMap, HashSet},
-    path::PathBuf,
-    sync::atomic::Ordering,
-    time::{Duration, Instant},
-};
+use std::{collections::HashSet, sync::atomic::Ordering, time::Duration};
 
-use aya::maps::{HashMap as KernelHash, Map, MapData, MapError};
+use aya::maps::{HashMap, Map, MapData, PerCpuArray};
 use filter_common::{
     abi::{FlowKey, Taken},
-    limits::TAKEN_MAX,
     respond::counted::Answer,
 };
 
 use super::{
     DatapathError, Root,
-    alter::wait_for_packets,
     mapped::Writable,
     object::{ANSWERS, TAKEN, TAKEN_PORTS},
     pod::Raw,
+    sys,
 };
 
-/// How long an entry stays that no segment asks for: longer than the page lets a client be silent, and
-/// than a client repeats what nobody answers.
-const IDLE_MAX: Duration = Duration::from_secs(150);
+/// A bit for each port.
+type Ports = [u64; 1024];
 
-/// What a sweep remembers for the next one: since when each entry was not used.
-#[derive(Debug, Default)]
-pub struct Idle {
-    since: HashMap<FlowKey, (u32, Instant)>,
+/// What a sweep found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Sweep {
+    /// Connections that stay.
+    pub kept: usize,
+    /// Connections that were idle too long, and forgotten.
+    pub removed: usize,
 }
 
+type Connections = HashMap<MapData, Raw<FlowKey>, Raw<Taken>>;
+
 impl Root {
-    /// Forgets connections that were not used for long, and with them the marks on ports that keep
-    /// other connections' segments from being looked up. The number of connections that stay.
+    /// Forgets connections that were idle for longer than `idle_max`, and clears the ports' bits that none
+    /// is left for. To be called every few seconds: a bit that is set makes segments slower, by a lookup.
     ///
     /// # Errors
     ///
-    /// The maps could not be read.
-    pub fn sweep_taken(&self, idle: &mut Idle) -> Result<usize, DatapathError> {
-        let Some(mut taken) = self.taken()? else {
-            *idle = Idle::default();
-            return Ok(0);
-        };
-        let now = Instant::now();
-        let mut since = HashMap::new();
-        let entries: Vec<_> = all(&taken).collect();
-        for (key, entry) in entries {
-            let known = idle.since.get(&key).filter(|(used, _)| *used == entry.used);
-            let (used, at) = known.copied().unwrap_or((entry.used, now));
-            match now.duration_since(at) > IDLE_MAX {
-                // One that went by itself is gone as well.
-                true => _ = taken.remove(&Raw(key)),
-                false => _ = since.insert(key, (used, at)),
+    /// The maps could not be read, for instance since nothing is answered by the generation in place.
+    pub fn sweep_taken(&self, idle_max: Duration) -> Result<Sweep, DatapathError> {
+        let mut connections = self.taken_map()?;
+        let ports = Writable::open::<Ports>(&self.shared_dir().join(TAKEN_PORTS))?;
+        let now = monotonic_s();
+        let mut sweep = Sweep::default();
+        let mut used = HashSet::new();
+        let mut idle = Vec::new();
+        for entry in connections.iter() {
+            let (key, taken) = entry.map_err(map_error(TAKEN))?;
+            let age = now.wrapping_sub(taken.0.used).cast_signed();
+            if i64::from(age) > idle_max.as_secs().cast_signed() {
+                idle.push(key);
+            } else {
+                sweep.kept += 1;
+                used.insert(key.0.src_port);
             }
         }
-        let count = since.len();
-        idle.since = since;
-        self.clear_ports(&taken)?;
-        Ok(count)
+        for key in idle {
+            // Evicted meanwhile.
+            let _ = connections.remove(&key);
+            sweep.removed += 1;
+        }
+        clear_ports(&ports, &used);
+        // A packet under way may have set its bit before, and store its entry after the look above.
+        if !sys::membarrier() {
+            std::thread::sleep(GRACE);
+        }
+        for entry in connections.keys() {
+            set_port(&ports, entry.map_err(map_error(TAKEN))?.0.src_port);
+        }
+        Ok(sweep)
     }
 
-    /// Clears the bit of each port that no entry has. The program sets a bit before it makes an entry, so
-    /// what it was about to make is there when all packets under way are done.
-    fn clear_ports(
-        &self,
-        taken: &KernelHash<MapData, Raw<FlowKey>, Raw<Taken>>,
-    ) -> Result<(), DatapathError> {
-        let path = self.shared_dir().join(TAKEN_PORTS);
-        if !path.exists() {
-            return Ok(());
-        }
-        let ports = Writable::open::<[u64; 1024]>(&path)?;
-        let used: HashSet<u16> = all(taken).map(|(key, _)| key.src_port).collect();
-        let mut cleared = false;
-        for (at, word) in ports.words().iter().enumerate() {
-            let marked = word.load(Ordering::SeqCst);
-            let idle = (0..64)
-                .filter(|bit| marked & 1 << bit != 0 && !used.contains(&((at * 64 + bit) as u16)))
-                .fold(0, |idle, bit| idle | 1 << bit);
-            if idle != 0 {
-                word.fetch_and(!idle, Ordering::SeqCst);
-                cleared = true;
-            }
-        }
-        if !cleared {
-            return Ok(());
-        }
-        wait_for_packets();
-        for (key, _) in all(taken) {
-            if let Some(word) = ports.words().get(usize::from(key.src_port / 64)) {
-                word.fetch_or(1 << (key.src_port % 64), Ordering::SeqCst);
-            }
-        }
-        Ok(())
-    }
-
-    /// What became of frames that were to be answered, by the word of each outcome that occurred.
+    /// How many frames were answered in which way, by [`Answer`]; zeros if nothing ever was.
     ///
     /// # Errors
     ///
     /// The map could not be read.
-    pub fn answers(&self) -> Result<Vec<(&'static str, u64)>, DatapathError> {
-        if !self.shared_dir().join(ANSWERS).exists() {
-            return Ok(Vec::new());
-        }
-        let map = self.shared_array::<[u64; 32]>(ANSWERS)?;
-        let values = map.get(&0, 0).map_err(map_error(ANSWERS))?;
-        let sum = |at: usize| values.iter().filter_map(|one| one.get(at)).sum();
-        let counted = Answer::ALL
-            .iter()
-            .map(|answer| (answer.as_str(), sum(*answer as usize)));
-        Ok(counted.filter(|(_, count)| *count > 0).collect())
-    }
-
-    fn taken(
-        &self,
-    ) -> Result<Option<KernelHash<MapData, Raw<FlowKey>, Raw<Taken>>>, DatapathError> {
-        let path: PathBuf = self.shared_dir().join(TAKEN);
+    pub fn answers(&self) -> Result<Vec<(Answer, u64)>, DatapathError> {
+        let path = self.shared_dir().join(ANSWERS);
         if !path.exists() {
-            return Ok(None);
+            return Ok(Answer::ALL.iter().map(|answer| (*answer, 0)).collect());
         }
-        let data = MapData::from_pin(path).map_err(map_error(TAKEN))?;
-        let map = Map::from_map_data(data)
+        let data = MapData::from_pin(path).map_err(map_error(ANSWERS))?;
+        let map: PerCpuArray<MapData, [u64; 32]> = Map::from_map_data(data)
             .and_then(TryInto::try_into)
-            .map_err(map_error(TAKEN))?;
-        Ok(Some(map))
+            .map_err(map_error(ANSWERS))?;
+        let by_cpu = map.get(&0, 0).map_err(map_error(ANSWERS))?;
+        let sum = |answer: Answer| by_cpu.iter().map(|counts| counts[answer as usize]).sum();
+        Ok(Answer::ALL
+            .iter()
+            .map(|answer| (*answer, sum(*answer)))
+            .collect())
+    }
+
+    fn taken_map(&self) -> Result<Connections, DatapathError> {
+        let data = MapData::from_pin(self.shared_dir().join(TAKEN)).map_err(map_error(TAKEN))?;
+        Map::from_map_data(data)
+            .and_then(TryInto::try_into)
+            .map_err(map_error(TAKEN))
     }
 }
 
-/// The entries as they are now. Entries that come and go meanwhile may be missed or seen twice, but not
-/// without end.
-fn all(
-    taken: &KernelHash<MapData, Raw<FlowKey>, Raw<Taken>>,
-) -> impl Iterator<Item = (FlowKey, Taken)> {
-    let entries = taken.iter().take(2 * TAKEN_MAX as usize);
-    entries.filter_map(|entry| entry.ok().map(|(Raw(key), Raw(entry))| (key, entry)))
+/// As in a change of generations: packets take microseconds.
+const GRACE: Duration = Duration::from_millis(50);
+
+fn clear_ports(ports: &Writable, used: &HashSet<u16>) {
+    for (index, word) in (0u16..).zip(ports.words().iter().take(1024)) {
+        let keep = (0..64u16)
+            .filter(|bit| used.contains(&(index * 64 + bit)))
+            .fold(0u64, |keep, bit| keep | 1 << bit);
+        word.fetch_and(keep, Ordering::SeqCst);
+    }
 }
 
-fn map_error(map: &'static str) -> impl Fn(MapError) -> DatapathError {
+fn set_port(ports: &Writable, port: u16) {
+    if let Some(word) = ports.words().get(usize::from(port / 64)) {
+        word.fetch_or(1 << (port % 64), Ordering::SeqCst);
+    }
+}
+
+/// Seconds of CLOCK_MONOTONIC, as the kernel programs have them.
+fn monotonic_s() -> u32 {
+    nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)
+        .map_or(0, |now| now.tv_sec() as u32)
+}
+
+fn map_error(map: &'static str) -> impl Fn(aya::maps::MapError) -> DatapathError {
     move |source| DatapathError::Map {
         map: map.to_owned(),
         source,

@@ -41,8 +41,6 @@ pub struct Process {
     pub pid: u32,
     /// The interfaces.
     pub ends: Ends,
-    /// How established connections are handed over to it, one of [`filter_common::abi::method`].
-    pub method: u32,
     /// What it was made for.
     pub shape: Shape,
     handle: OwnedFd,
@@ -55,7 +53,6 @@ pub struct Process {
 struct Remembered {
     pid: u32,
     ends: Ends,
-    method: u32,
     shape: Shape,
 }
 
@@ -63,7 +60,7 @@ impl Process {
     /// Makes the namespace, has `connect` attach what leads into it, and starts the process there. It is
     /// asked to serve what is in `files` already.
     ///
-    /// `connect` is called in the host's namespace, and says how connections are handed over.
+    /// `connect` is called in the host's namespace.
     ///
     /// # Errors
     ///
@@ -72,18 +69,14 @@ impl Process {
         inode: u64,
         files: &Files,
         shape: Shape,
-        connect: impl FnOnce(&Place) -> Result<u32, SinkError>,
+        connect: impl FnOnce(&Place) -> Result<(), SinkError>,
     ) -> Result<Self, SinkError> {
         let place = Place::new(inode, shape.mtu)?;
-        let started = connect(&place).and_then(|method| {
-            let (child, handle) = launch(files, &shape, &place, method)?;
-            Ok((child, handle, method))
-        });
+        let started = connect(&place).and_then(|()| launch(files, &shape, &place));
         match started {
-            Ok((child, handle, method)) => Ok(Self {
+            Ok((child, handle)) => Ok(Self {
                 pid: child.id(),
                 ends: place.ends,
-                method,
                 shape,
                 handle,
                 child: Some(child),
@@ -101,7 +94,6 @@ impl Process {
         let Remembered {
             pid,
             ends,
-            method,
             shape: found,
         } = remembered(files)?;
         if found != *shape || !is_alive(files) || !is_ours(pid, files) {
@@ -110,7 +102,6 @@ impl Process {
         Some(Self {
             pid,
             ends,
-            method,
             shape: found,
             handle: pidfd(pid).ok()?,
             child: None,
@@ -193,12 +184,7 @@ pub fn pid(files: &Files) -> Option<u32> {
 }
 
 /// Starts the process inside, and waits until it serves.
-fn launch(
-    files: &Files,
-    shape: &Shape,
-    place: &Place,
-    method: u32,
-) -> Result<(Child, OwnedFd), SinkError> {
+fn launch(files: &Files, shape: &Shape, place: &Place) -> Result<(Child, OwnedFd), SinkError> {
     let lock = locked(files)?;
     let stats_path = files.stats();
     let _ = fs::remove_file(&stats_path);
@@ -236,7 +222,6 @@ fn launch(
     let remembered = Remembered {
         pid: child.id(),
         ends: place.ends,
-        method,
         shape: shape.clone(),
     };
     let started = handle.and_then(|handle| {
