@@ -248,12 +248,17 @@ impl Harness {
 
 /// Keeps the calling thread on one processor.
 pub(crate) fn pin(cpu: usize) -> Result<()> {
+    pin_process(0, cpu)
+}
+
+/// Keeps a process of one thread on one processor; 0 is the calling thread.
+pub(crate) fn pin_process(pid: libc::pid_t, cpu: usize) -> Result<()> {
     // SAFETY: a set of bits, for which zero is valid.
     let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
     // SAFETY: a valid set; numbers beyond it are left out.
     unsafe { libc::CPU_SET(cpu, &mut set) };
-    // SAFETY: a valid set of the stated size, for the calling thread.
-    let result = unsafe { libc::sched_setaffinity(0, size_of_val(&set), &raw const set) };
+    // SAFETY: a valid set of the stated size.
+    let result = unsafe { libc::sched_setaffinity(pid, size_of_val(&set), &raw const set) };
     if result != 0 {
         return Err(std::io::Error::last_os_error()).context("cannot stay on one processor");
     }

@@ -10,6 +10,7 @@ mod bulk;
 mod cases;
 mod connections;
 mod contender;
+mod deny_lists;
 mod floods;
 mod harness;
 mod lists;
@@ -215,15 +216,28 @@ fn live(
     random: &mut Random,
     report: &mut Report,
 ) -> Result<bool> {
-    let (floods, bulk) = if arguments.quick {
-        (floods::Effort::QUICK, bulk::Effort::QUICK)
+    let (floods, bulk, deny_lists) = if arguments.quick {
+        (
+            floods::Effort::QUICK,
+            bulk::Effort::QUICK,
+            deny_lists::Effort::QUICK,
+        )
     } else {
-        (floods::Effort::FULL, bulk::Effort::FULL)
+        (
+            floods::Effort::FULL,
+            bulk::Effort::FULL,
+            deny_lists::Effort::FULL,
+        )
     };
     let (binary, object) = (&arguments.edgefilter, &arguments.object);
     let any_flood = floods::cases().any(|case| arguments.measures(case));
     if any_flood {
         report.add(floods::measure(binary, object, folder, floods, random)?);
+    }
+    let any_list = arguments.measures(deny_lists::CASE);
+    if any_list {
+        let of_names = deny_lists::measure(binary, folder, deny_lists, random);
+        report.add(of_names.context("cannot measure deny lists of names")?);
     }
     let any_bulk = arguments.measures(bulk::CASE);
     if any_bulk {
@@ -232,7 +246,7 @@ fn live(
         let lists = Lists::new(entries, &folder, random)?;
         report.add(bulk::measure(binary, object, &lists.policy, entries, bulk)?);
     }
-    Ok(any_flood || any_bulk)
+    Ok(any_flood || any_list || any_bulk)
 }
 
 /// What the others are compared with.

@@ -17,7 +17,14 @@ use crate::{
 };
 
 /// Debian packages whose versions belong to a report.
-const PACKAGES: [&str; 4] = ["xdp-tools", "nftables", "ipset", "iptables"];
+const PACKAGES: [&str; 6] = [
+    "xdp-tools",
+    "nftables",
+    "ipset",
+    "iptables",
+    "haproxy",
+    "nginx-light",
+];
 
 /// A filter that is fed by a command of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -30,6 +30,8 @@ pub(crate) enum Unit {
     Mpps,
     /// 2^30 bytes per second.
     GibPerSecond,
+    /// Connections per second.
+    PerSecond,
 }
 
 impl Unit {
@@ -41,6 +43,7 @@ impl Unit {
             Self::Bytes => "bytes",
             Self::Mpps => "mpps",
             Self::GibPerSecond => "gib_per_s",
+            Self::PerSecond => "per_second",
         }
     }
 
@@ -48,13 +51,14 @@ impl Unit {
     const fn more_is_better(self) -> bool {
         match self {
             Self::Ns | Self::Seconds | Self::Megabytes | Self::Bytes => false,
-            Self::Mpps | Self::GibPerSecond => true,
+            Self::Mpps | Self::GibPerSecond | Self::PerSecond => true,
         }
     }
 
     /// Digits after the point that mean something.
     pub(crate) const fn precision(self) -> usize {
         match self {
+            Self::PerSecond => 0,
             Self::Ns | Self::Megabytes | Self::Bytes => 1,
             Self::Seconds | Self::Mpps | Self::GibPerSecond => 3,
         }
@@ -94,6 +98,8 @@ pub(crate) struct Row {
     pub(crate) mpps: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     gib_per_s: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    per_second: Option<f64>,
     /// Difference to the empty program behind the same mutator.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) over_empty_ns: Option<f64>,
@@ -131,6 +137,7 @@ impl Row {
             bytes: of(Unit::Bytes),
             mpps: of(Unit::Mpps),
             gib_per_s: of(Unit::GibPerSecond),
+            per_second: of(Unit::PerSecond),
             over_empty_ns: None,
             samples: sorted.len(),
             min: at(0),

@@ -98,6 +98,8 @@ reasons! {
     RefuseFailed = "refuse_failed",
     /// A QUIC long-header packet to an inspected port of a host that refuses QUIC.
     QuicRefused = "quic_refused",
+    /// A process of this host wanted to connect to a blocked origin; it was told at once that it may not.
+    LocalConnection = "local_connection",
 }
 
 const _: () = assert!(Reason::ALL.len() <= 64);

@@ -5,6 +5,7 @@
 #![feature(asm_experimental_arch)]
 
 mod calls;
+mod connect;
 mod exit;
 mod kernel;
 mod maps;
@@ -14,6 +15,7 @@ mod page;
 mod refuse;
 mod respond;
 mod rules;
+mod sink;
 mod sockets;
 mod state;
 mod taken;

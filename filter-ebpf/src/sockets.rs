@@ -56,7 +56,7 @@ pub(crate) fn look_up(ctx: *mut xdp_md, segment: Segment) {
 
 /// Fills the tuple for a packet from the key's source; its length.
 #[inline(always)]
-fn fill(tuple: &mut bpf_sock_tuple, key: &FlowKey) -> u32 {
+pub(crate) fn fill(tuple: &mut bpf_sock_tuple, key: &FlowKey) -> u32 {
     let (src_port, dst_port) = (key.src_port.to_be(), key.dst_port.to_be());
     let (src, dst) = (
         [u64::from_be(key.src[0]), u64::from_be(key.src[1])],

@@ -2,7 +2,7 @@
 
 use core::arch::asm;
 
-use aya_ebpf::helpers::generated::bpf_jiffies64;
+use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
 use filter_common::abi::{FlowKey, Taken, taken};
 
 use crate::{
@@ -69,8 +69,9 @@ pub(crate) fn delete(key: &FlowKey) {
 /// Now, for [`Taken::used`].
 #[inline(always)]
 pub(crate) fn now() -> u32 {
+    const NS_PER_S: u64 = 1_000_000_000;
     // SAFETY: helper without arguments.
-    unsafe { bpf_jiffies64() as u32 }
+    (unsafe { bpf_ktime_get_coarse_ns() } / NS_PER_S) as u32
 }
 
 #[inline(always)]

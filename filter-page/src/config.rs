@@ -44,7 +44,8 @@ pub struct Listeners {
 /// Bounds on what visitors can take. Beyond each, the outcome in its description is counted.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Connections at once; bounds the memory, at some 100 KiB each at the worst. One more is reset.
+    /// Connections at once; bounds the memory, at some 400 KiB each at the very worst, the kernel's
+    /// buffers included. One more is reset.
     pub connections: usize,
     /// Connections at once of one IPv4 address or IPv6 /64; several visitors behind one
     /// translator are many connections. One more is reset.
@@ -54,6 +55,9 @@ pub struct Limits {
     /// From the end of the handshake or of the previous answer to the end of a request's head.
     /// Then: closed; without an answer, since nobody is known to listen.
     pub request_head: Duration,
+    /// Bytes of answers that the kernel keeps of a connection for a visitor to take, as for
+    /// `SO_SNDBUF`. Beyond: writing waits, for as long as the next limit says.
+    pub send_buffer_bytes: usize,
     /// How long a visitor may take nothing of an answer. Then: closed.
     pub write: Duration,
     /// A connection as a whole, which also bounds who takes a byte now and then. Then: closed.
@@ -80,6 +84,7 @@ impl Default for Limits {
             connections_per_client: 256,
             handshake: Duration::from_secs(10),
             request_head: Duration::from_secs(10),
+            send_buffer_bytes: 64 * 1024,
             write: Duration::from_secs(10),
             lifetime: Duration::from_secs(60),
             head_bytes: 16 * 1024,

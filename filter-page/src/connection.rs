@@ -145,7 +145,7 @@ async fn requests<S: AsyncRead + AsyncWrite + Unpin>(
     };
     let stream = connection.into_parts().io.into_inner();
     if is_answered && !linger::close(stream, limits).await {
-        shared.stats.count(Counter::BodyCut);
+        shared.stats.count(Counter::Cut);
     }
 }
 

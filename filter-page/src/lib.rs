@@ -44,3 +44,12 @@ mod visitors;
 pub use config::{Config, Limits, Listeners};
 pub use error::Error;
 pub use server::Server;
+
+/// The languages that a page can be in, and whether the theme is usable: for checking a
+/// configuration without a server.
+///
+/// # Errors
+/// If a file of the theme cannot be read or used.
+pub fn languages(theme: Option<&std::path::Path>) -> Result<Vec<String>, Error> {
+    Ok(page::Theme::load(theme)?.languages())
+}

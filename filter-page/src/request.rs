@@ -49,11 +49,12 @@ impl Format {
         }
     }
 
-    fn types(self) -> &'static [&'static str] {
+    /// As clients name it, in lists of what they take.
+    fn media_type(self) -> &'static str {
         match self {
-            Self::Html => &["text/html", "application/xhtml+xml"],
-            Self::Json => &["application/json"],
-            Self::Plain => &["text/plain"],
+            Self::Html => "text/html",
+            Self::Json => "application/json",
+            Self::Plain => "text/plain",
         }
     }
 }
@@ -103,12 +104,7 @@ pub(crate) fn format(headers: &HeaderMap) -> Format {
     let wanted = preferences(headers, ACCEPT);
     let mut best = (Format::Html, Rank::default());
     for format in Format::ALL {
-        let rank = format
-            .types()
-            .iter()
-            .map(|of| format_rank(&wanted, of))
-            .max();
-        let rank = rank.unwrap_or_default();
+        let rank = format_rank(&wanted, format.media_type());
         if rank > best.1 {
             best = (format, rank);
         }
@@ -139,9 +135,9 @@ fn format_rank(wanted: &[Preference], media_type: &str) -> Rank {
         earliness: PREFERENCES_MAX - place,
     });
     let fitting = ranks.filter(|rank| rank.exactness > 0);
-    fitting
-        .max_by_key(|rank| (rank.exactness, rank.earliness))
-        .unwrap_or_default()
+    let deciding = fitting.max_by_key(|rank| (rank.exactness, rank.earliness));
+    // A weight of 0 is as if not wanted at all.
+    deciding.filter(|rank| rank.weight > 0).unwrap_or_default()
 }
 
 /// The language for `Accept-Language` among those there are; the first of them if none is wanted.
@@ -179,7 +175,7 @@ fn language_rank(wanted: &[Preference], language: &str) -> Rank {
     let any = fitting.iter().find(|rank| rank.exactness == 1);
     named
         .or(any)
-        .filter(|_| !is_unwanted)
+        .filter(|rank| !is_unwanted && rank.weight > 0)
         .copied()
         .unwrap_or_default()
 }

@@ -1,11 +1,17 @@
 //! The server: its sockets, what its connections share, its end.
 
 use std::{
-    future::Future, io, net::IpAddr, os::unix::net::UnixListener as StdUnixListener, path::PathBuf,
-    sync::Arc, time::Duration,
+    future::Future,
+    io,
+    net::{IpAddr, TcpListener as StdTcpListener},
+    os::unix::net::UnixListener as StdUnixListener,
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
 };
 
 use jiff::Timestamp;
+use socket2::SockRef;
 use tokio::{
     io::AsyncWriteExt as _,
     net::{TcpListener, TcpStream, UnixListener},
@@ -98,10 +104,7 @@ impl Server {
         for listener in self.listeners.visitors {
             let socket = format!("{listener:?}");
             let failed = |cause| Error::Listener { socket, cause };
-            let ready = listener.set_nonblocking(true);
-            let listener = ready
-                .and_then(|()| TcpListener::from_std(listener))
-                .map_err(failed)?;
+            let listener = visitors_listener(listener, &shared.limits).map_err(failed)?;
             tasks.spawn(accept(shared.clone(), listener, stages.clone()));
         }
         if let Some(listener) = self.listeners.stats {
@@ -187,6 +190,13 @@ fn is_of_one_connection(error: &io::Error) -> bool {
             | io::ErrorKind::NetworkUnreachable
             | io::ErrorKind::NetworkDown
     )
+}
+
+/// Accepted sockets have the size of its buffer.
+fn visitors_listener(listener: StdTcpListener, limits: &Limits) -> io::Result<TcpListener> {
+    SockRef::from(&listener).set_send_buffer_size(limits.send_buffer_bytes)?;
+    listener.set_nonblocking(true)?;
+    TcpListener::from_std(listener)
 }
 
 fn stats_listener(listener: StdUnixListener) -> io::Result<UnixListener> {

@@ -78,8 +78,8 @@ counters! {
     WriteTimeout "write_timeout",
     /// Connections closed at the end of their time.
     LifetimeEnded "lifetime_ended",
-    /// Connections closed with an answered request's body still coming.
-    BodyCut "body_cut",
+    /// Connections closed after the last answer although the client went on sending or kept its end open.
+    Cut "cut",
     /// Connections broken by the client or the network.
     Broken "broken",
     /// Connections ended because the server was told to stop.
@@ -207,6 +207,23 @@ mod tests {
         let names: BTreeSet<_> = Counter::ALL.iter().map(|counter| counter.name()).collect();
         assert_eq!(names.len(), Counter::ALL.len());
         assert_eq!(stats.counters().len(), Counter::ALL.len());
+    }
+
+    #[test]
+    fn every_counter_is_documented() {
+        let document = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/OPERATIONS.md");
+        let document = std::fs::read_to_string(document).expect("the document");
+        let section = document.split("\n### Statistics of the server\n").nth(1);
+        let section = section
+            .and_then(|from| from.split("\n## ").next())
+            .expect("the section");
+        for counter in Counter::ALL {
+            let word = format!("`{}`", counter.name());
+            assert!(
+                section.contains(&word),
+                "{word} is not in docs/OPERATIONS.md"
+            );
+        }
     }
 
     #[test]

@@ -18,9 +18,9 @@ use crate::{certificates::Certificates, socket::Socket, stats::Counter};
 /// two bytes long: fatal (2), 112.
 const UNRECOGNIZED_NAME: [u8; 7] = [0x15, 0x03, 0x03, 0x00, 0x02, 0x02, 0x70];
 
-/// The only protocol offered. Over HTTP/2 a browser would send requests for other names of a
+/// The only protocols offered. Over HTTP/2 a browser would send requests for other names of a
 /// wildcard certificate over this connection, and they belong to the real server.
-const PROTOCOL: &[u8] = b"http/1.1";
+const PROTOCOLS: [&[u8]; 2] = [b"http/1.1", b"http/1.0"];
 
 /// A handshake that did not end well.
 pub(crate) struct Failure {
@@ -45,7 +45,7 @@ pub(crate) fn config(key: Arc<CertifiedKey>) -> Result<ServerConfig, rustls::Err
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()
         .with_cert_resolver(Arc::new(Chosen(key)));
-    config.alpn_protocols = vec![PROTOCOL.to_vec()];
+    config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).into();
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     config.max_early_data_size = 0;

@@ -118,8 +118,7 @@ impl Netlink {
         Ok(links.into_iter().find(|link| link.name == name))
     }
 
-    /// Makes a pair of virtual Ethernet interfaces, `far` in another network namespace. Neither gets
-    /// IPv6 addresses by itself. Both are down.
+    /// Makes a pair of virtual Ethernet interfaces, `far` in another network namespace. Both are down.
     ///
     /// # Errors
     ///
@@ -136,9 +135,6 @@ impl Netlink {
                 LinkAttribute::IfName(end.name.to_owned()),
                 LinkAttribute::Address(end.mac.to_vec()),
                 LinkAttribute::Mtu(mtu),
-                LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![
-                    AfSpecInet6::AddrGenMode(In6AddrGenMode::None),
-                ])]),
             ]
         };
         let mut peer = LinkMessage::default();
@@ -166,6 +162,25 @@ impl Netlink {
             .attributes
             .push(LinkAttribute::IfAlias(alias.to_owned()));
         self.tell(Message::SetLink(message), 0)
+    }
+
+    /// Keeps an interface that is still down from getting an IPv6 address by itself.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses; that it has no IPv6 is none.
+    pub fn without_addresses(&self, index: u32) -> io::Result<()> {
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        message
+            .attributes
+            .push(LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(
+                vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)],
+            )]));
+        match self.tell(Message::SetLink(message), 0) {
+            Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => Ok(()),
+            result => result,
+        }
     }
 
     /// Switches an interface on.
@@ -339,10 +354,13 @@ impl Netlink {
             entry.header.state,
             NeighbourState::Incomplete | NeighbourState::Failed | NeighbourState::None
         );
-        let mac = entry.attributes.iter().find_map(|attribute| match attribute {
-            NeighbourAttribute::LinkLayerAddress(mac) => mac.as_slice().try_into().ok(),
-            _ => None,
-        });
+        let mac = entry
+            .attributes
+            .iter()
+            .find_map(|attribute| match attribute {
+                NeighbourAttribute::LinkLayerAddress(mac) => mac.as_slice().try_into().ok(),
+                _ => None,
+            });
         Ok(Neighbour {
             mac: mac.filter(|_| answers),
             is_fresh: matches!(

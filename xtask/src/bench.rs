@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// What the other contenders need.
-const PROGRAMS: [Program; 5] = [
+const PROGRAMS: [Program; 7] = [
     Program {
         name: "ip",
         package: "iproute2",
@@ -31,6 +31,14 @@ const PROGRAMS: [Program; 5] = [
     Program {
         name: "iptables-legacy",
         package: "iptables",
+    },
+    Program {
+        name: "haproxy",
+        package: "haproxy",
+    },
+    Program {
+        name: "/usr/lib/nginx/modules/ngx_stream_module.so",
+        package: "libnginx-mod-stream",
     },
 ];
 

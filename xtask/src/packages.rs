@@ -12,7 +12,7 @@ use crate::{shell, vm::mirror::Mirror};
 
 /// A program and the Debian package that has it.
 pub(crate) struct Program {
-    /// Name in `PATH`.
+    /// Name in `PATH`, or a path.
     pub name: &'static str,
     /// Package to install when it is not there.
     pub package: &'static str,

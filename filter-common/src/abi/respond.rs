@@ -137,7 +137,7 @@ pub struct Taken {
     pub client_mac: [u8; 6],
     /// The frames' destination, where answers come from.
     pub edge_mac: [u8; 6],
-    /// When it was last used, in jiffies (low half): what the controller's sweep goes by.
+    /// When it was last used, in seconds of CLOCK_MONOTONIC: what the controller's sweep goes by.
     pub used: u32,
     /// Zero.
     pub reserved_end: [u32; 2],

@@ -3,6 +3,7 @@
 use std::{
     cmp::Reverse,
     collections::{BTreeSet, HashMap},
+    mem,
     net::IpAddr,
 };
 
@@ -25,6 +26,7 @@ pub(crate) struct Asked<'a> {
 /// The rules, by what they list.
 #[derive(Debug, Default)]
 pub(crate) struct Index {
+    /// What the rules list is in the fields below only.
     decisions: Decisions,
     /// Numbers of the rules, by name, sorted by id.
     hosts: HashMap<String, Vec<u32>>,
@@ -44,19 +46,16 @@ impl Index {
     pub(crate) fn new(mut decisions: Decisions) -> Result<Self, String> {
         decisions.rules.sort_by(|a, b| a.id.cmp(&b.id));
         let mut index = Self::default();
-        for (number, rule) in (0..).zip(&decisions.rules) {
-            for host in &rule.hosts {
-                index.hosts.entry(host.clone()).or_default().push(number);
+        for (number, rule) in (0..).zip(&mut decisions.rules) {
+            // Taken out: from here on they are keys, and there may be millions.
+            for host in mem::take(&mut rule.hosts) {
+                index.hosts.entry(host).or_default().push(number);
             }
-            for domain in &rule.domains {
-                index
-                    .domains
-                    .entry(domain.clone())
-                    .or_default()
-                    .push(number);
+            for domain in mem::take(&mut rule.domains) {
+                index.domains.entry(domain).or_default().push(number);
             }
-            for origin in &rule.origins {
-                let prefix = parse_prefix(origin)
+            for origin in mem::take(&mut rule.origins) {
+                let prefix = parse_prefix(&origin)
                     .ok_or_else(|| format!("rule {}: {origin:?} is no prefix", rule.id))?;
                 match prefix {
                     IpNet::V4(_) => index.v4_lengths.insert(prefix.prefix_len()),
@@ -115,7 +114,7 @@ impl Index {
         })
     }
 
-    fn first_fitting(&self, rules: Option<&Vec<u32>>, asked: &Asked<'_>) -> Option<&Rule> {
+    fn first_fitting(&self, numbers: Option<&Vec<u32>>, asked: &Asked<'_>) -> Option<&Rule> {
         let fits = |rule: &&Rule| {
             let (ports, port) = (&rule.ports, asked.port);
             let has_port = ports
@@ -123,9 +122,11 @@ impl Index {
                 .any(|&(first, last)| first <= port && port <= last);
             rule.is_in_force(asked.now) && (ports.is_empty() || has_port)
         };
-        let rules = rules?.iter();
-        let rules = rules.filter_map(|&number| self.decisions.rules.get(number as usize));
-        rules.filter(fits).next()
+        let rules = &self.decisions.rules;
+        let mut listed = numbers?
+            .iter()
+            .filter_map(|&number| rules.get(number as usize));
+        listed.find(fits)
     }
 }
 
@@ -138,6 +139,8 @@ fn parse_prefix(text: &str) -> Option<IpNet> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn rule(id: &str) -> Rule {
@@ -283,5 +286,35 @@ mod tests {
             error.contains("r1") && error.contains("192.0.2.0/33"),
             "{error}"
         );
+    }
+
+    proptest! {
+        #[test]
+        fn the_answer_is_that_of_looking_at_every_rule(
+            listed in prop::collection::vec(("[ab](\\.[ab]){0,3}", any::<bool>(), any::<bool>()), 0..12),
+            name in "[ab](\\.[ab]){0,4}",
+        ) {
+            let rules: Vec<_> = listed
+                .iter()
+                .enumerate()
+                .map(|(number, (key, is_exact, redirects))| {
+                    let keys = vec![key.clone()];
+                    let (hosts, domains) = if *is_exact { (keys, vec![]) } else { (vec![], keys) };
+                    Rule { hosts, domains, redirects: *redirects, ..rule(&format!("{number:02}")) }
+                })
+                .collect();
+            let covers = |rule: &&Rule| {
+                rule.hosts.contains(&name)
+                    || rule.domains.iter().any(|of| name == *of || name.ends_with(&format!(".{of}")))
+            };
+            let rank = |rule: &&Rule| {
+                let key = rule.hosts.first().or(rule.domains.first()).map_or(0, String::len);
+                (key, rule.hosts.len(), Reverse(rule.id.clone()))
+            };
+            let best = rules.iter().filter(covers).max_by_key(rank).filter(|rule| rule.redirects);
+            let best = best.map(|rule| rule.id.clone());
+            let index = index(rules);
+            prop_assert_eq!(answers(&index, asked(Some(&name), ELSEWHERE)), best.as_deref());
+        }
     }
 }

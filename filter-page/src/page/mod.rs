@@ -8,7 +8,10 @@ mod theme;
 use jiff::Timestamp;
 use serde_json::json;
 
-use crate::{decisions::Rule, request::Format};
+use crate::{
+    decisions::{Rule, Text},
+    request::Format,
+};
 use escape::{html, plain, web_address};
 use template::Place;
 pub(crate) use texts::Texts;
@@ -44,24 +47,37 @@ impl Theme {
 
 impl Facts<'_> {
     fn title(&self) -> Option<Words<'_>> {
-        let own = self.own_text().and_then(|text| text.title.as_deref());
-        self.words(own, self.rule.title.as_deref())
+        self.words(|text| text.title.as_deref(), self.rule.title.as_deref())
     }
 
     fn reason(&self) -> Option<Words<'_>> {
-        let own = self.own_text().and_then(|text| text.reason.as_deref());
-        self.words(own, self.rule.reason.as_deref())
+        self.words(|text| text.reason.as_deref(), self.rule.reason.as_deref())
     }
 
-    /// The policy's words in the page's language.
-    fn own_text(&self) -> Option<&crate::decisions::Text> {
-        self.rule.text.get(&self.texts.language)
+    /// The policy's words in the page's language (`de-CH`, then `de`), else those in no known one.
+    fn words<'a>(
+        &'a self,
+        of: impl Fn(&'a Text) -> Option<&'a str>,
+        common: Option<&'a str>,
+    ) -> Option<Words<'a>> {
+        let language = self.texts.language.as_str();
+        let primary = language.split('-').next().unwrap_or(language);
+        let own = [language, primary].into_iter().find_map(|language| {
+            let text = of(self.rule.text.get(language)?)?;
+            Some(Words { text, language })
+        });
+        let unknown = |text| Words { text, language: "" };
+        own.or(common.map(unknown))
     }
 
-    fn words<'a>(&'a self, own: Option<&'a str>, common: Option<&'a str>) -> Option<Words<'a>> {
-        let language = own.map_or("", |_| self.texts.language.as_str());
-        let text = own.or(common)?;
-        Some(Words { text, language })
+    /// The name as people write it, with the form that clients send: letters of other scripts can look
+    /// like those of another name.
+    fn name_as_written(&self) -> String {
+        let name = &self.name;
+        match idna::domain_to_unicode(name) {
+            (written, Ok(())) if written != *name => format!("{written} ({name})"),
+            _ => name.clone(),
+        }
     }
 
     /// What was decided by whom and for how long, each with its label and, for times, its time.
@@ -91,7 +107,7 @@ impl Facts<'_> {
             Place::Direction => self.texts.direction.name().to_owned(),
             Place::Style => theme.style_element(),
             Place::Heading => html(&self.texts.heading),
-            Place::Name => html(&self.name),
+            Place::Name => html(&self.name_as_written()),
             Place::Rule => self.rule_html(),
             Place::Statement => statement(self.rule).map_or_else(String::new, |url| {
                 let (url, text) = (html(&url), html(&self.texts.statement));
@@ -161,7 +177,7 @@ impl Facts<'_> {
     fn plain(&self) -> String {
         let mut lines = vec![
             format!("451 {}", self.texts.heading),
-            format!("{}: {}", self.texts.name, self.name),
+            format!("{}: {}", self.texts.name, self.name_as_written()),
         ];
         let words = [self.title(), self.reason()].into_iter().flatten();
         lines.extend(words.map(|words| format!("\n{}", words.text)));

@@ -121,7 +121,7 @@ mod tests {
 
     #[test]
     fn places_are_filled_and_the_rest_stays() {
-        let template = Template::parse(&format!("<a>{ALL_NEEDED}}}}} { { x }")).expect("good");
+        let template = Template::parse(&format!("<a>{ALL_NEEDED}}}}} {{ {{ x }}")).expect("good");
         let filled = template.fill(|place| format!("[{}]", place.name()));
         assert_eq!(filled, "<a>[style][name][rule][statement]}} { { x }");
     }

@@ -101,6 +101,11 @@ impl Theme {
         &self.languages[chosen]
     }
 
+    /// Languages that there are words for.
+    pub(crate) fn languages(&self) -> Vec<String> {
+        self.languages.keys().cloned().collect()
+    }
+
     pub(crate) fn content_security_policy(&self) -> HeaderValue {
         self.policy.clone()
     }
@@ -212,10 +217,7 @@ mod tests {
         );
         let theme = Theme::load(Some(directory.path())).expect("a good theme");
         assert_eq!(theme.style_element(), "<style>p { color: red }\n</style>");
-        assert_eq!(
-            theme.languages.keys().collect::<Vec<_>>(),
-            ["de", "en", "fr"]
-        );
+        assert_eq!(theme.languages(), ["de", "en", "fr"]);
         assert_eq!(theme.languages["fr"].heading, "Ce site est bloqué");
     }
 

@@ -38,7 +38,7 @@ pub(super) fn detach(env: &mut Env<'_>) -> Result<(), CommandError> {
         .map(|link| link.interface)
         .collect();
     if remaining.is_empty() {
-        dismiss_page(&root, &Files::of(root.run_dir()))?;
+        dismiss_page(&root, &lock, &Files::of(root.run_dir()))?;
     }
     root.remove_run_state(lock)?;
     let warnings = root.controller_pid().map(|pid| {

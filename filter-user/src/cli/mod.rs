@@ -5,6 +5,7 @@ mod detach;
 mod env;
 mod events;
 mod nouns;
+mod page;
 mod policy;
 mod status;
 
@@ -21,6 +22,7 @@ pub use self::{
     detach::Detached,
     env::Env,
     nouns::{CountersReport, Explained, ReasonCount, RuleCount},
+    page::PageStatus,
     policy::Checked,
     status::Status,
 };

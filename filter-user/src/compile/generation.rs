@@ -60,7 +60,7 @@ pub(super) fn compile_with(
         });
     }
     let slots = slots::assign(&ids, previous)?;
-    let mut targets = Targets::default();
+    let mut targets = Targets::new(&rules, previous);
     let capacity = slots::capacity(slots.versions.len());
     let mut kernel_rules = vec![unused(0); capacity];
     for (rule, version) in kernel_rules.iter_mut().zip(&slots.versions) {
@@ -232,6 +232,7 @@ pub(super) fn compile_with(
             .collect(),
         redirect_interfaces: targets.interfaces.clone(),
         next_hops: targets.next_hops.clone(),
+        local_proxies: host.local_proxies.clone(),
         retired_slots: slots.retired,
         burnt_slots: Vec::new(),
         added_keys: 0,
@@ -246,6 +247,8 @@ pub(super) fn compile_with(
         ports: host::ports(host),
         redirect_interfaces: targets.interfaces,
         next_hops: targets.next_hops,
+        next_hop_devices: Vec::new(),
+        local_proxies: host.local_proxies.clone(),
         meta,
     })
 }

@@ -27,7 +27,7 @@ mod slots;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
 
 use filter_common::{
     abi::{Config, Line, Rule, SocketOffsets, Table},
@@ -94,6 +94,10 @@ pub struct Compiled {
     pub redirect_interfaces: Vec<String>,
     /// Next hops that rules redirect to, by number.
     pub next_hops: Vec<NextHop>,
+    /// Indexes of the interfaces that they are on, by number, as far as they are known.
+    pub next_hop_devices: Vec<(u32, u32)>,
+    /// Control group whose processes are kept from connecting to blocked origins.
+    pub local_proxies: Option<PathBuf>,
     /// What is stored with the generation.
     pub meta: Meta,
 }
@@ -132,6 +136,9 @@ pub struct Meta {
     /// Next hops that rules redirect to, by number.
     #[serde(default)]
     pub next_hops: Vec<NextHop>,
+    /// As [`Compiled::local_proxies`].
+    #[serde(default)]
+    pub local_proxies: Option<PathBuf>,
     /// Slots of the previous generation's rules that are gone: not given away until the next generation.
     pub retired_slots: Vec<u16>,
     /// Slots of rules that were removed in place: the tables still lead to them.
@@ -158,7 +165,32 @@ pub struct NextHop {
     pub interface: Option<String>,
 }
 
+impl NextHop {
+    /// Whether it is what a rule leads to.
+    fn is(&self, target: &Target) -> bool {
+        match target {
+            Target::NextHop { address, interface } => {
+                self.address == *address && self.interface == *interface
+            }
+            Target::Page | Target::Interface(_) => false,
+        }
+    }
+}
+
 impl Meta {
+    /// The next hops that rules lead to, with their numbers.
+    pub fn next_hops_in_use(&self) -> Vec<(u32, NextHop)> {
+        let is_used = |hop: &NextHop| {
+            let targets = self.rules.iter().filter_map(|rule| rule.target.as_ref());
+            targets.into_iter().any(|target| hop.is(target))
+        };
+        let numbered = (0u32..).zip(&self.next_hops);
+        numbered
+            .filter(|(_, hop)| is_used(hop))
+            .map(|(number, hop)| (number, hop.clone()))
+            .collect()
+    }
+
     /// Whether a rule leads to the block page.
     pub fn has_page(&self) -> bool {
         self.rules

@@ -6,7 +6,7 @@ use filter_common::{
 };
 use jiff::Timestamp;
 
-use super::{CompileError, MetaRule, NextHop};
+use super::{CompileError, Meta, MetaRule, NextHop};
 use crate::policy::{
     model::{Lists, Rule, Target},
     names_digest, rule_digest,
@@ -22,9 +22,41 @@ pub(super) fn unused(slot_version: u32) -> abi::Rule {
 pub(super) struct Targets {
     pub(super) interfaces: Vec<String>,
     pub(super) next_hops: Vec<NextHop>,
+    /// By number: no rule needs the next hop, nor did one before, so that its number can be another's.
+    free: Vec<bool>,
 }
 
 impl Targets {
+    /// For these rules. Numbers of next hops are the same for all generations: those of `previous` stay.
+    pub(super) fn new(rules: &[&Rule], previous: Option<&Meta>) -> Self {
+        let next_hops = previous
+            .map(|meta| meta.next_hops.clone())
+            .unwrap_or_default();
+        let now = rules.iter().map(|rule| &rule.target);
+        let before = previous.iter().flat_map(|meta| &meta.rules);
+        let targets: Vec<&Target> = now
+            .chain(before.map(|rule| &rule.target))
+            .flatten()
+            .collect();
+        let is_free = |hop: &NextHop| !targets.iter().any(|target| hop.is(target));
+        Self {
+            free: next_hops.iter().map(is_free).collect(),
+            next_hops,
+            interfaces: Vec::new(),
+        }
+    }
+
+    fn add_next_hop(&mut self, hop: NextHop) {
+        let free = self.free.iter().position(|free| *free);
+        match free.and_then(|at| self.next_hops.get_mut(at).zip(self.free.get_mut(at))) {
+            Some((place, free)) => {
+                *place = hop;
+                *free = false;
+            }
+            None => self.next_hops.push(hop),
+        }
+    }
+
     /// What a rule's [`abi::Rule::redirect_index`] says; 0 for one that does not redirect.
     pub(super) fn index(&mut self, rule: &Rule) -> Result<u32, CompileError> {
         if rule.action != Action::Redirect {
@@ -36,7 +68,8 @@ impl Targets {
         if let Some(index) = target_index(target, &self.interfaces, &self.next_hops) {
             return Ok(index);
         }
-        if self.interfaces.len() + self.next_hops.len() >= REDIRECT_TARGETS_MAX {
+        let taken = self.next_hops.len() - self.free.iter().filter(|free| **free).count();
+        if self.interfaces.len() + taken >= REDIRECT_TARGETS_MAX {
             return Err(CompileError::TooManyTargets {
                 rule: rule.id.clone(),
                 target: target.to_string(),
@@ -45,7 +78,7 @@ impl Targets {
         match target {
             Target::Page => {}
             Target::Interface(interface) => self.interfaces.push(interface.clone()),
-            Target::NextHop { address, interface } => self.next_hops.push(NextHop {
+            Target::NextHop { address, interface } => self.add_next_hop(NextHop {
                 address: *address,
                 interface: interface.clone(),
             }),
@@ -67,10 +100,8 @@ pub(super) fn target_index(
             let at = interfaces.iter().position(|known| known == interface)?;
             Some(at as u32)
         }
-        Target::NextHop { address, interface } => {
-            let known =
-                |known: &NextHop| known.address == *address && known.interface == *interface;
-            let at = next_hops.iter().position(known)?;
+        Target::NextHop { .. } => {
+            let at = next_hops.iter().position(|known| known.is(target))?;
             Some(redirect::NEXT_HOP | at as u32)
         }
     }

@@ -5,7 +5,11 @@ use std::{collections::BTreeSet, path::Path};
 use filter_common::abi::Table;
 use serde::Serialize;
 
-use super::{CommandError, Desired, Wanted, page::tell_rules, probes::probes};
+use super::{
+    CommandError, Desired, Wanted, next_hop,
+    page::{self, tell_rules},
+    probes::probes,
+};
 use crate::{
     compile::{
         Compiled, HostFacts, Meta, Rebuild, Role, Stage, Standing, change, compile, host_digest,
@@ -167,6 +171,8 @@ pub fn apply(
     let mut compiled = compile_policy(&host, policy, &policy_path, facts, previous)?;
     let deaf = deaf_targets(&compiled.redirect_interfaces);
     compiled.meta.warnings.extend(deaf);
+    let unseen = page::warnings(&host, policy.rules.iter());
+    compiled.next_hop_devices = next_hop::devices(&compiled.next_hops);
     let meta = compiled.meta.clone();
     let changes = Changes::between(previous, &meta);
     let probes = probes(&compiled, policy.rules.iter());
@@ -180,12 +186,14 @@ pub fn apply(
     release(root, lock, &interfaces)?;
     let meta = Meta { generation, ..meta };
     let untold = tell_rules(root, wanted, &meta);
+    next_hop::refresh(root, &meta.next_hops_in_use())?;
     Ok(Applied {
         warnings: meta
             .warnings
             .iter()
             .cloned()
             .chain(warnings)
+            .chain(unseen)
             .chain(untold)
             .collect(),
         load_ms: load_time.as_millis(),
@@ -336,6 +344,11 @@ fn runs_everywhere(
     interfaces: &[InterfaceConfig],
 ) -> Result<bool, CommandError> {
     if standing.object_digest != object_digest() || !root.lost_redirects()?.is_empty() {
+        return Ok(false);
+    }
+    if let Some(group) = &standing.meta.local_proxies
+        && !root.local_hooked(group)?
+    {
         return Ok(false);
     }
     let enforced = root.enforced()?;

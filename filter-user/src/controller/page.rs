@@ -14,15 +14,16 @@ use tokio::sync::mpsc;
 use super::CommandError;
 use crate::{
     compile::Meta,
-    datapath::{Enforced, Root},
+    datapath::{Enforced, Lock, Root, SinkPlace},
     netlink::Netlink,
-    policy::model::HostConfig,
+    policy::model::{HostConfig, Rule, Target},
     sink::{
         SinkError,
         files::{self, Copies, Listed},
-        place::Mtu,
+        place::{self, Mtu},
         process::{self, Process},
-        spec::{Files, Shape},
+        report::{self, Uncovered},
+        spec::{self, Files, Shape},
     },
 };
 
@@ -42,6 +43,8 @@ pub(super) struct Page {
     process: Option<Process>,
     /// What is to run; `None` if no rule leads to the page.
     wanted: Option<Wanted>,
+    /// Whether what an earlier controller may have left was removed, and nothing was made since.
+    is_clean: bool,
     copies: Copies,
     started_at: Instant,
     failures: u32,
@@ -62,6 +65,7 @@ impl Page {
             files: Files::of(root.run_dir()),
             process: None,
             wanted: None,
+            is_clean: false,
             copies: Copies::default(),
             started_at: Instant::now(),
             failures: 0,
@@ -89,20 +93,23 @@ impl Page {
         }
     }
 
-    fn try_follow(
-        &mut self,
-        root: &Root,
-        host: &HostConfig,
-        meta: &Meta,
-    ) -> Result<(), SinkError> {
+    fn try_follow(&mut self, root: &Root, host: &HostConfig, meta: &Meta) -> Result<(), SinkError> {
         if !meta.has_page() {
             self.wanted = None;
             self.problem = None;
             self.process = None;
-            return dismiss(root, &self.files);
+            if !self.is_clean {
+                dismiss(root, &root.lock()?, &self.files)?;
+                self.is_clean = true;
+            }
+            return Ok(());
         }
+        self.is_clean = false;
         let shape = Shape::new(host, mtu(&root.enforced()?)?, root.page_maps()?)?;
-        let is_other = self.wanted.as_ref().is_none_or(|wanted| wanted.shape != shape);
+        let is_other = self
+            .wanted
+            .as_ref()
+            .is_none_or(|wanted| wanted.shape != shape);
         self.wanted = Some(Wanted {
             shape,
             certificates: host.block_page.certificates.clone(),
@@ -143,19 +150,29 @@ impl Page {
         }
         files::prepare(&self.files, wanted.shape.group)?;
         let certificates = wanted.certificates.as_deref();
-        if let Err(error) = self.copies.follow(certificates, &self.files, wanted.shape.group) {
+        if let Err(error) = self
+            .copies
+            .follow(certificates, &self.files, wanted.shape.group)
+        {
             tracing::warn!(%error, "certificates are not followed");
         }
         let serves = self
             .process
             .as_ref()
             .is_some_and(|process| process.shape == wanted.shape);
-        if serves || self.retry_at > Instant::now() {
+        if serves {
+            // The kernel closes the way when it meets nobody who listens.
+            if !is_open(root) {
+                root.set_sink(true)?;
+            }
+            return Ok(());
+        }
+        if self.retry_at > Instant::now() {
             return Ok(());
         }
         let process = self.begin(root)?;
         tracing::info!(pid = process.pid, "the block page is served");
-        root.page_up(&process.ends)?;
+        root.set_sink(true)?;
         tell_end(process.handle(), self.ended.0.clone());
         self.started_at = Instant::now();
         self.process = Some(process);
@@ -174,10 +191,18 @@ impl Page {
         {
             return Ok(process);
         }
-        root.page_down()?;
-        process::stop(root.netns_inode(), &self.files)?;
-        Process::start(root.netns_inode(), &self.files, shape.clone(), |place| {
-            root.connect_page(place)
+        close(root)?;
+        let inode = root.netns_inode();
+        process::stop(inode, &self.files)?;
+        Process::start(inode, &self.files, shape.clone(), |place| {
+            let lock = root.lock()?;
+            let way = SinkPlace {
+                edge_interface: &place::near_name(inode),
+                namespace: place.namespace(),
+                sink_interface: place::FAR_NAME,
+            };
+            root.attach_sink(&lock, way)?;
+            Ok(())
         })
     }
 
@@ -188,7 +213,7 @@ impl Page {
             "the block page is not served, visitors are refused: {error}"
         ));
         if self.process.is_none()
-            && let Err(error) = root.page_down()
+            && let Err(error) = close(root)
         {
             tracing::error!(%error, "the way to the block page is not closed");
         }
@@ -200,23 +225,32 @@ impl Page {
     }
 }
 
+/// Whether frames are sent to the page.
+fn is_open(root: &Root) -> bool {
+    root.sink_status().is_some_and(|way| way.up)
+}
+
+/// Has what leads to the page refused from now on.
+fn close(root: &Root) -> Result<(), SinkError> {
+    match is_open(root) {
+        true => Ok(root.set_sink(false)?),
+        false => Ok(()),
+    }
+}
+
 /// Ends the process, and removes all that was made for it.
-pub(crate) fn dismiss(root: &Root, files: &Files) -> Result<(), SinkError> {
-    root.page_down()?;
+pub(crate) fn dismiss(root: &Root, lock: &Lock, files: &Files) -> Result<(), SinkError> {
+    root.detach_sink(lock)?;
     let was_there = process::stop(root.netns_inode(), files)?;
     if was_there {
-        tracing::info!("the block page is no longer served: no rule leads to it");
+        tracing::info!("the block page is no longer served");
     }
     process::remove_files(files)
 }
 
 /// Tells the page's process the rules; what lists it needs is read. What is wrong with that, in words: the
 /// policy is in force already.
-pub(super) fn tell_rules(
-    root: &Root,
-    wanted: &mut super::Wanted,
-    meta: &Meta,
-) -> Option<String> {
+pub(super) fn tell_rules(root: &Root, wanted: &mut super::Wanted, meta: &Meta) -> Option<String> {
     let told = match meta.has_page() {
         true => try_tell_rules(root, wanted, meta),
         false => Ok(()),
@@ -251,6 +285,27 @@ fn try_tell_rules(
     });
     files::write_decisions(&files, group, meta.generation, listed, &host)?;
     Ok(())
+}
+
+/// What keeps visitors from seeing the page that these rules lead to.
+pub(crate) fn warnings<'a>(
+    host: &HostConfig,
+    rules: impl Iterator<Item = &'a Rule> + Clone,
+) -> Vec<String> {
+    if !rules.clone().any(|rule| rule.target == Some(Target::Page)) {
+        return Vec::new();
+    }
+    let uncovered = report::uncovered(rules, host.block_page.certificates.as_deref());
+    let mut warnings: Vec<String> = uncovered.iter().map(Uncovered::warning).collect();
+    let (ports, beyond) = spec::ports(host);
+    if beyond != Some(0) {
+        warnings.push(format!(
+            "the block page is served on {} ports (`ports` under `[block_page]`), and names are looked for on more: \
+             visitors on those see nothing",
+            ports.len()
+        ));
+    }
+    warnings
 }
 
 /// Sizes for which the way to the page is made.

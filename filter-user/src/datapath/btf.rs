@@ -40,6 +40,7 @@ mod kind {
     pub(super) const ENUM: u32 = 6;
     pub(super) const TYPEDEF: u32 = 8;
     pub(super) const RESTRICT: u32 = 11;
+    pub(super) const FUNC: u32 = 12;
     pub(super) const FUNC_PROTO: u32 = 13;
     pub(super) const VAR: u32 = 14;
     pub(super) const DATASEC: u32 = 15;
@@ -79,6 +80,17 @@ impl Btf {
             types,
             strings,
         })
+    }
+
+    /// Id of the function of that name.
+    pub(super) fn function(&self, name: &str) -> Option<u32> {
+        let position = self.types[1..].iter().position(|&at| {
+            let at = at as usize;
+            let is_function =
+                word(&self.bytes, at + 4).is_some_and(|info| kind_of(info) == kind::FUNC);
+            is_function && word(&self.bytes, at).is_some_and(|name_at| self.is_named(name_at, name))
+        })?;
+        u32::try_from(position + 1).ok()
     }
 
     /// The first structure of that name.

@@ -175,6 +175,17 @@ pub enum DatapathError {
         /// What is too large or missing.
         problem: String,
     },
+    /// The control group of local proxies is none.
+    #[error(
+        "`local_proxies`: {} is not a control group of version 2 ({problem}); `mount -t cgroup2` shows where those are",
+        group.display()
+    )]
+    NoControlGroup {
+        /// The directory.
+        group: PathBuf,
+        /// Why it is none.
+        problem: String,
+    },
     /// The kernel's list of connections could not be read, or one of them not be ended.
     #[error("cannot list or end this host's TCP connections (sock_diag): {source}")]
     Connections {
@@ -204,7 +215,7 @@ impl DatapathError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::NotPermitted { .. } => 4,
-            Self::CannotEndConnections => 5,
+            Self::CannotEndConnections | Self::NoControlGroup { .. } => 5,
             Self::NoBpffs { .. } | Self::NoInterface { .. } | Self::Mode { .. } => 5,
             Self::Verifier { .. } | Self::Object { .. } | Self::Abi { .. } => 5,
             Self::Busy { .. } => 6,

@@ -15,6 +15,7 @@ use super::{
     attach::Undo,
     check,
     counters::{RULE_COUNTERS, zero_counters},
+    local::LocalHook,
     object::{self, Loaded, Pins},
     root::{create_dirs, entries, remove},
     stored::Stored,
@@ -124,6 +125,12 @@ impl Root {
         undo.pins.push(new_dir.clone());
         pin_maps(&loaded, &new_dir).map_err(at("pin the generation"))?;
         loaded.verify().map_err(at("load the program"))?;
+        let group = compiled.local_proxies.clone();
+        let local = group
+            .as_deref()
+            .map(|group| LocalHook::load(&mut loaded, group))
+            .transpose()
+            .map_err(at("load the programs for local proxies"))?;
         loaded
             .program()
             .and_then(|program| check::run(program, probes))
@@ -164,6 +171,9 @@ impl Root {
                 .map_err(at("attach the program"))?;
             installed.push(on);
         }
+        undo.pins.extend(self.local_pins_to_come());
+        self.hook_local(local.as_ref())
+            .map_err(at("attach to the control group of local proxies"))?;
 
         // From here on the new generation enforces; leftovers are swept by the next change.
         let retired = self
@@ -230,7 +240,7 @@ impl Root {
         object::STREAMS.iter().map(move |name| directory.join(name))
     }
 
-    fn prepare_shared(&self) -> Result<(), DatapathError> {
+    pub(super) fn prepare_shared(&self) -> Result<(), DatapathError> {
         create_dirs(&self.shared_dir())?;
         create_dirs(&self.links_dir())?;
         self.pin_identity()

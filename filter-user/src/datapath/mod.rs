@@ -8,6 +8,7 @@
 //!     gen-<N>/  the tables, RULES, LIVE, PORT_CLASS, REDIRECT, META-<number> and the program of one
 //!               generation, and of those that were switched to under the same program
 //!     new-<N>/  the same, under construction
+//!     sink/     the links of the programs on the way to the block page
 //!     links/    one link per interface ("." in a name is written %2e)
 //! /run/edgefilter/netns-<inode>/
 //!     lock, controller.lock, links/<interface> (when and how it was attached), detached/<interface>
@@ -32,6 +33,8 @@ mod install;
 mod kernel_features;
 pub mod kernel_fields;
 mod kernel_log;
+mod kfunc;
+mod local;
 mod mapped;
 pub mod netdev;
 mod object;
@@ -41,9 +44,11 @@ mod pod;
 mod private;
 mod ring;
 mod root;
+mod sink;
 mod state;
 mod stored;
 mod sys;
+mod taken;
 
 pub use check::Probe;
 pub use connections::{Connection, Connections};
@@ -53,7 +58,10 @@ pub use install::{Installed, InstalledOn};
 pub use kernel_features::{Kernel, Lacking, kernel};
 pub use kernel_log::follow_kernel_log;
 pub use object::digest as object_digest;
+pub use page::Resolved;
 pub use private::{FRAME_BYTES_MIN, Private};
 pub use ring::EventRing;
 pub use root::{ControllerLock, Lock, Root};
+pub use sink::{SinkMethod, SinkPlace, SinkStatus};
 pub use state::{Enforced, Generation};
+pub use taken::Sweep;

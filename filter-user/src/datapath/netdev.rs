@@ -35,6 +35,36 @@ pub(super) fn name(ifindex: u32) -> Option<String> {
     String::from_utf8(buffer[..end].to_vec()).ok()
 }
 
+/// Link-layer address of an interface of this thread's network namespace (`SIOCGIFHWADDR`).
+pub(super) fn hardware_address(name: &str) -> io::Result<[u8; 6]> {
+    let socket = nix::sys::socket::socket(
+        nix::sys::socket::AddressFamily::Inet,
+        nix::sys::socket::SockType::Datagram,
+        nix::sys::socket::SockFlag::SOCK_CLOEXEC,
+        None,
+    )?;
+    let mut request = named_request(name);
+    // SAFETY: a request with a name that ends in zero, which the command fills.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFHWADDR, &raw mut request) };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the command has filled this member of the union.
+    let address = unsafe { request.ifr_ifru.ifru_hwaddr.sa_data };
+    Ok(std::array::from_fn(|i| address[i].cast_unsigned()))
+}
+
+/// A request about an interface.
+fn named_request(name: &str) -> libc::ifreq {
+    // SAFETY: every field is an integer or a pointer, for which zero is valid.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    let room = request.ifr_name.len() - 1;
+    for (to, from) in request.ifr_name[..room].iter_mut().zip(name.bytes()) {
+        *to = from.cast_signed();
+    }
+    request
+}
+
 /// Whether an interface may deliver TCP checksums that a device is still to complete: it connects
 /// senders on this machine. What cannot be asked counts as such, since the other error loses traffic.
 pub fn leaves_checksums(name: &str) -> bool {

@@ -1,19 +1,24 @@
-//! The way to the block page, as the kernel has it.
-
-use std::sync::atomic::Ordering;
+//! What the controller tells the programs that send frames away beside what is in `sink`: next hops, and
+//! whether the maps are still those that the block page's end is connected to.
 
 use aya::maps::{DevMap, Map, MapData, MapInfo};
-use filter_common::abi::{Sink, method, sink};
+use filter_common::abi::NextHop;
 
-use super::{DatapathError, Root, mapped::Writable, pod::sink_words};
-use crate::sink::{
-    SinkError,
-    place::{Ends, Place},
+use super::{
+    DatapathError, Root,
+    object::{self, NEXT_HOPS, REDIRECT, SINK},
 };
 
-/// Names of the shared maps.
-const SINK: &str = "SINK";
-const SINK_DEV: &str = "SINK_DEV";
+/// A neighbour to which frames are sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Resolved {
+    /// Index of the interface it is on.
+    pub ifindex: u32,
+    /// Its address.
+    pub to: [u8; 6],
+    /// The interface's.
+    pub from: [u8; 6],
+}
 
 impl Root {
     /// Tells the maps that lead to the page from others that were there before: those that the page's end
@@ -27,86 +32,57 @@ impl Root {
         if !path.exists() {
             return Ok(0);
         }
-        let info = MapInfo::from_pin(path).map_err(|source| DatapathError::Map {
-            map: SINK.to_owned(),
-            source,
-        })?;
+        let info = MapInfo::from_pin(path).map_err(map_error(SINK))?;
         Ok(info.id())
     }
 
-    /// Attaches what takes connections in at the page's end, and sends its answers on at the host's. The
-    /// calling thread is in the host's namespace. Nothing is sent there yet.
+    /// Says where frames for a next hop go from now on; `None` drops them.
     ///
     /// # Errors
     ///
-    /// The kernel refuses. What was attached goes with the interfaces.
-    pub fn connect_page(&self, place: &Place) -> Result<(), SinkError> {
-        self.set_page_device(place.ends.near_index)?;
-        Ok(())
-    }
-
-    /// From now on connections are sent to the page.
-    ///
-    /// # Errors
-    ///
-    /// The map could not be written.
-    pub fn page_up(&self, ends: &Ends) -> Result<(), DatapathError> {
-        self.set_sink(&Sink {
-            state: sink::UP,
-            method: method::KFUNC,
-            sink_mac: ends.far_mac,
-            edge_mac: ends.near_mac,
-            reserved: 0,
-        })
-    }
-
-    /// From now on what leads to the page is refused.
-    ///
-    /// # Errors
-    ///
-    /// The map could not be written; that there is none is no error.
-    pub fn page_down(&self) -> Result<(), DatapathError> {
-        self.set_sink(&Sink::default())
-    }
-
-    fn set_page_device(&self, ifindex: u32) -> Result<(), DatapathError> {
-        let path = self.shared_dir().join(SINK_DEV);
-        if !path.exists() {
+    /// The maps could not be written; that there are none is no error.
+    pub fn follow_next_hop(
+        &self,
+        number: u32,
+        resolved: Option<Resolved>,
+    ) -> Result<(), DatapathError> {
+        let directory = self.current_number()?.map(|it| self.generation_dir(it));
+        let Some(directory) = directory.filter(|_| self.shared_dir().join(NEXT_HOPS).exists())
+        else {
             return Ok(());
-        }
-        let map_error = |source| DatapathError::Map {
-            map: SINK_DEV.to_owned(),
-            source,
         };
-        let data = MapData::from_pin(path).map_err(map_error)?;
+        let Some(Resolved { ifindex, to, from }) = resolved else {
+            return self.set_next_hop(number, NextHop::default());
+        };
+        let device = object::next_hop_key(number);
+        let data = MapData::from_pin(directory.join(REDIRECT)).map_err(map_error(REDIRECT))?;
         let mut devices: DevMap<MapData> = Map::from_map_data(data)
             .and_then(TryInto::try_into)
-            .map_err(map_error)?;
-        devices
-            .set(0, ifindex, None, 0)
-            .map_err(|error| DatapathError::Kernel {
-                action: "make the block page a redirect target".to_owned(),
+            .map_err(map_error(REDIRECT))?;
+        let known = devices.get(device, 0);
+        if !known.is_ok_and(|known| known.if_index == ifindex) {
+            let set = devices.set(device, ifindex, None, 0);
+            set.map_err(|error| DatapathError::Kernel {
+                action: "make the interface of a next hop a redirect target".to_owned(),
                 source: std::io::Error::other(error),
-            })
+            })?;
+        }
+        self.set_next_hop(
+            number,
+            NextHop {
+                device,
+                resolved: 1,
+                dst_mac: to,
+                src_mac: from,
+                reserved: 0,
+            },
+        )
     }
+}
 
-    /// The state is the last word that is written, and the first that is taken away.
-    fn set_sink(&self, value: &Sink) -> Result<(), DatapathError> {
-        let path = self.shared_dir().join(SINK);
-        if !path.exists() {
-            return Ok(());
-        }
-        let map = Writable::open::<Sink>(&path)?;
-        let words = sink_words(value);
-        let off = sink_words(&Sink::default())[0];
-        let Some((state, rest)) = map.words().split_first() else {
-            return Ok(());
-        };
-        state.store(off, Ordering::SeqCst);
-        for (word, value) in rest.iter().zip(&words[1..]) {
-            word.store(*value, Ordering::SeqCst);
-        }
-        state.store(words[0], Ordering::SeqCst);
-        Ok(())
+fn map_error(map: &'static str) -> impl Fn(aya::maps::MapError) -> DatapathError {
+    move |source| DatapathError::Map {
+        map: map.to_owned(),
+        source,
     }
 }

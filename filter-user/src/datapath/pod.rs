@@ -1,7 +1,9 @@
 //! Types shared with the kernel, in the wrapper that lets aya copy them.
 
 use aya::Pod;
-use filter_common::abi::{Config, Directions, Outcome, Rule, RuleCounters, Sink};
+use filter_common::abi::{
+    Config, Directions, FlowKey, NextHop, Outcome, Rule, RuleCounters, Taken,
+};
 
 /// A value that the kernel may read or write byte by byte.
 #[derive(Clone, Copy)]
@@ -18,6 +20,13 @@ unsafe impl Pod for Raw<RuleCounters> {}
 // SAFETY: as above.
 unsafe impl Pod for Raw<Directions> {}
 
+// SAFETY: as above.
+unsafe impl Pod for Raw<FlowKey> {}
+// SAFETY: as above.
+unsafe impl Pod for Raw<Taken> {}
+// SAFETY: as above.
+unsafe impl Pod for Raw<NextHop> {}
+
 /// The bytes of a configuration, to be stored with its generation.
 pub(super) fn config_bytes(config: &Config) -> &[u8] {
     // SAFETY: `Config` has no padding (see above), so all its bytes are initialised.
@@ -31,12 +40,6 @@ pub(super) fn config_from_bytes(bytes: &[u8]) -> Option<Config> {
     }
     // SAFETY: the length was checked, and every bit pattern is a valid `Config`.
     Some(unsafe { std::ptr::read_unaligned(bytes.as_ptr().cast()) })
-}
-
-/// The way to the block page as the words that the kernel programs read.
-pub(super) fn sink_words(sink: &Sink) -> [u64; size_of::<Sink>() / size_of::<u64>()] {
-    // SAFETY: `Sink` is exactly that long and has no padding, so all its bytes are initialised.
-    unsafe { std::ptr::read_unaligned((&raw const *sink).cast()) }
 }
 
 /// A rule as the words that the kernel program reads.

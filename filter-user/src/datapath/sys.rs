@@ -12,7 +12,10 @@ use std::{
     path::Path,
 };
 
-use aya_obj::generated::{bpf_attach_type::BPF_XDP, bpf_attr, bpf_cmd, bpf_link_info};
+use aya_obj::generated::{
+    bpf_attach_type::{self, BPF_TCX_INGRESS, BPF_XDP},
+    bpf_attr, bpf_cmd, bpf_link_info,
+};
 
 /// What the kernel says about an XDP link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +57,35 @@ pub(super) fn xdp_link_create(
     bpf_fd(bpf_cmd::BPF_LINK_CREATE, &mut attr)
 }
 
+/// Attaches a program to a control group by a link; `kind` says which `connect` it decides about.
+pub(super) fn cgroup_link_create(
+    program: BorrowedFd<'_>,
+    group: BorrowedFd<'_>,
+    kind: bpf_attach_type,
+) -> io::Result<OwnedFd> {
+    let mut attr = empty_attr();
+    attr.link_create.__bindgen_anon_1.prog_fd = program.as_raw_fd() as u32;
+    attr.link_create.__bindgen_anon_2.target_fd = group.as_raw_fd() as u32;
+    attr.link_create.attach_type = kind as u32;
+    bpf_fd(bpf_cmd::BPF_LINK_CREATE, &mut attr)
+}
+
+/// Inode of the control group that a link is attached to; 0 when that is gone.
+pub(super) fn cgroup_of_link(link: BorrowedFd<'_>) -> io::Result<u64> {
+    let info = link_info(link)?;
+    // SAFETY: the kernel filled `info`, and every bit pattern of the union is a valid integer.
+    Ok(unsafe { info.__bindgen_anon_1.cgroup.cgroup_id })
+}
+
+/// Attaches a tc program to what comes in on an interface, by a link (Linux 6.6).
+pub(super) fn tcx_link_create(program: BorrowedFd<'_>, ifindex: u32) -> io::Result<OwnedFd> {
+    let mut attr = empty_attr();
+    attr.link_create.__bindgen_anon_1.prog_fd = program.as_raw_fd() as u32;
+    attr.link_create.__bindgen_anon_2.target_ifindex = ifindex;
+    attr.link_create.attach_type = BPF_TCX_INGRESS as u32;
+    bpf_fd(bpf_cmd::BPF_LINK_CREATE, &mut attr)
+}
+
 /// Replaces the program of a link, atomically for every packet.
 pub(super) fn link_update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
     let mut attr = empty_attr();
@@ -64,6 +96,16 @@ pub(super) fn link_update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::
 
 /// What the kernel says about an XDP link.
 pub(super) fn xdp_link_info(link: BorrowedFd<'_>) -> io::Result<XdpLinkInfo> {
+    let info = link_info(link)?;
+    // SAFETY: the kernel filled `info`, and every bit pattern of the union is a valid integer.
+    let ifindex = unsafe { info.__bindgen_anon_1.xdp.ifindex };
+    Ok(XdpLinkInfo {
+        program_id: info.prog_id,
+        ifindex,
+    })
+}
+
+fn link_info(link: BorrowedFd<'_>) -> io::Result<bpf_link_info> {
     // SAFETY: every field is an integer, for which zero is valid.
     let mut info: bpf_link_info = unsafe { std::mem::zeroed() };
     let mut attr = empty_attr();
@@ -71,12 +113,7 @@ pub(super) fn xdp_link_info(link: BorrowedFd<'_>) -> io::Result<XdpLinkInfo> {
     attr.info.info_len = size_of::<bpf_link_info>() as u32;
     attr.info.info = (&raw mut info) as u64;
     bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
-    // SAFETY: the kernel filled `info`, and every bit pattern of the union is a valid integer.
-    let ifindex = unsafe { info.__bindgen_anon_1.xdp.ifindex };
-    Ok(XdpLinkInfo {
-        program_id: info.prog_id,
-        ifindex,
-    })
+    Ok(info)
 }
 
 /// Waits until every processor has left whatever it was doing that cannot be interrupted, such as

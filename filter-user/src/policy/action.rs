@@ -47,7 +47,12 @@ pub(super) fn take_action(
         .take_table("redirect", findings)
         .map(|target| (target.span, take_target(target, findings)));
     let quic_span = fields.span_of("quic");
-    let quic = take_word(fields, "quic", &[("refuse", true), ("icmp", false)], findings);
+    let quic = take_word(
+        fields,
+        "quic",
+        &[("refuse", true), ("icmp", false)],
+        findings,
+    );
     let Some(action) = action else {
         return Acting::plain(Action::Observe);
     };
@@ -98,9 +103,7 @@ fn parse_action(action: &Located<String>, findings: &mut Findings) -> Option<Act
         Action::Refuse,
         Action::Redirect,
     ];
-    let meant = all
-        .into_iter()
-        .find(|known| known.as_str() == action.value);
+    let meant = all.into_iter().find(|known| known.as_str() == action.value);
     if meant.is_none() {
         let finding = Finding::at(action.span, "this is not an action");
         findings.error(match similar(&action.value, &all.map(Action::as_str)) {

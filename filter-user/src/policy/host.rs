@@ -104,6 +104,9 @@ fn take_config(
     if let Some(events) = fields.take_table("events", findings) {
         take_events(events, &mut config, findings);
     }
+    if let Some(proxies) = fields.take_table("local_proxies", findings) {
+        config.local_proxies = take_local_proxies(proxies, base_dir, findings);
+    }
     fields.finish(findings);
     config
 }
@@ -348,4 +351,20 @@ fn take_events(mut fields: Fields<'_>, config: &mut HostConfig, findings: &mut F
         }
     }
     fields.finish(findings);
+}
+
+fn take_local_proxies(
+    mut fields: Fields<'_>,
+    base_dir: &Path,
+    findings: &mut Findings,
+) -> Option<PathBuf> {
+    if !fields.has("cgroup") {
+        findings.error(
+            Finding::at(fields.span, "`local_proxies` has no `cgroup`")
+                .help("add the control group of the proxies, such as `cgroup = \"/sys/fs/cgroup/system.slice\"`"),
+        );
+    }
+    let cgroup = fields.take::<PathBuf>("cgroup", findings);
+    fields.finish(findings);
+    Some(base_dir.join(cgroup?.value))
 }

@@ -305,6 +305,9 @@ pub struct HostConfig {
     pub events_per_window: u32,
     /// Debug messages of the kernel program. Default: no.
     pub debug: bool,
+    /// Control group (of version 2) whose processes are kept from connecting to blocked origins, as a
+    /// directory. Default: none.
+    pub local_proxies: Option<PathBuf>,
 }
 
 impl Default for HostConfig {
@@ -331,6 +334,7 @@ impl Default for HostConfig {
             protect_self: true,
             events_per_window: EVENTS_PER_WINDOW_DEFAULT,
             debug: false,
+            local_proxies: None,
         }
     }
 }

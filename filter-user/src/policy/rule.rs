@@ -258,13 +258,12 @@ pub(super) fn check_language(language: &Located<String>, findings: &mut Findings
     let is_language = parts.next().is_some_and(|part| {
         (2..=3).contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_lowercase())
     });
-    let is_subtag =
-        |part: &str| (2..=8).contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    let is_subtag = |part: &str| {
+        (2..=8).contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_alphanumeric())
+    };
     if !is_language || !parts.all(is_subtag) {
         let message = format!("{} is not the tag of a language", quoted(&language.value));
-        findings.error(
-            Finding::at(language.span, message).help("write `de`, `en` or `pt-BR`"),
-        );
+        findings.error(Finding::at(language.span, message).help("write `de`, `en` or `pt-BR`"));
     }
 }
 

@@ -173,6 +173,7 @@ fn prepare(args: &ReplayArgs, now_tai_ns: u64) -> Result<Compiled, ReplayError> 
     compiled.config.features &= !feature::REDIRECT;
     compiled.redirect_interfaces.clear();
     compiled.next_hops.clear();
+    compiled.local_proxies = None;
     Ok(compiled)
 }
 

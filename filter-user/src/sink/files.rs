@@ -86,7 +86,8 @@ pub fn write_decisions<'a>(
         languages: languages.clone(),
     };
     let path = files.decisions();
-    let bytes = serde_json::to_vec(&document).map_err(|error| file("write", &path)(error.into()))?;
+    let bytes =
+        serde_json::to_vec(&document).map_err(|error| file("write", &path)(error.into()))?;
     replace(&path, 0o640, Some(group), &bytes).map_err(file("write", &path))?;
     Ok(true)
 }
@@ -119,6 +120,12 @@ fn read_decisions(files: &Files) -> Document {
         .unwrap_or_default()
 }
 
+/// The rules that the page's process was told.
+pub(super) fn told(files: &Files) -> Vec<filter_page::decisions::Rule> {
+    let rules = read_decisions(files).rules.into_iter();
+    rules.map(|decided| decided.rule).collect()
+}
+
 /// The rules with a page, and of others what they say about names under these.
 fn decide<'a>(
     before: &Document,
@@ -147,9 +154,8 @@ fn decide<'a>(
     }
     let concerns = |name: &str| suffixes(name).any(|suffix| domains.contains(suffix));
     for listed in rules.filter(|listed| !has_page(listed.rule)) {
-        let has_names = |decided: &&Decided| {
-            !decided.rule.hosts.is_empty() || !decided.rule.domains.is_empty()
-        };
+        let has_names =
+            |decided: &&Decided| !decided.rule.hosts.is_empty() || !decided.rule.domains.is_empty();
         let lists = match (listed.is_read, known.get(&(&listed.rule.id, listed.keys))) {
             (true, _) => Lists::of(listed.rule, concerns),
             // What it says of the names of a page that is new is not known.
@@ -319,10 +325,11 @@ fn pairs(directory: &Path) -> io::Result<BTreeMap<PathBuf, (PathBuf, Stamp)>> {
             for part in ["fullchain.pem", "privkey.pem"] {
                 note(&mut found, name.join(part), path.join(part));
             }
-        } else if name
-            .extension()
-            .is_some_and(|extension| ["pem", "crt", "key"].iter().any(|known| extension == *known))
-        {
+        } else if name.extension().is_some_and(|extension| {
+            ["pem", "crt", "key"]
+                .iter()
+                .any(|known| extension == *known)
+        }) {
             note(&mut found, name, path);
         }
         if found.len() >= COPIES_MAX {
@@ -366,7 +373,10 @@ fn present(directory: &Path) -> io::Result<Vec<PathBuf>> {
 
 fn copy(path: &Path, target: &Path, name: &Path, group: u32) -> io::Result<()> {
     let to = target.join(name);
-    if let Some(parent) = name.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+    if let Some(parent) = name
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+    {
         let parent = target.join(parent);
         if !parent.exists() {
             fs::DirBuilder::new().mode(0o700).create(&parent)?;

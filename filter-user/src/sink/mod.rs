@@ -8,6 +8,7 @@ mod error;
 pub mod files;
 pub mod place;
 pub mod process;
+pub mod report;
 mod serve;
 pub mod spec;
 

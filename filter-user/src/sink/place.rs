@@ -9,7 +9,7 @@
 use std::{
     fs, io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener},
-    os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd},
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
     panic,
     path::Path,
     thread,
@@ -107,9 +107,7 @@ pub fn near_alias(inode: u64) -> String {
 /// [`SinkError::Foreign`] if somebody else has an interface of this name.
 pub fn find(netlink: &Netlink, inode: u64) -> Result<Option<Link>, SinkError> {
     let (name, alias) = (near_name(inode), near_alias(inode));
-    let link = netlink
-        .link(&name)
-        .map_err(step("list the interfaces"))?;
+    let link = netlink.link(&name).map_err(step("list the interfaces"))?;
     match link {
         Some(link) if link.alias != alias => Err(SinkError::Foreign { name, alias }),
         found => Ok(found),
@@ -147,9 +145,8 @@ impl Place {
     ///
     /// Names the step. Nothing is left.
     pub fn new(inode: u64, mtu: Mtu) -> Result<Self, SinkError> {
-        let namespace = fresh_namespace().map_err(step(
-            "make a network namespace (this needs CAP_SYS_ADMIN)",
-        ))?;
+        let namespace = fresh_namespace()
+            .map_err(step("make a network namespace (this needs CAP_SYS_ADMIN)"))?;
         let netlink = Netlink::open().map_err(step("open rtnetlink"))?;
         let (name, alias) = (near_name(inode), near_alias(inode));
         let near = End {
@@ -174,6 +171,7 @@ impl Place {
         };
         let made = netlink
             .set_alias(place.ends.near_index, &alias)
+            .and_then(|()| netlink.without_addresses(place.ends.near_index))
             .and_then(|()| netlink.set_up(place.ends.near_index))
             .map_err(step(format!("set up the interface {name}")))
             .and_then(|()| place.inside(|| furnish(mtu)));
@@ -186,6 +184,11 @@ impl Place {
             }
         }
         Ok(place)
+    }
+
+    /// The namespace.
+    pub fn namespace(&self) -> BorrowedFd<'_> {
+        self.namespace.as_fd()
     }
 
     /// Runs something in the namespace, on a thread of its own.
@@ -232,6 +235,9 @@ fn furnish(mtu: Mtu) -> Result<u32, SinkError> {
     }
     // Before it goes up: native XDP redirects into a veth need this at its other end.
     netdev::set_gro(FAR_NAME).map_err(step(format!("switch on GRO of {FAR_NAME}")))?;
+    netlink
+        .without_addresses(far)
+        .map_err(step("set up the sink's interface"))?;
     for index in [loopback, far] {
         netlink
             .set_up(index)

@@ -291,10 +291,7 @@ fn is_alive(files: &Files) -> bool {
     let Ok(lock) = File::open(files.lock()) else {
         return false;
     };
-    matches!(
-        lock.try_lock_shared(),
-        Err(fs::TryLockError::WouldBlock)
-    )
+    matches!(lock.try_lock_shared(), Err(fs::TryLockError::WouldBlock))
 }
 
 fn open_lock(path: &Path) -> io::Result<File> {
@@ -330,12 +327,7 @@ pub(super) fn write_whole(
 }
 
 /// Replaces a file by a rename; nobody sees half of it, nor whom it is not for.
-pub(super) fn replace(
-    path: &Path,
-    mode: u32,
-    group: Option<u32>,
-    bytes: &[u8],
-) -> io::Result<()> {
+pub(super) fn replace(path: &Path, mode: u32, group: Option<u32>, bytes: &[u8]) -> io::Result<()> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(".new");
     match fs::remove_file(&beside) {

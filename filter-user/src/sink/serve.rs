@@ -140,7 +140,10 @@ fn drop_privileges(shape: &Shape) -> io::Result<()> {
         // Those that this kernel does not know cannot be given either.
         let _ = prctl(libc::PR_CAPBSET_DROP, capability);
     }
-    prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL as libc::c_ulong)?;
+    prctl(
+        libc::PR_CAP_AMBIENT,
+        libc::PR_CAP_AMBIENT_CLEAR_ALL as libc::c_ulong,
+    )?;
     let (user, group) = (Uid::from_raw(shape.user), Gid::from_raw(shape.group));
     setgroups(&[])?;
     setresgid(group, group, group)?;

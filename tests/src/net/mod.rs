@@ -4,6 +4,7 @@
 //! what a killed run left behind can be told by its dead process id: the next run removes it.
 //! Nothing here uses `ip netns exec`, which would remount `/sys` and hide the BPF file system.
 
+mod cgroup;
 mod device;
 mod topology;
 
@@ -26,6 +27,7 @@ use std::{
 
 use nix::sched::{CloneFlags, setns};
 
+pub use cgroup::ControlGroup;
 pub use device::{Offload, mac_of, set_offload};
 pub use topology::{Direct, Routed};
 

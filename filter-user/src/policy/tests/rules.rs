@@ -10,7 +10,11 @@ use filter_common::{
 use proptest::prelude::*;
 
 use super::{
-    super::{load_host_config, load_policy, model::{Rule, Target}, parse_host_config, parse_policy},
+    super::{
+        load_host_config, load_policy,
+        model::{Rule, Target},
+        parse_host_config, parse_policy,
+    },
     EXPLAINED, message, parse, policy,
 };
 
