@@ -1,7 +1,11 @@
 //! Connections that pass through and are refused, segment by segment, through both builds: what the client
 //! and the server are sent, byte by byte.
 
-use filter_common::{abi::feature, respond};
+use filter_common::{
+    abi::feature,
+    flow::{Peer, peer},
+    respond,
+};
 use filter_tests::{
     adapter::{InKernel, OnHost, compiled},
     fixtures::Host,
@@ -234,4 +238,36 @@ fn a_new_connection_on_the_same_ports_is_judged_anew() {
         let hello = ends.from_client(again + 1, SERVER).payload(allowed);
         passes(judge, &hello);
     });
+}
+
+#[test]
+fn a_client_that_was_not_answered_yet_is_reset_and_its_own_reset_reaches_the_server() {
+    for ends in [Ends::v4(80), Ends::v6(80)] {
+        let mut host = OnHost::load(&compiled(POLICY, &Host::default(), Role::Live));
+        // A connection of this host, on which a hundred bytes are under way to the client.
+        host.set_peer(Peer {
+            kind: peer::CONNECTION,
+            start: CLIENT,
+            rcv_nxt: CLIENT,
+            snd_una: SERVER,
+            snd_nxt: SERVER + 100,
+            ts_recent: 0,
+        });
+        let head = http::Request::to("refused.example").bytes();
+        let end = CLIENT.wrapping_add(head.len() as u32);
+        let request = ends.from_client(CLIENT, SERVER).payload(head);
+        let reset = ends.reset_to_client(SERVER);
+        becomes(&mut host, &request, TX, &reset);
+        becomes(&mut host, &request, TX, &reset);
+        let gone = ends.from_client(end, SERVER + 100).flags(flag::RST);
+        let onward = Packet::tcp(&ends.client, &ends.server)
+            .flags(flag::RST)
+            .seq(CLIENT)
+            .ack(0)
+            .window(0)
+            .atomic()
+            .build();
+        becomes(&mut host, &gone, PASS, &onward);
+        is_dropped(&mut host, &gone);
+    }
 }
