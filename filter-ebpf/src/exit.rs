@@ -5,7 +5,7 @@ use aya_ebpf::{
     helpers::generated::{bpf_jiffies64, bpf_ktime_get_tai_ns, bpf_probe_read_kernel},
 };
 use filter_common::{
-    abi::{Event, FlowKey, NO_SLOT, Outcome, Verdict, feature},
+    abi::{Event, FlowKey, NO_SLOT, Outcome, Response, Verdict, feature},
     env::Rules,
     fast::Glance,
     limits::{EVENT_NAME_BYTES, EVENT_WINDOW_JIFFIES, NAME_BYTES_MAX},
@@ -23,11 +23,13 @@ use crate::{
     rules::{self, has},
 };
 
-/// What is reported of a packet.
+/// What is reported of a packet: discriminants, and not the enums, since by each of their values the
+/// verifier would walk all that follows once more.
 #[derive(Clone, Copy)]
 struct Report {
-    verdict: Verdict,
-    reason: Reason,
+    verdict: u8,
+    reason: u8,
+    protocol: u8,
     slot: u16,
 }
 
@@ -35,9 +37,30 @@ impl Report {
     #[inline(always)]
     const fn of(decision: &Decision) -> Self {
         Self {
-            verdict: decision.verdict,
-            reason: decision.reason,
+            verdict: decision.verdict as u8,
+            reason: decision.reason as u8,
+            protocol: decision.protocol as u8,
             slot: decision.hit.slot(),
+        }
+    }
+
+    /// By way of map memory, from which the verifier takes any value for possible: all the ways to a
+    /// decision join here. What is left there is for the program that answers.
+    #[inline(always)]
+    fn through(response: *mut Response, decision: &Decision) -> Self {
+        let report = Self::of(decision);
+        // SAFETY: this CPU's element, and an XDP program is not preempted by another.
+        unsafe {
+            (*response).slot = report.slot;
+            (*response).verdict = report.verdict;
+            (*response).reason = report.reason;
+            (*response).protocol = report.protocol;
+            Self {
+                verdict: (&raw const (*response).verdict).read_volatile(),
+                reason: (&raw const (*response).reason).read_volatile(),
+                protocol: (&raw const (*response).protocol).read_volatile(),
+                slot: (&raw const (*response).slot).read_volatile(),
+            }
         }
     }
 }
@@ -56,23 +79,22 @@ pub(crate) fn reports(kernel: &Kernel, glance: Glance) -> bool {
 /// has observed it.
 #[inline(always)]
 pub(crate) fn record_glance(kernel: &Kernel, glance: Glance) -> u32 {
-    let mut decision = glance.decision();
+    let decision = glance.decision();
+    let mut report = Report::of(&decision);
     if decision.hit.is_none() {
         if !is_probe(kernel.context()) {
-            let report = Report::of(&decision);
             count_reason(report.reason);
-            note(kernel, &decision, report);
+            note(kernel, report);
         }
         return xdp_action::XDP_PASS;
     }
-    let action = act(&mut decision);
+    let action = act(&mut report);
     if is_probe(kernel.context()) {
-        return action;
+        return unless_answered(action);
     }
-    let report = Report::of(&decision);
     rules::count(report.slot, kernel.frame_len());
     count_reason(report.reason);
-    note(kernel, &decision, report);
+    note(kernel, report);
     if has(feature::EVENTS)
         && let Some(state) = event_state()
     {
@@ -83,28 +105,31 @@ pub(crate) fn record_glance(kernel: &Kernel, glance: Glance) -> u32 {
 
 /// Counts and reports the decision; the XDP action.
 #[inline(always)]
-pub(crate) fn record(kernel: &Kernel, packet: &Packet, mut decision: Decision) -> u32 {
-    let action = act(&mut decision);
+pub(crate) fn record(kernel: &Kernel, packet: &Packet, decision: Decision) -> u32 {
+    let Some(response) = maps::RESPONSE.get_ptr_mut(0) else {
+        return xdp_action::XDP_DROP;
+    };
+    let mut report = Report::through(response, &decision);
+    let action = act(&mut report);
     if is_probe(kernel.context()) {
         return unless_answered(action);
     }
-    let mut report = Report::of(&decision);
     if report.slot != NO_SLOT {
         rules::count(report.slot, kernel.frame_len());
-    } else if let (Verdict::Pass, Some((slot, reason))) = (decision.verdict, rules::observed()) {
-        report = Report {
-            verdict: Verdict::Observe,
-            reason,
-            slot,
-        };
+    } else if report.verdict == Verdict::Pass as u8
+        && let Some((slot, reason)) = rules::observed()
+    {
+        report.verdict = Verdict::Observe as u8;
+        report.reason = reason;
+        report.slot = slot;
     }
     count_reason(report.reason);
-    note(kernel, &decision, report);
+    note(kernel, report);
     if has(feature::EVENTS) && report.slot != NO_SLOT {
-        emit(kernel, packet, &decision, report);
+        emit(kernel, packet, report);
     }
     if action == TO_BE_ANSWERED {
-        return answer(kernel, decision);
+        return answer(kernel, report);
     }
     action
 }
@@ -118,35 +143,24 @@ const fn unless_answered(action: u32) -> u32 {
     }
 }
 
-/// Goes on to the program that answers, with what it needs to know; the frame is dropped if that is not
-/// there.
+/// Goes on to the program that answers; the frame is dropped if that is not there.
 #[inline(always)]
-fn answer(kernel: &Kernel, mut decision: Decision) -> u32 {
-    if has(feature::RESPOND)
-        && let Some(response) = maps::RESPONSE.get_ptr_mut(0)
-    {
-        // SAFETY: this CPU's element, and an XDP program is not preempted by another; on success the
-        // call does not return.
-        unsafe {
-            (*response).slot = decision.hit.slot();
-            (*response).verdict = decision.verdict as u8;
-            (*response).reason = decision.reason as u8;
-            (*response).protocol = decision.protocol as u8;
-            maps::RESPONDER.tail_call(kernel.context(), 0);
-        }
+fn answer(kernel: &Kernel, mut report: Report) -> u32 {
+    if has(feature::RESPOND) {
+        // SAFETY: a context of this program; on success the call does not return.
+        unsafe { maps::RESPONDER.tail_call(kernel.context(), 0) };
     }
-    decision.reason = Reason::RefuseFailed;
-    let report = Report::of(&decision);
+    report.reason = Reason::RefuseFailed as u8;
     count_reason(report.reason);
-    note(kernel, &decision, report);
+    note(kernel, report);
     xdp_action::XDP_DROP
 }
 
 /// Tells those who want to hear of every packet.
 #[inline(always)]
-fn note(kernel: &Kernel, decision: &Decision, report: Report) {
+fn note(kernel: &Kernel, report: Report) {
     if has(feature::TRACE) {
-        trace(kernel, decision, report);
+        trace(kernel, report);
     }
     if has(feature::DEBUG) {
         debug(kernel, report);
@@ -154,13 +168,17 @@ fn note(kernel: &Kernel, decision: &Decision, report: Report) {
 }
 
 #[inline(always)]
-fn act(decision: &mut Decision) -> u32 {
-    match decision.verdict {
-        Verdict::Pass | Verdict::Observe => xdp_action::XDP_PASS,
-        Verdict::Drop => xdp_action::XDP_DROP,
-        Verdict::Refuse => TO_BE_ANSWERED,
-        Verdict::Redirect if decision.reason as u8 == Reason::Taken as u8 => TO_BE_ANSWERED,
-        Verdict::Redirect => redirect(decision),
+fn act(report: &mut Report) -> u32 {
+    const PASS: u8 = Verdict::Pass as u8;
+    const OBSERVE: u8 = Verdict::Observe as u8;
+    const REFUSE: u8 = Verdict::Refuse as u8;
+    const REDIRECT: u8 = Verdict::Redirect as u8;
+    match report.verdict {
+        PASS | OBSERVE => xdp_action::XDP_PASS,
+        REFUSE => TO_BE_ANSWERED,
+        REDIRECT if report.reason == Reason::Taken as u8 => TO_BE_ANSWERED,
+        REDIRECT => redirect(report),
+        _ => xdp_action::XDP_DROP,
     }
 }
 
@@ -169,35 +187,33 @@ const TO_BE_ANSWERED: u32 = calls::TO_BE_ANSWERED as u32;
 
 /// To the rule's interface; dropped if that has no device.
 #[inline(always)]
-fn redirect(decision: &mut Decision) -> u32 {
+fn redirect(report: &mut Report) -> u32 {
     if !has(feature::REDIRECT | feature::RESPOND) {
         return xdp_action::XDP_DROP;
     }
-    let action = calls::redirect(u64::from(decision.hit.slot())) as u32;
+    let action = calls::redirect(u64::from(report.slot)) as u32;
     if action != xdp_action::XDP_REDIRECT && action != TO_BE_ANSWERED {
-        decision.reason = Reason::RedirectFailed;
+        report.reason = Reason::RedirectFailed as u8;
     }
     action
 }
 
 #[inline(always)]
-fn count_reason(reason: Reason) {
+fn count_reason(reason: u8) {
     if let Some(reasons) = maps::REASONS.get_ptr_mut(0) {
         // SAFETY: this CPU's element, and an XDP program is not preempted by another.
         let reasons = unsafe { &mut *reasons };
-        // Bounded where the verifier sees it: the compiler knows the enum's range, and drops a mask.
-        reasons[opaque(reason as u64) as usize & 63] += 1;
+        reasons[opaque(u64::from(reason)) as usize & 63] += 1;
     }
 }
 
 /// The name that the outcome reports, in the working area: empty if none was read.
 #[inline(always)]
-fn reported_name(decision: &Decision) -> Span {
+fn reported_name(report: Report) -> Span {
     use filter_common::abi::Protocol;
     let nothing = Span { at: 0, len: 0 };
-    match decision.protocol {
-        Protocol::None | Protocol::Quic => return nothing,
-        Protocol::Tls | Protocol::Http => {}
+    if report.protocol != Protocol::Tls as u8 && report.protocol != Protocol::Http as u8 {
+        return nothing;
     }
     let Some(work) = calls::work() else {
         return nothing;
@@ -227,21 +243,21 @@ fn copy_name<const N: usize>(name: Span, to: *mut u8) -> u16 {
 }
 
 #[inline(always)]
-fn trace(kernel: &Kernel, decision: &Decision, report: Report) {
+fn trace(kernel: &Kernel, report: Report) {
     let Some(outcome) = maps::OUTCOME.get_ptr_mut(0) else {
         return;
     };
     // SAFETY: traced programs run one at a time, under BPF_PROG_TEST_RUN.
     let outcome: &mut Outcome = unsafe { &mut *outcome };
-    outcome.verdict = report.verdict as u8;
-    outcome.reason = report.reason as u8;
-    outcome.protocol = decision.protocol as u8;
+    outcome.verdict = report.verdict;
+    outcome.reason = report.reason;
+    outcome.protocol = report.protocol;
     outcome.reserved = 0;
     outcome.slot = report.slot;
     outcome.slot_version = slot_version(kernel, report.slot);
     outcome.frame_len = kernel.frame_len();
     outcome.name_len =
-        copy_name::<NAME_BYTES_MAX>(reported_name(decision), (&raw mut outcome.name).cast());
+        copy_name::<NAME_BYTES_MAX>(reported_name(report), (&raw mut outcome.name).cast());
 }
 
 /// One line a packet, for looking at a single flow in a test setup: far too dear for traffic.
@@ -250,8 +266,8 @@ fn debug(kernel: &Kernel, report: Report) {
     aya_log_ebpf::info!(
         kernel.context(),
         "verdict {} reason {} slot {}",
-        report.verdict as u8,
-        report.reason as u8,
+        report.verdict,
+        report.reason,
         report.slot
     );
 }
@@ -286,7 +302,7 @@ fn event_state() -> Option<&'static mut EventState> {
 /// Puts an event into the ring, within this CPU's share of the window. A function of its own, so that its stack and that of reading a hello
 /// are not added up.
 #[inline(never)]
-fn emit(kernel: &Kernel, packet: &Packet, decision: &Decision, report: Report) {
+fn emit(kernel: &Kernel, packet: &Packet, report: Report) {
     let Some(state) = event_state() else { return };
     if !has_room(kernel, state) {
         state.suppressed += 1;
@@ -307,17 +323,16 @@ fn emit(kernel: &Kernel, packet: &Packet, decision: &Decision, report: Report) {
         (*event).frame_len = kernel.frame_len();
         (*event).slot_version = slot_version(kernel, report.slot);
         (*event).slot = report.slot;
-        (*event).verdict = report.verdict as u8;
-        (*event).reason = report.reason as u8;
-        (*event).protocol = decision.protocol as u8;
+        (*event).verdict = report.verdict;
+        (*event).reason = report.reason;
+        (*event).protocol = report.protocol;
         (*event).reserved = [0; 5];
         (*event).name = [0; EVENT_NAME_BYTES];
-        (*event).name_len = match report.reason {
-            Reason::Hostname => copy_name::<EVENT_NAME_BYTES>(
-                reported_name(decision),
-                (&raw mut (*event).name).cast(),
-            ),
-            _ => 0,
+        (*event).name_len = if report.reason == Reason::Hostname as u8 {
+            let to = (&raw mut (*event).name).cast();
+            copy_name::<EVENT_NAME_BYTES>(reported_name(report), to)
+        } else {
+            0
         };
     }
     entry.submit(0);

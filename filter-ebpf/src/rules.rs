@@ -131,9 +131,9 @@ impl env::Rules for Generation {
     }
 }
 
-/// The first rule that observed this packet, and what it hit.
+/// The first rule that observed this packet, and what it hit: a [`Reason`] discriminant.
 #[inline(always)]
-pub(crate) fn observed() -> Option<(u16, Reason)> {
+pub(crate) fn observed() -> Option<(u16, u8)> {
     if !has(feature::OBSERVE) {
         return None;
     }
@@ -142,8 +142,7 @@ pub(crate) fn observed() -> Option<(u16, Reason)> {
     if notes.observed == 0 {
         return None;
     }
-    let reason = Reason::from_u8(notes.reason as u8)?;
-    Some(((notes.observed - 1) as u16, reason))
+    Some(((notes.observed - 1) as u16, notes.reason as u8))
 }
 
 /// Prepares the notes for a packet.

@@ -20,6 +20,7 @@ pub mod lossy;
 pub mod mutate;
 pub mod net;
 pub mod packet;
+pub mod page;
 pub mod path;
 pub mod probe;
 pub mod process;

@@ -13,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use nix::sys::socket::{setsockopt, sockopt};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rustls::{
     ServerConfig, crypto::ring::default_provider, pki_types::PrivatePkcs8KeyDer, server::Acceptor,
@@ -57,9 +58,25 @@ impl Witness {
     /// # Panics
     /// If a port is taken.
     pub fn start(namespace: &Namespace, names: &[&str]) -> Self {
+        Self::listen(namespace, names, false)
+    }
+
+    /// As [`Witness::start`], for any address that is routed to the namespace as local.
+    ///
+    /// # Panics
+    /// As there.
+    pub fn start_for_any_address(namespace: &Namespace, names: &[&str]) -> Self {
+        Self::listen(namespace, names, true)
+    }
+
+    fn listen(namespace: &Namespace, names: &[&str], any_address: bool) -> Self {
         let listeners = [TLS_PORT, HTTP_PORT].map(|port| {
             let bound = namespace.run(|| TcpListener::bind(("::", port)));
             let listener = bound.unwrap_or_else(|e| panic!("listen on port {port}: {e}"));
+            if any_address {
+                setsockopt(&listener, sockopt::IpTransparent, &true)
+                    .expect("a listener that answers from any address");
+            }
             listener
                 .set_nonblocking(true)
                 .expect("a listener that does not block");
