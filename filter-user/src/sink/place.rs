@@ -233,8 +233,6 @@ fn furnish(mtu: Mtu) -> Result<u32, SinkError> {
     for (setting, value) in SETTINGS {
         set(setting, value)?;
     }
-    // Before it goes up: native XDP redirects into a veth need this at its other end.
-    netdev::set_gro(FAR_NAME).map_err(step(format!("switch on GRO of {FAR_NAME}")))?;
     netlink
         .without_addresses(far)
         .map_err(step("set up the sink's interface"))?;
@@ -243,6 +241,9 @@ fn furnish(mtu: Mtu) -> Result<u32, SinkError> {
             .set_up(index)
             .map_err(step("set up the sink's interfaces"))?;
     }
+    // Native XDP redirects into a veth need this at its other end; and only when it is switched on while
+    // that is up does the driver say that it takes them.
+    netdev::set_gro(FAR_NAME).map_err(step(format!("switch on GRO of {FAR_NAME}")))?;
     for gateway in [GATEWAY_V4, GATEWAY_V6] {
         let family = Family::of(gateway);
         if family == Family::V6 && !has_ipv6() {
