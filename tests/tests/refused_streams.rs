@@ -60,7 +60,7 @@ impl Ends {
         }
     }
 
-    fn from_client(&self, seq: u32, ack: u32) -> Packet {
+    fn client_sends(&self, seq: u32, ack: u32) -> Packet {
         Packet::tcp(&self.client, &self.server)
             .seq(seq)
             .ack(ack)
@@ -68,7 +68,7 @@ impl Ends {
             .tcp_options(&stamps(7, 9))
     }
 
-    fn from_server(&self, seq: u32, ack: u32) -> Packet {
+    fn server_sends(&self, seq: u32, ack: u32) -> Packet {
         Packet::tcp(&self.server, &self.client)
             .seq(seq)
             .ack(ack)
@@ -78,17 +78,17 @@ impl Ends {
 
     /// The handshake.
     fn open(&self, judge: &mut dyn Judge) {
-        let syn = self.from_client(CLIENT_ISN, 0).flags(flag::SYN);
-        let syn_ack = self.from_server(SERVER_ISN, CLIENT);
+        let syn = self.client_sends(CLIENT_ISN, 0).flags(flag::SYN);
+        let syn_ack = self.server_sends(SERVER_ISN, CLIENT);
         let answer = syn_ack.flags(flag::SYN | flag::ACK);
-        for frame in [syn, answer, self.from_client(CLIENT, SERVER)] {
+        for frame in [syn, answer, self.client_sends(CLIENT, SERVER)] {
             assert_eq!(judge.judge(&frame.build()).action, PASS);
         }
     }
 
     /// The end of the stream with this text, as from the server.
     fn last_words(&self, seq: u32, ack: u32, text: &[u8]) -> Vec<u8> {
-        self.from_server(seq, ack)
+        self.server_sends(seq, ack)
             .flags(flag::PSH | flag::ACK | flag::FIN)
             .payload(text)
             .atomic()
@@ -157,19 +157,19 @@ fn a_client_hears_an_alert_and_the_server_a_reset() {
         ends.open(judge);
         let hello = ClientHello::named("refused.example").record();
         let end = CLIENT.wrapping_add(hello.len() as u32);
-        let request = ends.from_client(CLIENT, SERVER).payload(hello);
+        let request = ends.client_sends(CLIENT, SERVER).payload(hello);
         let alert = ends.last_words(SERVER, end, &respond::ALERT);
         becomes(judge, &request, TX, &alert);
         // Lost on its way: the client repeats itself, and is answered again.
         becomes(judge, &request, TX, &alert);
         // A late acknowledgement of the handshake says nothing.
-        is_dropped(judge, &ends.from_client(CLIENT, SERVER));
+        is_dropped(judge, &ends.client_sends(CLIENT, SERVER));
         let heard = SERVER + respond::ALERT.len() as u32 + 1;
-        let bare = ends.from_client(end, heard);
+        let bare = ends.client_sends(end, heard);
         becomes(judge, &bare, PASS, &ends.reset_to_server(CLIENT, heard));
-        let closes = ends.from_client(end, heard).flags(flag::FIN | flag::ACK);
+        let closes = ends.client_sends(end, heard).flags(flag::FIN | flag::ACK);
         becomes(judge, &closes, TX, &ends.reset_to_client(heard));
-        is_dropped(judge, &ends.from_client(end, heard).flags(flag::RST));
+        is_dropped(judge, &ends.client_sends(end, heard).flags(flag::RST));
     });
 }
 
@@ -179,9 +179,9 @@ fn a_client_that_resets_at_once_has_its_reset_reach_the_server() {
         ends.open(judge);
         let hello = ClientHello::named("refused.example").record();
         let end = CLIENT.wrapping_add(hello.len() as u32);
-        let request = ends.from_client(CLIENT, SERVER).payload(hello);
+        let request = ends.client_sends(CLIENT, SERVER).payload(hello);
         assert_eq!(judge.judge(&request.build()).action, TX);
-        let reset = ends.from_client(end, SERVER).flags(flag::RST | flag::ACK);
+        let reset = ends.client_sends(end, SERVER).flags(flag::RST | flag::ACK);
         becomes(judge, &reset, PASS, &ends.reset_to_server(CLIENT, SERVER));
         is_dropped(judge, &reset);
     });
@@ -193,14 +193,14 @@ fn the_servers_reset_has_the_number_behind_what_it_was_let_have() {
         ends.open(judge);
         let hello = ClientHello::named("refused.example").record();
         let (first, second) = hello.split_at(100);
-        passes(judge, &ends.from_client(CLIENT, SERVER).payload(first));
+        passes(judge, &ends.client_sends(CLIENT, SERVER).payload(first));
         let middle = CLIENT.wrapping_add(100);
         let end = CLIENT.wrapping_add(hello.len() as u32);
-        let rest = ends.from_client(middle, SERVER).payload(second);
+        let rest = ends.client_sends(middle, SERVER).payload(second);
         let alert = ends.last_words(SERVER, end, &respond::ALERT);
         becomes(judge, &rest, TX, &alert);
         let heard = SERVER + respond::ALERT.len() as u32 + 1;
-        let bare = ends.from_client(end, heard);
+        let bare = ends.client_sends(end, heard);
         becomes(judge, &bare, PASS, &ends.reset_to_server(middle, heard));
     });
 }
@@ -213,11 +213,11 @@ fn a_request_is_answered_with_a_status_that_may_be_longer() {
         let head = head.bytes();
         let end = CLIENT.wrapping_add(head.len() as u32);
         assert!(head.len() < respond::UNAVAILABLE.len());
-        let request = ends.from_client(CLIENT, SERVER).payload(head);
+        let request = ends.client_sends(CLIENT, SERVER).payload(head);
         let status = ends.last_words(SERVER, end, &respond::UNAVAILABLE);
         becomes(judge, &request, TX, &status);
         let heard = SERVER + respond::UNAVAILABLE.len() as u32 + 1;
-        let bare = ends.from_client(end, heard);
+        let bare = ends.client_sends(end, heard);
         becomes(judge, &bare, PASS, &ends.reset_to_server(CLIENT, heard));
     });
 }
@@ -227,15 +227,15 @@ fn a_new_connection_on_the_same_ports_is_judged_anew() {
     play(443, |ends, judge| {
         ends.open(judge);
         let refused = ClientHello::named("refused.example").record();
-        let request = ends.from_client(CLIENT, SERVER).payload(refused);
+        let request = ends.client_sends(CLIENT, SERVER).payload(refused);
         assert_eq!(judge.judge(&request.build()).action, TX);
         let again = 0x7000_0000;
-        let syn = ends.from_client(again, 0).flags(flag::SYN);
-        let syn_ack = ends.from_server(SERVER_ISN, again + 1);
+        let syn = ends.client_sends(again, 0).flags(flag::SYN);
+        let syn_ack = ends.server_sends(SERVER_ISN, again + 1);
         passes(judge, &syn);
         passes(judge, &syn_ack.flags(flag::SYN | flag::ACK));
         let allowed = ClientHello::named("other.example").record();
-        let hello = ends.from_client(again + 1, SERVER).payload(allowed);
+        let hello = ends.client_sends(again + 1, SERVER).payload(allowed);
         passes(judge, &hello);
     });
 }
@@ -255,11 +255,11 @@ fn a_client_that_was_not_answered_yet_is_reset_and_its_own_reset_reaches_the_ser
         });
         let head = http::Request::to("refused.example").bytes();
         let end = CLIENT.wrapping_add(head.len() as u32);
-        let request = ends.from_client(CLIENT, SERVER).payload(head);
+        let request = ends.client_sends(CLIENT, SERVER).payload(head);
         let reset = ends.reset_to_client(SERVER);
         becomes(&mut host, &request, TX, &reset);
         becomes(&mut host, &request, TX, &reset);
-        let gone = ends.from_client(end, SERVER + 100).flags(flag::RST);
+        let gone = ends.client_sends(end, SERVER + 100).flags(flag::RST);
         let onward = Packet::tcp(&ends.client, &ends.server)
             .flags(flag::RST)
             .seq(CLIENT)
