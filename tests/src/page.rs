@@ -136,6 +136,20 @@ pub fn sweep(edge: &Namespace) -> Sweep {
 /// # Panics
 /// If the policy or the kernel refuse.
 pub fn enforce(edge: &Namespace, interfaces: &[&str], host: &str, policy: &str) {
+    enforce_in(AttachMode::Native, edge, interfaces, host, policy);
+}
+
+/// As [`enforce`], attached in this mode.
+///
+/// # Panics
+/// As there.
+pub fn enforce_in(
+    mode: AttachMode,
+    edge: &Namespace,
+    interfaces: &[&str],
+    host: &str,
+    policy: &str,
+) {
     edge.run(|| {
         let mut compiled = compiled(host, policy, interfaces.len());
         lead_to_page(&mut compiled);
@@ -145,7 +159,7 @@ pub fn enforce(edge: &Namespace, interfaces: &[&str], host: &str, policy: &str) 
             .iter()
             .map(|name| InterfaceConfig {
                 name: (*name).to_owned(),
-                mode: AttachMode::Native,
+                mode,
             })
             .collect();
         root.install(&lock, compiled, &interfaces, &[])

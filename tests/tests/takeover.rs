@@ -15,12 +15,12 @@ use filter_tests::{
     dialer::{Length, ask_http, ask_tls, ask_tls_in_pieces, open, tls_config},
     frames::FrameSocket,
     net::{Direct, Namespace, Offload, Routed, mac_of, set_offload},
-    packet::{Packet, tls::ClientHello},
-    page::{PageSpace, answered, answers, enforce, set_up, status, sweep},
+    packet::{Packet, TPID_8021Q, flag, tls::ClientHello},
+    page::{PageSpace, answered, answers, enforce, enforce_in, set_up, status, sweep},
     process::wait_for,
     witness::{HTTP_PORT, TLS_PORT, Witness},
 };
-use filter_user::datapath::Sweep;
+use filter_user::{datapath::Sweep, policy::model::AttachMode};
 
 const BLOCKED: &str = "blocked.example";
 const NEIGHBOUR: &str = "neighbour.example";
@@ -162,11 +162,15 @@ struct Scene {
 
 impl Scene {
     fn new() -> Self {
+        Self::attached(AttachMode::Native)
+    }
+
+    fn attached(mode: AttachMode) -> Self {
         let net = Direct::new();
         let space = PageSpace::new(&net.edge);
         let server = Witness::start(&net.edge, &[BLOCKED, NEIGHBOUR]);
         let page = Witness::start_for_any_address(&space.namespace, &[BLOCKED, NEIGHBOUR]);
-        enforce(&net.edge, &[Direct::EDGE_IF], "", POLICY);
+        enforce_in(mode, &net.edge, &[Direct::EDGE_IF], "", POLICY);
         space.attach(&net.edge);
         Self {
             net,
@@ -233,14 +237,36 @@ fn clients_that_complete_their_checksums_reach_the_page_as_well() {
 }
 
 #[test]
+fn behind_the_driver_the_program_hands_over_as_well_and_lets_its_own_reset_pass() {
+    let scene = Scene::attached(AttachMode::Generic);
+    for length in [Length::Short, Length::Long] {
+        let client = scene.client();
+        let seen = client.tls(BLOCKED, scene.page(), length);
+        assert!(
+            seen.is_ok(),
+            "{length:?}: {seen:?} {:?}",
+            answers(&scene.net.edge)
+        );
+        let seen = client.tls(NEIGHBOUR, &scene.server, length);
+        assert!(seen.is_ok(), "{length:?}: {seen:?}");
+    }
+    no_connection_is_left(&scene.net.edge);
+}
+
+/// At the server, whose half of a connection that was taken over is reset.
+fn no_connection_is_left(edge: &Namespace) {
+    wait_for("no connection is left at the server", LIMIT, || {
+        let listed = edge.command("ss").args(["-tnH"]).output();
+        listed.expect("ss runs").stdout.is_empty()
+    });
+}
+
+#[test]
 fn the_servers_half_of_the_connection_is_gone() {
     let scene = Scene::new();
     let seen = scene.client().tls(BLOCKED, scene.page(), Length::Short);
     assert!(seen.is_ok(), "{seen:?}");
-    wait_for("no connection is left at the server", LIMIT, || {
-        let listed = scene.net.edge.command("ss").args(["-tnH"]).output();
-        listed.expect("ss runs").stdout.is_empty()
-    });
+    no_connection_is_left(&scene.net.edge);
 }
 
 #[test]
@@ -325,28 +351,91 @@ fn ports_that_are_used_again_belong_to_the_next_connection() {
     let scene = Scene::new();
     // No connection lingers at the client, so that the same ports can be used at once.
     scene.net.visitor.sysctl("net/ipv4/tcp_max_tw_buckets", "0");
-    let (from, to) = endpoints(Direct::VISITOR_V4, Direct::EDGE_V4, TLS_PORT);
+    let ends = endpoints(Direct::VISITOR_V4, Direct::EDGE_V4, TLS_PORT);
     for (name, trusted) in [
         (BLOCKED, scene.page()),
         (NEIGHBOUR, &scene.server),
         (BLOCKED, scene.page()),
     ] {
-        let config = tls_config(trusted.authority(), Length::Short);
-        let mut seen = Ok(String::new());
-        wait_for("the ports can be used", LIMIT, || {
-            let config = Arc::clone(&config);
-            seen = scene
-                .net
-                .visitor
-                .run(|| ask_tls(open(from, to, LIMIT)?, name, config));
-            !matches!(&seen, Err(e) if e.kind() == io::ErrorKind::AddrNotAvailable)
-        });
+        let seen = ask_again(&scene.net.visitor, ends, name, trusted);
         assert!(
             seen.is_ok(),
             "{name}: {seen:?} {:?}",
             answers(&scene.net.edge)
         );
     }
+}
+
+#[test]
+fn a_forged_syn_and_what_agrees_with_it_do_not_end_a_connection_to_the_page() {
+    const FORGED_SEQ: u32 = 0x1234_5678;
+    let scene = Scene::new();
+    let (from, to) = endpoints(Direct::VISITOR_V4, Direct::EDGE_V4, HTTP_PORT);
+    let macs = [
+        mac_of(&scene.net.visitor, Direct::VISITOR_IF),
+        mac_of(&scene.net.edge, Direct::EDGE_IF),
+    ];
+    let forge = |flags, seq| {
+        let packet = Packet::tcp(&from.to_string(), &to.to_string());
+        packet.macs(macs[0], macs[1]).flags(flags).seq(seq).build()
+    };
+    let socket = FrameSocket::open(&scene.net.visitor, Direct::VISITOR_IF);
+    scene.net.visitor.run(|| {
+        let mut stream = open(from, to, LIMIT).expect("a connection");
+        for round in 0..2 {
+            let request = format!("GET / HTTP/1.1\r\nHost: {BLOCKED}\r\n\r\n");
+            stream
+                .write_all(request.as_bytes())
+                .expect("a request sent");
+            let mut answer = Vec::new();
+            while !answer.ends_with(b"served blocked.example\n") {
+                let mut part = [0; 1024];
+                let read = stream.read(&mut part);
+                let read = read.unwrap_or_else(|e| panic!("{round}: {e}"));
+                assert!(read > 0, "{round}: ended");
+                answer.extend_from_slice(&part[..read]);
+            }
+            socket.send(&forge(flag::SYN, FORGED_SEQ));
+            socket.send(&forge(flag::ACK, FORGED_SEQ + 1));
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    });
+    assert_eq!(scene.page().names(), [BLOCKED, BLOCKED]);
+}
+
+#[test]
+fn ports_that_are_used_again_behind_the_router_belong_to_the_next_connection() {
+    let net = Routed::new();
+    let space = PageSpace::new(&net.edge);
+    let server = Witness::start(&net.origin, &[BLOCKED, NEIGHBOUR]);
+    let page = Witness::start_for_any_address(&space.namespace, &[BLOCKED, NEIGHBOUR]);
+    let host = "[inspect]\nserves = [\"203.0.113.0/24\", \"2001:db8:2::/64\"]\n";
+    let interfaces = [Routed::VISITOR_SIDE, Routed::ORIGIN_SIDE];
+    enforce(&net.edge, &interfaces, host, POLICY);
+    space.attach(&net.edge);
+    net.visitor.sysctl("net/ipv4/tcp_max_tw_buckets", "0");
+    let ends = endpoints(Routed::VISITOR_V6, Routed::NEIGHBOUR_V6, TLS_PORT);
+    for (name, trusted) in [(BLOCKED, &page), (NEIGHBOUR, &server), (BLOCKED, &page)] {
+        let seen = ask_again(&net.visitor, ends, name, trusted);
+        assert!(seen.is_ok(), "{name}: {seen:?} {:?}", answers(&net.edge));
+    }
+}
+
+/// Asks from ports that were used before, as soon as they can be.
+fn ask_again(
+    visitor: &Namespace,
+    (from, to): (SocketAddr, SocketAddr),
+    name: &str,
+    trusted: &Witness,
+) -> io::Result<String> {
+    let config = tls_config(trusted.authority(), Length::Short);
+    let mut seen = Ok(String::new());
+    wait_for("the ports can be used", LIMIT, || {
+        let config = Arc::clone(&config);
+        seen = visitor.run(|| ask_tls(open(from, to, LIMIT)?, name, config));
+        !matches!(&seen, Err(e) if e.kind() == io::ErrorKind::AddrNotAvailable)
+    });
+    seen
 }
 
 #[test]
@@ -411,6 +500,52 @@ action = "drop"
         let seen = client.http(BLOCKED, Length::Long);
         assert!(seen.is_ok(), "{to}: {seen:?} {:?}", answers(&net.edge));
     }
+}
+
+/// The kernel of this machine needs no VLAN devices for this: all but the page is played by hand.
+#[test]
+fn frames_with_a_vlan_tag_are_handed_over_without_it_and_with_two_tags_they_are_not() {
+    const ISN: u32 = 1_000;
+    const SERVER_ISN: u32 = 5_000;
+    let net = Routed::new();
+    let space = PageSpace::new(&net.edge);
+    let page = Witness::start_for_any_address(&space.namespace, &[BLOCKED]);
+    let host = "[inspect]\nserves = [\"203.0.113.0/24\"]\n";
+    let interfaces = [Routed::VISITOR_SIDE, Routed::ORIGIN_SIDE];
+    enforce(&net.edge, &interfaces, host, POLICY);
+    space.attach(&net.edge);
+    let visitor = FrameSocket::receiving(&net.visitor, "eth0");
+    let origin = FrameSocket::open(&net.origin, "eth0");
+    for (tags, taken) in [(1, 1), (2, 1)] {
+        let (from, to) = endpoints(Routed::VISITOR_V4, Routed::NEIGHBOUR_V4, TLS_PORT);
+        let (client, server) = (from.to_string(), to.to_string());
+        let tagged = |mut packet: Packet| {
+            for tag in 0..tags {
+                packet = packet.vlan(TPID_8021Q, 42 + tag);
+            }
+            packet.build()
+        };
+        let of_client = |flags, seq: u32| Packet::tcp(&client, &server).flags(flags).seq(seq);
+        visitor.send(&tagged(of_client(flag::SYN, ISN)));
+        let answer = Packet::tcp(&server, &client)
+            .flags(flag::SYN | flag::ACK)
+            .seq(SERVER_ISN)
+            .ack(ISN + 1);
+        origin.send(&tagged(answer));
+        let hello = of_client(flag::ACK | flag::PSH, ISN + 1)
+            .ack(SERVER_ISN + 1)
+            .payload(ClientHello::named(BLOCKED).record());
+        visitor.send(&tagged(hello));
+        // The socket shows what the kernel has left of the frame: it takes the tag off.
+        let port = from.port().to_be_bytes();
+        let reply = visitor.receive(Duration::from_secs(1), |frame| {
+            frame.get(36..38) == Some(&port[..]) && frame.get(26..30) == Some(&[203, 0, 113, 67])
+        });
+        assert_eq!(reply.is_some(), tags == 1, "{:?}", answers(&net.edge));
+        assert_eq!(answered(&net.edge, Answer::PageTaken), taken);
+    }
+    assert_eq!(answered(&net.edge, Answer::PageTags), 1);
+    assert_eq!(page.names(), [BLOCKED]);
 }
 
 #[test]

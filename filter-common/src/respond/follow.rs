@@ -3,7 +3,7 @@
 use crate::{
     abi::{Action, NO_SLOT, Protocol, Taken, taken},
     env::Env,
-    flow::{Reading, Segment, flags},
+    flow::{Entry, Reading, Segment, flags, peer},
     hit::Hit,
     reason::Reason,
 };
@@ -11,7 +11,8 @@ use crate::{
 /// Looks up the connection of the segment whose flow's key is in the working area.
 ///
 /// A SYN ends nothing: whoever can forge an address could otherwise throw a client back at the server. It
-/// is judged like any, and what agrees with it afterwards belongs to another connection.
+/// is judged like any, and what agrees with it afterwards belongs to another connection if the server has
+/// taken it, as its socket, in the working area, or what it answered says.
 #[inline(always)]
 pub fn follow<E: Env>(env: &mut E, segment: Segment) -> Reading {
     let nothing = Reading::nothing(Reason::NoMatch, Protocol::None);
@@ -23,7 +24,7 @@ pub fn follow<E: Env>(env: &mut E, segment: Segment) -> Reading {
         return nothing;
     }
     let reopened = taken.flags & taken::flag::REOPENED != 0;
-    if reopened && segment.seq == taken.reopened_at {
+    if reopened && segment.seq == taken.reopened_at && opens(env, segment) {
         env.taken_delete();
         return nothing;
     }
@@ -41,6 +42,25 @@ pub fn follow<E: Env>(env: &mut E, segment: Segment) -> Reading {
         hit: Hit::before(action, slot),
         ..Reading::nothing(Reason::Taken, protocol)
     }
+}
+
+/// Whether the segment starts a connection that the server has opened.
+#[inline(always)]
+fn opens<E: Env>(env: &mut E, segment: Segment) -> bool {
+    let kind = env.work().map_or(peer::LISTENER, |work| work.peer.kind);
+    // Where there is no socket, what the server answered is in the entry that the SYN has made.
+    let answered = kind == peer::NONE && env.flow_load();
+    let Some(work) = env.work() else {
+        return false;
+    };
+    let Entry { flow, answers } = &work.entry;
+    let (start, first, next) = match kind {
+        peer::COOKIE => return true,
+        peer::CONNECTION => (work.peer.start, work.peer.snd_una, work.peer.snd_nxt),
+        _ if answered && answers.seen != 0 => (flow.connection, answers.start, answers.next),
+        _ => return false,
+    };
+    start == segment.seq && segment.ack.wrapping_sub(first) <= next.wrapping_sub(first)
 }
 
 /// Whether the segment ends the server's half, which is over anyway. Where the program runs behind the
