@@ -74,7 +74,8 @@ pub trait Env: Rules {
     fn course(&mut self, segment: Segment) -> Course;
 
     /// [`crate::flow::settle`], behind a function boundary in the kernel.
-    fn settle(&mut self, state: u32, next: u32, kept: u32);
+    #[must_use]
+    fn settle(&mut self, state: u32, next: u32, kept: u32) -> bool;
 
     /// Index of the interface that the frame came in on.
     fn interface(&self) -> u32;
@@ -110,8 +111,8 @@ pub trait Env: Rules {
     fn flow_load(&mut self) -> bool;
 
     /// Stores the working area's entry; of one that exists only [`crate::flow::Flow`]. A full table
-    /// evicts its oldest.
-    fn flow_store(&mut self);
+    /// evicts its oldest. `false` if the table takes it nevertheless not, which one that exists cannot meet.
+    fn flow_store(&mut self) -> bool;
 
     /// Stores the [`crate::flow::Answers`] of the working area's entry, if it exists.
     fn answers_store(&mut self);
@@ -126,8 +127,8 @@ pub trait Env: Rules {
     fn hello_load(&mut self, len: u32) -> bool;
 
     /// Keeps the first `len` bytes of the stream area, of which the first [`crate::flow::Flow::kept`] are
-    /// kept already.
-    fn hello_store(&mut self, len: u32);
+    /// kept already; `false` if the table does not take them, and what was kept before still is.
+    fn hello_store(&mut self, len: u32) -> bool;
 
     /// Forgets the bytes kept.
     fn hello_delete(&mut self);
@@ -135,7 +136,8 @@ pub trait Env: Rules {
     /// The entry of a blocked connection.
     fn blocked_load(&mut self) -> Option<Blocked>;
 
-    /// Stores the entry of a blocked connection.
+    /// Stores the entry of a blocked connection. Nothing depends on its being taken: the stream's entry is
+    /// still that of before the hello was complete, so what comes again is read, and blocked, again.
     fn blocked_store(&mut self, blocked: Blocked);
 
     /// Deletes the entry of a blocked connection.

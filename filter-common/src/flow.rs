@@ -109,7 +109,8 @@ pub struct Flow {
     pub ts_recent: u32,
     /// Interface that the client's SYN came in on.
     pub interface: u32,
-    /// Nonzero if payload behind `next` has passed before the server had the bytes up to there.
+    /// Nonzero if payload behind `next` has passed before the server had the bytes up to there. In
+    /// [`state::READING`] without a certain start: if a blocked name was read, and dropped.
     pub beyond: u32,
 }
 

@@ -73,7 +73,7 @@ reasons! {
     BlockedFlow = "blocked_flow",
     /// Payload that contradicts what was seen at the same place of an undecided stream.
     Overlap = "overlap",
-    /// More of a hello whose beginning had to make room for others.
+    /// More of a hello whose beginning had to make room for others, or what the tables did not take.
     StateLost = "state_lost",
     /// A ClientHello or request head that breaks its own lengths.
     HelloMalformed = "hello_malformed",

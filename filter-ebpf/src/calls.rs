@@ -137,8 +137,8 @@ pub(crate) extern "C" fn settle(ctx: *mut xdp_md, state: u64, next: u64, kept: u
     // Unused by what is called, the compiler would pass anything in its place, and the verifier insists.
     opaque(ctx.addr() as u64);
     let mut kernel = Kernel::new(XdpContext::new(ctx));
-    flow::settle(&mut kernel, state as u32, next as u32, kept as u32);
-    0
+    let settled = flow::settle(&mut kernel, state as u32, next as u32, kept as u32);
+    u64::from(settled)
 }
 
 /// [`state::count_connection`].

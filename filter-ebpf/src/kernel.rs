@@ -166,13 +166,9 @@ impl Env for Kernel {
     }
 
     #[inline(always)]
-    fn settle(&mut self, state: u32, next: u32, kept: u32) {
-        calls::settle(
-            self.ctx.ctx,
-            u64::from(state),
-            u64::from(next),
-            u64::from(kept),
-        );
+    fn settle(&mut self, state: u32, next: u32, kept: u32) -> bool {
+        let (state, next, kept) = (u64::from(state), u64::from(next), u64::from(kept));
+        calls::settle(self.ctx.ctx, state, next, kept) != 0
     }
 
     #[inline(always)]
@@ -243,8 +239,8 @@ impl Env for Kernel {
     }
 
     #[inline(always)]
-    fn flow_store(&mut self) {
-        state::store_flow();
+    fn flow_store(&mut self) -> bool {
+        state::store_flow()
     }
 
     #[inline(always)]
@@ -268,8 +264,8 @@ impl Env for Kernel {
     }
 
     #[inline(always)]
-    fn hello_store(&mut self, len: u32) {
-        state::store_hello(len);
+    fn hello_store(&mut self, len: u32) -> bool {
+        state::store_hello(len)
     }
 
     #[inline(always)]

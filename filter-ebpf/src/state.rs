@@ -37,18 +37,18 @@ pub(crate) fn load_flow() -> bool {
 }
 
 /// Stores the working area's entry; of one that exists only what is the client's, since the other
-/// direction may be at its half.
+/// direction may be at its half. `false` if the table does not take it.
 #[inline(always)]
-pub(crate) fn store_flow() {
-    let Some(work) = work() else { return };
+pub(crate) fn store_flow() -> bool {
+    let Some(work) = work() else { return false };
     let entry: *mut Entry = lookup(&raw const maps::FLOWS, &work.key).cast_mut().cast();
     if entry.is_null() {
-        update(&raw const maps::FLOWS, &work.key, &raw const work.entry);
-        return;
+        return update(&raw const maps::FLOWS, &work.key, &raw const work.entry);
     }
     // SAFETY: an element of the map, valid until the program returns; integers, for which a torn
     // write is a wrong number at worst.
     unsafe { (*entry).flow = work.entry.flow };
+    true
 }
 
 /// Stores what is the server's of the working area's entry.
@@ -116,21 +116,24 @@ fn take(work: &mut Work<MapMemory>, kept: *const u8, len: u64) -> bool {
 }
 
 /// Keeps the first `len` bytes of the stream area, of which those that the entry knows of are kept already.
+/// `false` if the table does not take them; what was kept is left as it was.
 #[inline(always)]
-pub(crate) fn store_hello(len: u32) {
-    let Some(work) = work() else { return };
+pub(crate) fn store_hello(len: u32) -> bool {
+    let Some(work) = work() else { return false };
     if len > HELLO_KEPT_BYTES {
-        delete_key(&raw const maps::HELLOS, &work.key);
-        update(&raw const maps::LONG_HELLOS, &work.key, work.bytes.as_ptr());
-        return;
+        let stored = update(&raw const maps::LONG_HELLOS, &work.key, work.bytes.as_ptr());
+        if stored {
+            delete_key(&raw const maps::HELLOS, &work.key);
+        }
+        return stored;
     }
     if work.entry.flow.kept != 0 {
         let kept = lookup(&raw const maps::HELLOS, &work.key).cast_mut();
         if !kept.is_null() && append(work, kept, len) {
-            return;
+            return true;
         }
     }
-    update(&raw const maps::HELLOS, &work.key, work.bytes.as_ptr());
+    update(&raw const maps::HELLOS, &work.key, work.bytes.as_ptr())
 }
 
 /// Copies what is new of the first `len` bytes of the stream area behind those kept; `false` if that
@@ -172,7 +175,7 @@ pub(crate) fn load_blocked() -> Option<Blocked> {
     Some(unsafe { entry.read() })
 }
 
-/// Stores the entry of a blocked connection.
+/// Stores the entry of a blocked connection, if the table takes it.
 #[inline(always)]
 pub(crate) fn store_blocked(blocked: Blocked) {
     if let Some(work) = work() {
@@ -194,19 +197,20 @@ pub(crate) fn lookup<M>(map: *const M, key: &FlowKey) -> *const u8 {
     unsafe { bpf_map_lookup_elem(map.cast_mut().cast(), ptr::from_ref(key).cast()).cast() }
 }
 
+/// `false` if the kernel refuses. A full table evicts, so that this takes a processor whose share of free
+/// elements is used up, or whose locks are held; an element in place of which the new one was to come stays.
 #[inline(always)]
-pub(crate) fn update<M, V>(map: *const M, key: &FlowKey, value: *const V) {
-    // SAFETY: a map with this key type, and memory of at least the map's value size. A full table
-    // evicts, so that this fails only when the kernel has no free element at hand; the stream is
-    // then judged by its looks.
-    unsafe {
+pub(crate) fn update<M, V>(map: *const M, key: &FlowKey, value: *const V) -> bool {
+    // SAFETY: a map with this key type, and memory of at least the map's value size.
+    let result = unsafe {
         bpf_map_update_elem(
             map.cast_mut().cast(),
             ptr::from_ref(key).cast(),
             value.cast(),
             BPF_ANY,
-        );
-    }
+        )
+    };
+    result == 0
 }
 
 #[inline(always)]

@@ -10,7 +10,7 @@ use filter_common::{
 use filter_user::{
     compile::{Compiled, HostFacts, MetaRule, Role, compile},
     datapath::Private,
-    host::HostRunner,
+    host::{HostRunner, StreamTable},
     policy::{parse_host_config, parse_policy},
     replay::Runner as _,
 };
@@ -112,6 +112,20 @@ impl InKernel {
     pub fn load(compiled: &Compiled) -> Self {
         let program =
             Private::load(compiled).unwrap_or_else(|e| panic!("the program does not load: {e:?}"));
+        Self::with(compiled, program)
+    }
+
+    /// As [`InKernel::load`]; these tables of streams take no connection.
+    ///
+    /// # Panics
+    /// As [`InKernel::load`].
+    pub fn load_full(compiled: &Compiled, full: &[StreamTable]) -> Self {
+        let program = Private::load_full(compiled, full)
+            .unwrap_or_else(|e| panic!("the program does not load: {e:?}"));
+        Self::with(compiled, program)
+    }
+
+    fn with(compiled: &Compiled, program: Private) -> Self {
         Self {
             program,
             rules: compiled.meta.rules.clone(),
@@ -149,6 +163,11 @@ impl OnHost {
             runner,
             rules: compiled.meta.rules.clone(),
         }
+    }
+
+    /// [`HostRunner::set_full`].
+    pub fn set_full(&mut self, table: StreamTable, full: bool) {
+        self.runner.set_full(table, full);
     }
 
     /// [`HostRunner::set_peer`].

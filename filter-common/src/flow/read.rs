@@ -1,8 +1,10 @@
 //! Reading a segment as part of its stream, and what becomes of the stream then.
 
 use super::{
-    Blocked, Reading, Segment, peer, state,
-    stream::{flow, forget, host, qualifiers},
+    Blocked, Reading, Segment, peer,
+    reverse::note_beyond,
+    state,
+    stream::{flow, forget, host, not_kept, qualifiers},
 };
 use crate::{
     abi::{Protocol, feature, port_class},
@@ -113,7 +115,9 @@ pub(super) fn read<E: Env>(env: &mut E, segment: Segment, protocol: Protocol) ->
     };
     let reason = match progress {
         Progress::Other => {
-            env.settle(state::PASSED, segment.seq.wrapping_add(segment.len), kept);
+            if !env.settle(state::PASSED, segment.seq.wrapping_add(segment.len), kept) {
+                return not_kept(env, Protocol::None);
+            }
             return Reading::nothing(Reason::OtherProtocol, Protocol::None);
         }
         Progress::Malformed => return unparsed(env, Reason::HelloMalformed, protocol),
@@ -181,7 +185,9 @@ pub(super) fn read<E: Env>(env: &mut E, segment: Segment, protocol: Protocol) ->
         _ => state::PASSED,
     };
     let next = segment.seq.wrapping_add(segment.len);
-    env.settle(settled, next, kept);
+    if !env.settle(settled, next, kept) {
+        return not_kept(env, protocol);
+    }
     Reading::nothing(reason, protocol)
 }
 
@@ -207,7 +213,11 @@ fn unlisted<E: Env>(env: &mut E) -> Reason {
 fn block<E: Env>(env: &mut E, segment: Segment, hit: Hit, protocol: Protocol) {
     let flow = flow(env);
     if flow.certain == 0 {
-        // Each segment is judged by itself, so that a forged one blocks nothing but itself.
+        // Each segment is judged by itself, so that a forged one blocks nothing but itself. But of a hello
+        // over several the rest must not pass by while this one is missing.
+        if flow.kept != 0 {
+            note_beyond(env);
+        }
         return;
     }
     env.blocked_store(Blocked {

@@ -17,7 +17,7 @@ use crate::{
     env::Env,
     http,
     reason::Reason,
-    work::Variable as _,
+    work::{Memory, Variable as _, Work},
 };
 
 /// Whether a segment of the server's direction may matter: pure acknowledgements do not.
@@ -91,15 +91,17 @@ fn confirmed<E: Env>(env: &mut E, segment: Segment) {
     // Payload of the SYN that the server has taken (TCP Fast Open) is part of the stream.
     let taken = segment.ack.wrapping_sub(flow.connection);
     let sent = flow.next.wrapping_sub(flow.connection);
-    let with_payload = flow.state != state::OPENED && taken != 0 && taken <= sent;
+    let begun = flow.certain != 0 && flow.state != state::OPENED;
+    let with_payload = begun && taken != 0 && taken <= sent;
     let ts_recent = echoed_timestamp(env, segment);
     if answers.seen == 0 && with_payload {
-        store(env, Flow { ts_recent, ..flow });
+        let _in_place = store(env, Flow { ts_recent, ..flow });
     } else {
-        // Whatever these ports were used for before is over for the server.
-        forget(env);
+        // Whatever these ports were used for before is over for the server. Its entry becomes that of the new
+        // connection: one that is there cannot be refused.
+        forget_hello(env);
         env.blocked_delete();
-        store(
+        let _in_place = store(
             env,
             Flow {
                 state: state::OPENED,
@@ -277,6 +279,7 @@ fn answered<E: Env>(env: &mut E, segment: Segment) -> Course {
 /// does not is dropped where no answers can be seen, else the SYN is taken for forged.
 #[inline(always)]
 fn unanswered<E: Env>(env: &mut E, segment: Segment) -> Course {
+    let one_sided = env.config().features & feature::ONE_SIDED != 0;
     let Some(work) = env.work() else {
         return Course::JUDGED;
     };
@@ -292,8 +295,11 @@ fn unanswered<E: Env>(env: &mut E, segment: Segment) -> Course {
     let certain = flow.certain != 0;
     // What this host itself answers never comes in.
     let here = work.served == served::HERE;
-    if opened && !here && env.config().features & feature::ONE_SIDED == 0 {
-        forget(env);
+    if opened && !here && !one_sided {
+        // Its answer may be on the way: the entry is left alone, or remembers the SYN.
+        flow.reopened = 1;
+        flow.reopened_at = flow.next;
+        work.known.set(0);
         return Course::GUESSED;
     }
     if certain && before {
@@ -365,14 +371,16 @@ pub(super) fn read_beside<E: Env>(env: &mut E, segment: Segment) -> u32 {
     old
 }
 
-/// Remembers that something passed behind what the verdict was given on, before the server had that.
+/// Remembers that something passed behind what the verdict was given on, before the server had that; or,
+/// of a half-read hello in mid-stream, that it has a blocked name.
 #[inline(always)]
-fn note_beyond<E: Env>(env: &mut E) {
+pub(super) fn note_beyond<E: Env>(env: &mut E) {
     let Some(work) = env.work() else { return };
     let flow = &mut work.entry.flow;
     if flow.beyond == 0 {
         flow.beyond = 1;
-        env.flow_store();
+        // The entry is there, unless it made room just now, and then there is no verdict to guard.
+        let _in_place = env.flow_store();
     }
 }
 
@@ -380,14 +388,20 @@ fn note_beyond<E: Env>(env: &mut E) {
 /// [`state::PASSED`], [`state::BETWEEN`] (which elsewhere than on connections to this host is the
 /// former), or not worth an entry (0). `next` is its next byte, `kept` the bytes that
 /// are in the working area.
+///
+/// `false` if the tables do not take it, and are as before: the segment must not pass then. What comes behind
+/// half a hello, or behind a request, could not be told from anything else; what comes behind a verdict
+/// could take the place of what the verdict was given on.
 #[inline(always)]
-pub fn settle<E: Env>(env: &mut E, state: u32, next: u32, kept: u32) {
-    let Some(work) = env.work() else { return };
+pub fn settle<E: Env>(env: &mut E, state: u32, next: u32, kept: u32) -> bool {
+    let Some(work) = env.work() else { return false };
     if work.entry.flow.state == state::BESIDE {
-        return;
+        return true;
     }
-    if state == state::BETWEEN && work.peer.at_host() && follow(env, next) {
-        return;
+    if state == state::BETWEEN && work.peer.at_host() && is_followed(work, next) {
+        let rest = http::rest(work);
+        let next = work.entry.flow.start.wrapping_add(rest.next);
+        return keep(env, state, next, rest.behind);
     }
     let state = match state {
         state::BETWEEN => state::PASSED,
@@ -395,23 +409,45 @@ pub fn settle<E: Env>(env: &mut E, state: u32, next: u32, kept: u32) {
     };
     if state == 0 || state == state::PASSED && !waits(env) {
         forget(env);
-        return;
+        return true;
     }
+    keep(env, state, next, kept)
+}
+
+/// Stores the stream's entry, and its bytes as far as they matter; `false` if the tables do not take it.
+#[inline(always)]
+fn keep<E: Env>(env: &mut E, state: u32, next: u32, kept: u32) -> bool {
     // Behind a verdict the bytes are kept on if several segments brought them, so that they cannot be
-    // exchanged before the server has answered.
-    let Some(work) = env.work() else { return };
+    // exchanged before the server has answered. They come first: an entry must not speak of bytes that are
+    // not there.
+    let Some(work) = env.work() else { return false };
     let keeps = state == state::READING || work.entry.flow.kept != 0;
-    if keeps {
-        work.known.set(known::ENTRY | known::HELLO);
-        env.hello_store(kept);
+    if !keeps {
+        forget_hello(env);
+    } else if !env.hello_store(kept) {
+        return false;
     }
-    let Some(work) = env.work() else { return };
+    let Some(work) = env.work() else { return false };
     let flow = &mut work.entry.flow;
     flow.state = state;
     flow.next = next;
-    flow.kept = if keeps { kept } else { 0 };
-    work.known.set(work.known.get() | known::ENTRY);
-    env.flow_store();
+    // Requests that one segment brought are not kept, but how far they go.
+    let counts = keeps || state == state::BETWEEN;
+    flow.kept = if counts { kept } else { 0 };
+    let known = [known::ENTRY, known::ENTRY | known::HELLO];
+    work.known.set(known[keeps as usize]);
+    env.flow_store()
+}
+
+/// Forgets the bytes kept of the stream, if there are any; its entry stays.
+#[inline(always)]
+fn forget_hello<E: Env>(env: &mut E) {
+    let Some(work) = env.work() else { return };
+    let known = work.known.get();
+    work.known.set(known & !known::HELLO);
+    if known & known::HELLO != 0 {
+        env.hello_delete();
+    }
 }
 
 /// Whether verdicts on the stream wait until the server has the bytes that they were given on.
@@ -429,32 +465,16 @@ fn waits<E: Env>(env: &mut E) -> bool {
     work.entry.flow.certain != 0 && told
 }
 
-/// Notes where the next request starts; `false` if that is not known. `end`: the number behind the segment.
+/// Whether it is known where the request behind this one starts. `end`: the number behind the segment.
 /// Only on connections to this host, whose socket tells whether it has the body before: elsewhere bytes
 /// left out of the body could be sent later, and others than those read with them.
 #[inline(always)]
-fn follow<E: Env>(env: &mut E, end: u32) -> bool {
-    let Some(work) = env.work() else { return false };
+fn is_followed<M: Memory>(work: &Work<M>, end: u32) -> bool {
     let rest = http::rest(work);
     let flow = &work.entry.flow;
     // Not within what was too long to be taken.
     let passed = rest.next < end.wrapping_sub(flow.start);
-    if !rest.known || flow.certain == 0 || passed {
-        return false;
-    }
-    // As in `settle`, and before the entry says how much is kept.
-    if flow.kept != 0 {
-        work.known.set(known::ENTRY | known::HELLO);
-        env.hello_store(rest.behind);
-    }
-    let Some(work) = env.work() else { return false };
-    let flow = &mut work.entry.flow;
-    flow.state = state::BETWEEN;
-    flow.next = flow.start.wrapping_add(rest.next);
-    flow.kept = rest.behind;
-    work.known.set(work.known.get() | known::ENTRY);
-    env.flow_store();
-    true
+    rest.known && flow.certain != 0 && !passed
 }
 
 /// Payload behind an allowed request to this host: its head again, its body, or the next request.
@@ -506,11 +526,12 @@ fn between<E: Env>(env: &mut E, segment: Segment) -> Course {
     if segment.seq.wrapping_sub(next) as i32 > 0 || gap {
         return Course::dropped(Reason::HeldBack);
     }
-    // Whoever waits for the answer before asking again acknowledges it with that.
-    let acknowledged = env.work().map_or(0, |work| work.entry.flow.ack);
-    forget(env);
+    // The entry stays until what is read takes its place: what is dropped instead comes again.
     if let Some(work) = env.work() {
-        work.entry.flow.clean = (segment.ack.wrapping_sub(acknowledged) as i32 > 0) as u16;
+        let flow = &mut work.entry.flow;
+        // Whoever waits for the answer before asking again acknowledges it with that.
+        flow.clean = (segment.ack.wrapping_sub(flow.ack) as i32 > 0) as u16;
+        flow.beyond = 0;
     }
     Course::NEXT
 }

@@ -83,6 +83,9 @@ impl Plan {
                 ts_recent: before.ts_recent,
                 interface: before.interface,
                 beyond: before.beyond,
+                reopened_at: before.reopened_at,
+                // What begins for certain begins with the last SYN.
+                reopened: before.reopened & !certain as u32,
                 ..Flow::default()
             };
         }
@@ -129,7 +132,9 @@ pub fn inspect<E: Env>(env: &mut E, segment: Segment) -> Reading {
     if protocol == Protocol::None {
         if certain {
             let next = plan.segment.seq.wrapping_add(plan.segment.len);
-            env.settle(state::PASSED, next, 0);
+            if !env.settle(state::PASSED, next, 0) {
+                return not_kept(env, Protocol::None);
+            }
         }
         return Reading::nothing(Reason::OtherProtocol, Protocol::None);
     }
@@ -283,6 +288,11 @@ fn with_cookie<E: Env>(env: &mut E, segment: Segment) -> Option<Plan> {
             opening(env, flow);
             return None;
         }
+        if flow.state == state::READING {
+            // Both may be on their way to the host, and the half hello is the first. Its connection will be
+            // there when this comes again, or this one.
+            return Some(Plan::drop(Reason::HeldBack, segment));
+        }
         forget(env);
     }
     Some(Plan::begin(env, segment))
@@ -391,13 +401,14 @@ pub(super) fn flow<E: Env>(env: &mut E) -> Flow {
     }
 }
 
+/// `false` if the table does not take it.
 #[inline(always)]
-pub(super) fn store<E: Env>(env: &mut E, flow: Flow) {
+pub(super) fn store<E: Env>(env: &mut E, flow: Flow) -> bool {
     if let Some(work) = env.work() {
         work.entry.flow = flow;
         work.known.set(work.known.get() | known::ENTRY);
     }
-    env.flow_store();
+    env.flow_store()
 }
 
 #[inline(always)]
@@ -413,15 +424,44 @@ pub fn forget_known<E: Env>(env: &mut E) {
     if work.entry.flow.state == state::BESIDE {
         return;
     }
+    let Flow {
+        reopened,
+        reopened_at,
+        interface,
+        ..
+    } = work.entry.flow;
+    let answered = work.entry.answers.seen != 0;
     work.entry = Entry::default();
     let known = work.known.get();
     work.known.set(0);
     if known & known::ENTRY != 0 {
-        env.flow_delete();
+        let directions = env.config().features & (feature::ANSWERS | feature::ONE_SIDED);
+        if reopened != 0 && !answered && directions == feature::ANSWERS {
+            // The answer to a SYN may be on the way, and finds its entry.
+            await_answer(env, reopened_at, interface);
+        } else {
+            env.flow_delete();
+        }
     }
     if known & known::HELLO != 0 {
         env.hello_delete();
     }
+}
+
+/// Leaves of a stream only that a SYN was seen.
+#[inline(always)]
+fn await_answer<E: Env>(env: &mut E, next: u32, interface: u32) {
+    let Some(work) = env.work() else { return };
+    let flow = &mut work.entry.flow;
+    flow.state = state::OPENED;
+    flow.start = next;
+    flow.connection = next;
+    flow.next = next;
+    flow.certain = 1;
+    flow.interface = interface;
+    flow.reopened = 1;
+    flow.reopened_at = next;
+    let _in_place = env.flow_store();
 }
 
 /// Loads the entry of the working area's flow into the working area; `false` if there is none.
@@ -452,15 +492,15 @@ fn ended<E: Env>(env: &mut E, segment: Segment) {
 }
 
 /// A SYN: the stream's start, unless a stream on these ports is still being read, which then
-/// judges first.
+/// judges first. `false` if the table does not take it.
 #[inline(always)]
-fn opened<E: Env>(env: &mut E, segment: Segment) {
+fn opened<E: Env>(env: &mut E, segment: Segment) -> bool {
     let next = segment.seq.wrapping_add(1);
     let interface = env.interface();
     let known = load(env);
     if known && (answers(env).seen != 0 || flow(env).connection == next) {
         // The same SYN again, or one that counts if the server takes it.
-        return;
+        return true;
     }
     if let Some(blocked) = env.blocked_load() {
         env.blocked_store(Blocked {
@@ -488,7 +528,7 @@ fn opened<E: Env>(env: &mut E, segment: Segment) {
             ..Flow::default()
         }
     };
-    store(env, flow);
+    store(env, flow)
 }
 
 /// A SYN, perhaps with payload (TCP Fast Open, RFC 7413), which then starts the stream.
@@ -503,7 +543,10 @@ fn with_syn<E: Env>(env: &mut E, segment: Segment) -> Plan {
         }
         return Plan::pass(Reason::NoMatch, segment);
     }
-    opened(env, segment);
+    if !opened(env, segment) {
+        // Of a connection that is not known from its start less can be told: the client asks again.
+        return Plan::done(not_kept(env, Protocol::None), segment);
+    }
     if segment.len == 0 {
         return Plan::pass(Reason::NoMatch, segment);
     }
@@ -550,7 +593,7 @@ fn more<E: Env>(env: &mut E, segment: Segment, flow: Flow) -> Plan {
         return Plan::begin_again(env, segment);
     }
     if !env.hello_load(flow.kept) {
-        return lost(env, segment);
+        return Plan::done(not_kept(env, Protocol::None), segment);
     }
     let old = ahead.unsigned_abs();
     if old == 0 {
@@ -568,9 +611,13 @@ fn more<E: Env>(env: &mut E, segment: Segment, flow: Flow) -> Plan {
 /// Whether what looked like the start of a hello, in mid-stream or again, was a late copy of a segment that
 /// the server had already: it has answered since. Without this the client's next bytes would wait
 /// for ever for a rest that nobody sends again. Where only requests are looked for, much begins like
-/// one, and a server may wait for more before it answers: there nothing is made to wait.
+/// one, and a server may wait for more before it answers: there nothing is made to wait, unless a name
+/// was found that must not pass.
 #[inline(always)]
 fn mistaken<E: Env>(env: &mut E, segment: Segment, flow: Flow) -> bool {
+    if flow.certain == 0 && flow.beyond != 0 {
+        return false;
+    }
     let kind = host(env).kind;
     let guessed = flow.certain == 0 && kind != peer::CONNECTION;
     let answered = segment.ack.wrapping_sub(flow.ack) as i32 > 0;
@@ -578,14 +625,15 @@ fn mistaken<E: Env>(env: &mut E, segment: Segment, flow: Flow) -> bool {
     guessed && (answered || segment.class & port_class::TLS == 0) || kind == peer::NONE && answered
 }
 
-/// More of a half-read hello whose bytes were evicted: it cannot be judged.
+/// A segment that cannot be judged, since bytes before it had to make room, or is not remembered, since the
+/// tables do not take it: then the client sends it again.
 #[inline(always)]
-fn lost<E: Env>(env: &mut E, segment: Segment) -> Plan {
+pub(super) fn not_kept<E: Env>(env: &mut E, protocol: Protocol) -> Reading {
     if env.config().features & feature::UNPARSED_PASS != 0 {
         forget(env);
-        return Plan::pass(Reason::StateLost, segment);
+        return Reading::nothing(Reason::StateLost, protocol);
     }
-    Plan::drop(Reason::StateLost, segment)
+    Reading::dropped(Reason::StateLost, protocol)
 }
 
 /// Whether the first `old` bytes of a segment are those that were seen before.

@@ -29,6 +29,7 @@ mod check;
 mod connections;
 mod counters;
 mod error;
+mod full;
 mod install;
 mod kernel_features;
 pub mod kernel_fields;

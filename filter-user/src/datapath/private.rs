@@ -17,10 +17,11 @@ use filter_common::{
 use super::{
     DatapathError,
     counters::{ReasonCounters, sum_reasons, sum_rule},
+    full::FullTables,
     object::{self, Loaded, Pins},
     pod::Raw,
 };
-use crate::compile::Compiled;
+use crate::{compile::Compiled, host::StreamTable};
 
 /// `XDP_PASS` of linux/bpf.h.
 const XDP_PASS: u32 = 2;
@@ -51,7 +52,20 @@ impl Private {
     ///
     /// As of loading: not permitted, refused by the verifier, does not fit.
     pub fn load(compiled: &Compiled) -> Result<Self, DatapathError> {
-        let mut loaded = object::prepare(compiled, &Pins::default())?;
+        Self::load_with(compiled, &Pins::default())
+    }
+
+    /// As [`Private::load`]; these tables take no connection, as the kernel's may for a moment.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Private::load`]; also if there is no BPF file system.
+    pub fn load_full(compiled: &Compiled, full: &[StreamTable]) -> Result<Self, DatapathError> {
+        Self::load_with(compiled, &FullTables::make(full)?.pins)
+    }
+
+    fn load_with(compiled: &Compiled, pins: &Pins) -> Result<Self, DatapathError> {
+        let mut loaded = object::prepare(compiled, pins)?;
         loaded.verify()?;
         let outcome = match loaded.take_map("OUTCOME") {
             Ok(map) => Some(map.try_into().map_err(map_error("OUTCOME"))?),

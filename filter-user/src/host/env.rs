@@ -356,8 +356,8 @@ impl Env for HostEnv<'_> {
         flow::course(self, segment)
     }
 
-    fn settle(&mut self, state: u32, next: u32, kept: u32) {
-        flow::settle(self, state, next, kept);
+    fn settle(&mut self, state: u32, next: u32, kept: u32) -> bool {
+        flow::settle(self, state, next, kept)
     }
 
     /// As the kernel's test run has it: that of `lo`, for every frame.
@@ -381,15 +381,13 @@ impl Env for HostEnv<'_> {
         true
     }
 
-    fn flow_store(&mut self) {
-        let Entry { flow, answers } = self.work.entry;
-        match self.streams.flows.load_mut(&self.work.key) {
-            Some(entry) => entry.flow = flow,
-            None => self
-                .streams
-                .flows
-                .store(self.work.key, Entry { flow, answers }),
+    fn flow_store(&mut self) -> bool {
+        let entry = self.work.entry;
+        if let Some(stored) = self.streams.flows.load_mut(&self.work.key) {
+            stored.flow = entry.flow;
+            return true;
         }
+        self.streams.flows.store(self.work.key, entry)
     }
 
     fn answers_store(&mut self) {
@@ -417,9 +415,9 @@ impl Env for HostEnv<'_> {
         true
     }
 
-    fn hello_store(&mut self, len: u32) {
+    fn hello_store(&mut self, len: u32) -> bool {
         let kept = &self.work.bytes[..(len as usize).min(STREAM_BYTES_MAX)];
-        self.streams.keep_hello(self.work.key, kept);
+        self.streams.keep_hello(self.work.key, kept)
     }
 
     fn hello_delete(&mut self) {

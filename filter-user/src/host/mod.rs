@@ -19,11 +19,11 @@ use filter_common::{
     work::{BYTES, Variable as _},
 };
 
-pub use self::reader::Reader;
 use self::{
     env::{HostEnv, HostRules, HostWork, Surroundings},
     state::Streams,
 };
+pub use self::{reader::Reader, state::StreamTable};
 use crate::{
     compile::Compiled,
     replay::{Ran, RunError, Runner},
@@ -80,6 +80,12 @@ impl HostRunner {
     /// otherwise there is none, as behind captures and fixtures.
     pub fn set_peer(&mut self, peer: Peer) {
         self.peer = peer;
+    }
+
+    /// Has a table of streams take no new connection, as the kernel's may, until told otherwise or
+    /// restarted.
+    pub fn set_full(&mut self, table: StreamTable, full: bool) {
+        self.streams.set_full(table, full);
     }
 
     /// How many bytes of the next frames lie in their first buffer: headers are read there only.

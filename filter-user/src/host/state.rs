@@ -10,6 +10,34 @@ use filter_common::{
     },
 };
 
+/// A table of streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StreamTable {
+    /// Undecided streams.
+    Flows,
+    /// Their bytes.
+    Hellos,
+    /// Their bytes, where there are many.
+    LongHellos,
+    /// Blocked connections.
+    Blocked,
+}
+
+impl StreamTable {
+    /// All.
+    pub const ALL: [Self; 4] = [Self::Flows, Self::Hellos, Self::LongHellos, Self::Blocked];
+
+    /// Its name in the kernel program.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Flows => "FLOWS",
+            Self::Hellos => "HELLOS",
+            Self::LongHellos => "LONG_HELLOS",
+            Self::Blocked => "BLOCKED",
+        }
+    }
+}
+
 /// Everything kept of streams.
 pub(super) struct Streams {
     /// Undecided streams.
@@ -39,6 +67,17 @@ impl Streams {
         }
     }
 
+    /// Has a table refuse new keys, as the kernel does where it has no free element at hand, or take them
+    /// again.
+    pub(super) fn set_full(&mut self, table: StreamTable, full: bool) {
+        match table {
+            StreamTable::Flows => self.flows.full = full,
+            StreamTable::Hellos => self.hellos.full = full,
+            StreamTable::LongHellos => self.long_hellos.full = full,
+            StreamTable::Blocked => self.blocked.full = full,
+        }
+    }
+
     /// The first `len` bytes kept of a stream.
     pub(super) fn hello(&self, key: &FlowKey, len: u32) -> Option<&[u8]> {
         let kept = if len <= HELLO_KEPT_BYTES {
@@ -49,14 +88,16 @@ impl Streams {
         kept.load(key)?.get(..len as usize)
     }
 
-    /// Keeps bytes of a stream.
-    pub(super) fn keep_hello(&mut self, key: FlowKey, bytes: &[u8]) {
+    /// Keeps bytes of a stream; `false` if the table does not take them, and what was kept still is.
+    pub(super) fn keep_hello(&mut self, key: FlowKey, bytes: &[u8]) -> bool {
         if bytes.len() <= HELLO_KEPT_BYTES as usize {
-            self.hellos.store(key, bytes.to_vec());
-        } else {
-            self.hellos.delete(&key);
-            self.long_hellos.store(key, bytes.to_vec());
+            return self.hellos.store(key, bytes.to_vec());
         }
+        let stored = self.long_hellos.store(key, bytes.to_vec());
+        if stored {
+            self.hellos.delete(&key);
+        }
+        stored
     }
 
     /// Forgets the bytes of a stream.
@@ -72,6 +113,8 @@ pub(super) struct Evicting<V> {
     /// Keys in the order of their arrival, those of deleted entries included.
     order: VecDeque<FlowKey>,
     max: usize,
+    /// Whether it takes no new key.
+    full: bool,
 }
 
 impl<V> Evicting<V> {
@@ -80,6 +123,7 @@ impl<V> Evicting<V> {
             entries: HashMap::new(),
             order: VecDeque::new(),
             max: max as usize,
+            full: false,
         }
     }
 
@@ -91,9 +135,13 @@ impl<V> Evicting<V> {
         self.entries.get_mut(key)
     }
 
-    pub(super) fn store(&mut self, key: FlowKey, value: V) {
+    /// `false` if it does not take the key.
+    pub(super) fn store(&mut self, key: FlowKey, value: V) -> bool {
+        if self.full && !self.entries.contains_key(&key) {
+            return false;
+        }
         if self.entries.insert(key, value).is_some() {
-            return;
+            return true;
         }
         self.order.push_back(key);
         while self.entries.len() > self.max {
@@ -106,6 +154,7 @@ impl<V> Evicting<V> {
             let entries = &self.entries;
             self.order.retain(|key| entries.contains_key(key));
         }
+        true
     }
 
     pub(super) fn delete(&mut self, key: &FlowKey) {

@@ -196,6 +196,8 @@ const TOO_LONG: &str =
 const MALFORMED: &str =
     "by design: a hello that breaks its lengths is dropped, `unparsed` can say `pass`";
 const CHUNKED: &str = "a request behind a body in chunks is read only if it begins a segment";
+const NOT_FOLLOWED: &str = "in a connection that passes through, a request that does not begin a segment, or is \
+     sent in pieces before the answer to the one before it, is not read";
 const HTTP2: &str = "by design: HTTP/2 with prior knowledge is not read, but counted";
 
 const KNOWN_AS_SERVER: &[Known] = &[
@@ -266,4 +268,15 @@ const KNOWN_ON_HAPROXY: &[Known] = &[
     Known::always("h2c_prior_knowledge", Blocks, HTTP2),
 ];
 
-const KNOWN_HTTP_AS_ROUTER: &[Known] = &[];
+/// Besides what is known of the server, in connections that pass through.
+const KNOWN_HTTP_AS_ROUTER: &[Known] = &[
+    Known::sometimes("pipelined_2nd_request", Blocks, NOT_FOLLOWED),
+    Known::sometimes("post_then_2nd_request", Blocks, NOT_FOLLOWED),
+    Known::always("post_then_2nd_request, 3 kB", Blocks, NOT_FOLLOWED),
+    Known::sometimes("10 pipelined requests", Blocks, NOT_FOLLOWED),
+    Known::always(
+        "post_then_3rd_request after the first answer",
+        Blocks,
+        NOT_FOLLOWED,
+    ),
+];

@@ -8,6 +8,7 @@ use filter_tests::{
     packet::flag,
     runner::{Counters, Judge, Seen},
 };
+use filter_user::host::StreamTable;
 
 const PASS: u32 = 2;
 /// Where the TCP header is in a frame with an IPv4 header without options.
@@ -37,6 +38,11 @@ impl AtHost {
             judge,
             sockets: HashMap::new(),
         }
+    }
+
+    /// [`OnHost::set_full`].
+    pub(crate) fn set_full(&mut self, table: StreamTable, full: bool) {
+        self.judge.set_full(table, full);
     }
 }
 

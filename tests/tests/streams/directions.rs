@@ -179,6 +179,50 @@ fn a_forged_syn_moves_nothing() {
     });
 }
 
+/// Before the SYN is answered, what disagrees with it might make it look forged; the answer says better.
+#[test]
+fn payload_beside_a_syn_does_not_hide_its_answer() {
+    each(|judge, _| {
+        let real = blocked();
+        let decoys = [
+            vec![0x17; 60],
+            Request::to("www.allowed.example").bytes(),
+            allowed(),
+            allowed()[..CUT].to_vec(),
+        ];
+        let cases = decoys.iter().flat_map(|it| [(it, false), (it, true)]);
+        for (client, (decoy, ended)) in cases.enumerate() {
+            let mut connection = Connection::open(judge, client, TLS, ISN);
+            connection.send(&Piece {
+                at: 5_000,
+                bytes: decoy.clone(),
+            });
+            connection.forget_sent();
+            if ended {
+                // The client takes it back, or says that it was answered.
+                let seq = ISN.wrapping_add(5_001 + decoy.len() as u32);
+                let reset = connection.packet(seq).flags(flag::RST).build();
+                connection.judge.judge(&reset);
+                let beyond = piece(&real, real.len() - 1, real.len());
+                connection.send_bent(&beyond, |it| it.shift_seq(9_000).shift_ack(500));
+                connection.forget_sent();
+            }
+            connection.answer(ISN);
+            connection.send_all(&[tail(&real), head(&real), tail(&real)]);
+            assert!(!connection.received.starts_with(&real), "decoy {client}");
+        }
+        // What lies around the start is no part of the stream, nor what the server has taken of a SYN.
+        let mut connection = Connection::open(judge, 20, TLS, ISN);
+        let around = Piece {
+            at: -60,
+            bytes: allowed()[..CUT].to_vec(),
+        };
+        connection.send(&around);
+        connection.answer(ISN);
+        assert_eq!(connection.send(&whole(&real)), BLOCKED);
+    });
+}
+
 #[test]
 fn half_a_hello_a_syn_at_the_next_number_minus_one_and_the_other_half() {
     each(|judge, _| {
@@ -384,6 +428,26 @@ fn data_right_behind_a_hello_or_a_request_is_not_held_up() {
                 assert!(matches!(connection.send(&whole(&first)), Fate::Passed(_)));
                 assert!(matches!(connection.send(&rest), Fate::Passed(_)));
             }
+        }
+    });
+}
+
+#[test]
+fn the_rest_of_a_blocked_request_in_mid_stream_does_not_pass_by_what_was_dropped() {
+    each(|judge, _| {
+        let request = Request::to("www.blocked.example").bytes();
+        for (client, len) in [1, 7, 30].into_iter().enumerate() {
+            let mut connection = Connection::joined(judge, client, HTTP, ISN);
+            let pieces: Vec<Piece> = (0..request.len())
+                .step_by(len)
+                .map(|at| piece(&request, at, request.len().min(at + len)))
+                .collect();
+            connection.send_all(&pieces);
+            assert!(connection.hits > 0, "pieces of {len}");
+            assert!(
+                connection.received.len() < request.len(),
+                "pieces of {len} got through"
+            );
         }
     });
 }

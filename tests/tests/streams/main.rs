@@ -6,11 +6,13 @@ mod any;
 mod at_host;
 mod connection;
 mod directions;
+mod full;
 mod hellos;
 
 use at_host::AtHost;
 use connection::{Connection, Fate, SERVER_ISN};
 use filter_common::{
+    abi::feature,
     flow::{Peer, peer},
     reason::Reason,
 };
@@ -18,7 +20,7 @@ use filter_tests::{
     adapter::{InKernel, OnHost, compiled},
     fixtures::Host,
     mutate::Random,
-    packet::{flag, http::Request, tls::ClientHello},
+    packet::{Packet, flag, http::Request, tls::ClientHello},
     runner::Judge,
 };
 use filter_user::compile::{Compiled, Role};
@@ -38,6 +40,27 @@ action = "drop"
 
 fn policy() -> Compiled {
     compiled(POLICY, &Host::default(), Role::Replay { checksums: false })
+}
+
+/// The same where the connections end.
+fn policy_at_host() -> Compiled {
+    let host = Host {
+        own: vec!["203.0.113.9"],
+        serves: vec!["203.0.113.9"],
+        ..Host::default()
+    };
+    let mut compiled = compiled(POLICY, &host, Role::Live);
+    compiled.config.features |= feature::SOCKETS;
+    compiled
+}
+
+/// A request with a body of ten bytes.
+fn upload(name: &str) -> Vec<u8> {
+    Request::line("POST / HTTP/1.1")
+        .header(&format!("Host: {name}"))
+        .header("Content-Length: 10")
+        .body(b"0123456789")
+        .bytes()
 }
 
 /// The same on ports where a PROXY protocol header may come first.
@@ -458,6 +481,80 @@ fn numbers_that_the_host_is_moving_on_do_not_part_an_entry_from_its_connection()
         sent(&rest, torn, start),
         Fate::Dropped(Some(Reason::BlockedFlow))
     );
+}
+
+/// Two cookies at once: the host takes the half hello first, which must not be forgotten for the other.
+#[test]
+fn a_second_cookie_does_not_hide_half_a_hello() {
+    let hello = hellos().pop().expect("a request");
+    let (first, rest) = (
+        Piece::of(&hello, 0, 9),
+        Piece::of(&hello, 9, hello.complete),
+    );
+    let other = ISN.wrapping_add(70_000);
+    let mut judge = OnHost::load(&policy_at_host());
+    let mut sent = |kind, isn: u32, piece| {
+        let start = isn.wrapping_add(1);
+        judge.set_peer(Peer {
+            kind,
+            start,
+            rcv_nxt: start.wrapping_add(if kind == peer::CONNECTION { 9 } else { 0 }),
+            snd_una: SERVER_ISN.wrapping_add(1),
+            snd_nxt: SERVER_ISN.wrapping_add(1),
+            ts_recent: 0,
+        });
+        Connection::joined(&mut judge, 1, 80, isn).send(piece)
+    };
+    let incomplete = Fate::Passed(Some(Reason::HelloIncomplete));
+    assert_eq!(sent(peer::COOKIE, ISN, &first), incomplete);
+    assert_eq!(
+        sent(peer::COOKIE, other, &first),
+        Fate::Dropped(Some(Reason::HeldBack))
+    );
+    assert_eq!(
+        sent(peer::CONNECTION, ISN, &rest),
+        Fate::Dropped(Some(Reason::Hostname))
+    );
+}
+
+/// A request behind a body which is dropped for what is wrong with its segment comes again.
+#[test]
+fn a_later_request_that_the_host_would_refuse_leaves_its_place_as_it_is() {
+    type Bend = fn(Packet) -> Packet;
+    let refused: [(Bend, Reason); 2] = [
+        (|it| it.shift_ack(10_000), Reason::BadSequence),
+        (|it| it.flags(flag::PSH), Reason::BadFlags),
+    ];
+    let request = Request::to("www.blocked.example").bytes();
+    for method in ["GET", "POST"] {
+        let before = match method {
+            "GET" => Request::to("www.allowed.example").bytes(),
+            _ => upload("www.allowed.example"),
+        };
+        let stream = [before.clone(), request.clone()].concat();
+        let at = |from: usize, to: usize| Piece {
+            at: from as i64,
+            bytes: stream[from..to].to_vec(),
+        };
+        let body = if method == "GET" { 0 } else { 5 };
+        let cut = before.len() - body;
+        let middle = before.len() + 9;
+        for (client, (bend, reason)) in refused.into_iter().enumerate() {
+            let mut judge = AtHost::new(OnHost::load(&policy_at_host()));
+            let mut connection = Connection::open(&mut judge, client, 80, ISN);
+            assert_eq!(
+                connection.send(&at(0, cut)),
+                Fate::Passed(Some(Reason::NoMatch))
+            );
+            let next = at(cut, stream.len());
+            let fate = connection.send_bent(&next, bend);
+            assert_eq!(fate, Fate::Dropped(Some(reason)), "{method}");
+            let fate = connection.send(&at(middle, stream.len()));
+            assert_eq!(fate, Fate::Dropped(Some(Reason::HeldBack)), "{method}");
+            let fate = connection.send(&next);
+            assert_eq!(fate, Fate::Dropped(Some(Reason::Hostname)), "{method}");
+        }
+    }
 }
 
 /// A segment that the server has already comes by again: the client's next bytes pass all the same,
