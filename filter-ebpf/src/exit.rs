@@ -125,7 +125,9 @@ pub(crate) fn record(kernel: &Kernel, packet: &Packet, decision: Decision) -> u3
     }
     count_reason(report.reason);
     note(kernel, report);
-    if has(feature::EVENTS) && report.slot != NO_SLOT {
+    // One event tells of a connection that was answered; what it still sends is only counted.
+    let is_news = report.slot != NO_SLOT && report.reason != Reason::Taken as u8;
+    if has(feature::EVENTS) && is_news {
         emit(kernel, packet, report);
     }
     if action == TO_BE_ANSWERED {

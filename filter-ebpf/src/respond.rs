@@ -23,8 +23,6 @@ pub(crate) struct Answerable<'a> {
     pub(crate) packet: &'a Packet,
     /// What the decision has left.
     pub(crate) response: &'static mut Response,
-    /// Bytes of TCP payload.
-    pub(crate) len: u32,
 }
 
 /// Answers the frame that the filter has just decided about.
@@ -45,7 +43,6 @@ fn respond(ctx: XdpContext) -> u32 {
         kernel: &kernel,
         packet: &packet,
         response,
-        len,
     };
     let way = match page::sink() {
         Some(sink) => respond::way(frame.response, sink, &packet, len),

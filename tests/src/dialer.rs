@@ -29,6 +29,9 @@ const ENCAPSULATION_KEY_BYTES: usize = 1_184;
 const FILLERS: u8 = 10;
 const FILLER_BYTES: usize = 40;
 
+/// How long a client pauses that sends in pieces: each gets a segment of its own.
+const PAUSE: Duration = Duration::from_millis(2);
+
 /// How long a hello or request head is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Length {
@@ -90,6 +93,49 @@ pub fn ask_tls(mut stream: TcpStream, name: &str, config: Arc<ClientConfig>) -> 
         name,
         0,
     )
+}
+
+/// As [`ask_tls`], what it sends in pieces of so many bytes, with a pause behind each.
+///
+/// # Errors
+/// As there.
+pub fn ask_tls_in_pieces(
+    stream: TcpStream,
+    name: &str,
+    config: Arc<ClientConfig>,
+    bytes: usize,
+) -> io::Result<String> {
+    let mut connection = greeting(name, config);
+    let mut stream = InPieces { stream, bytes };
+    ask(
+        &mut rustls::Stream::new(&mut connection, &mut stream),
+        name,
+        0,
+    )
+}
+
+/// A stream that writes in pieces.
+struct InPieces {
+    stream: TcpStream,
+    bytes: usize,
+}
+
+impl Read for InPieces {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.stream.read(buffer)
+    }
+}
+
+impl Write for InPieces {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.stream.write(&bytes[..bytes.len().min(self.bytes)])?;
+        std::thread::sleep(PAUSE);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.stream.flush()
+    }
 }
 
 fn ask(stream: &mut (impl Read + Write), name: &str, filler: usize) -> io::Result<String> {

@@ -6,13 +6,13 @@ use filter_common::{
 };
 use filter_user::{
     compile::{Compiled, HostFacts, Role, compile},
-    datapath::{Root, SinkPlace, SinkStatus, kernel_fields},
+    datapath::{Root, SinkPlace, SinkStatus, Sweep, kernel_fields},
     policy::{
         model::{AttachMode, InterfaceConfig},
         parse_host_config, parse_policy,
     },
 };
-use std::{fs::File, os::fd::AsFd as _, path::Path};
+use std::{fs::File, os::fd::AsFd as _, path::Path, time::Duration};
 
 use crate::net::{Namespace, Offload, mac_of, set_offload};
 
@@ -99,6 +99,36 @@ impl PageSpace {
             root.sink_status().expect("a sink")
         })
     }
+}
+
+/// What the program that answers knows of the page.
+///
+/// # Panics
+/// If it was never attached.
+pub fn status(edge: &Namespace) -> SinkStatus {
+    edge.run(|| Root::open().expect("a root").sink_status().expect("a sink"))
+}
+
+/// Says whether the page is served.
+///
+/// # Panics
+/// If it was never attached.
+pub fn set_up(edge: &Namespace, up: bool) {
+    edge.run(|| Root::open().expect("a root").set_sink(up).expect("a sink"));
+}
+
+/// Forgets what was idle for a second.
+///
+/// # Panics
+/// If nothing is answered.
+pub fn sweep(edge: &Namespace) -> Sweep {
+    let idle_max = Duration::from_secs(1);
+    edge.run(|| {
+        Root::open()
+            .expect("a root")
+            .sweep_taken(idle_max)
+            .expect("a sweep")
+    })
 }
 
 /// Puts a policy whose rules drop in place, with every rule leading to the page.

@@ -9,7 +9,8 @@
 //! What the page's namespace needs: `net.ipv4.tcp_syncookies = 1` (the kernel takes a connection over as one
 //! that a SYN cookie opened), `rp_filter = 0`, all addresses local on the interface (a `local` default route),
 //! the default route and a permanent neighbour entry for the edge's end, and GRO on at the page's end, without
-//! which the driver does not take redirected frames.
+//! which the driver does not take redirected frames. Its listening sockets need `IP_TRANSPARENT`: without it
+//! the kernel drops what they are given without a word. A dual-stack socket takes both families.
 
 use std::{
     io,
