@@ -8,6 +8,7 @@
 
 mod accept;
 mod compare;
+mod held;
 mod read;
 mod reverse;
 mod stream;
@@ -18,8 +19,9 @@ pub use self::{
         COMPARE_BYTES, COMPARE_STEPS_MAX, Comparison, begin_comparison, compare_step,
         finish_comparison,
     },
+    held::forget_known,
     reverse::{Course, course, matters, settle, watch},
-    stream::{forget_known, inspect},
+    stream::inspect,
 };
 use crate::{
     abi::{FlowKey, Protocol, feature},

@@ -58,7 +58,9 @@ pub(crate) fn take_over(frame: &Answerable<'_>) -> u32 {
     let Some(entry) = seen_on(frame, entry) else {
         return dropped(Answer::Failed);
     };
-    connections::store(&response.key, &entry);
+    if !connections::store(&response.key, &entry) {
+        return dropped(Answer::Failed);
+    }
     send(frame, &entry, Answer::PageTaken)
 }
 
@@ -68,11 +70,14 @@ fn hand_over_hello(frame: &Answerable<'_>) -> bool {
     let Some(work) = calls::work() else {
         return false;
     };
-    update(
+    let kept = update(
         &raw const maps::TAKEN_HELLOS,
         &frame.response.key,
         work.bytes.as_ptr(),
     );
+    if !kept {
+        return false;
+    }
     // Together with what comes behind it the segment could not be made longer.
     let at = u32::from(frame.packet.transport as u16) + TCP_FLAGS_AT;
     let Some(flags) = frame.kernel.window::<1>(at) else {
@@ -112,11 +117,13 @@ pub(crate) fn take_origin(frame: &Answerable<'_>) -> u32 {
     let Some(entry) = seen_on(frame, entry) else {
         return dropped(Answer::Failed);
     };
-    update(
+    if !update(
         &raw const maps::ORIGIN_CLIENTS,
         &response.key,
         &raw const entry,
-    );
+    ) {
+        return dropped(Answer::Failed);
+    }
     send(frame, &entry, Answer::PageOrigin)
 }
 

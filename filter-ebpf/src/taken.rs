@@ -53,11 +53,12 @@ pub(crate) fn entry(key: &FlowKey) -> Option<&'static mut Taken> {
     unsafe { entry.as_mut() }
 }
 
-/// Remembers a connection: first the port, so that none of its segments passes by.
+/// Remembers a connection: first the port, so that none of its segments passes by. `false` if the table
+/// does not take it.
 #[inline(always)]
-pub(crate) fn store(key: &FlowKey, taken: &Taken) {
+pub(crate) fn store(key: &FlowKey, taken: &Taken) -> bool {
     set_port(key.src_port);
-    update(&raw const maps::TAKEN, key, &raw const *taken);
+    update(&raw const maps::TAKEN, key, &raw const *taken)
 }
 
 /// Forgets a connection; its port's bit stays until the controller has looked for others.

@@ -7,8 +7,9 @@
 //! the host reads.
 
 use super::{
-    Segment, flags, peer,
-    stream::{flow, host},
+    Segment, flags,
+    held::{flow, host},
+    peer,
 };
 use crate::{
     abi::feature,

@@ -1,10 +1,12 @@
 //! Reading a segment as part of its stream, and what becomes of the stream then.
 
 use super::{
-    Blocked, Reading, Segment, peer,
+    Blocked, Reading, Segment,
+    held::{flow, forget, host},
+    peer,
     reverse::note_beyond,
     state,
-    stream::{flow, forget, host, not_kept, qualifiers},
+    stream::{not_kept, qualifiers},
 };
 use crate::{
     abi::{Protocol, feature, port_class},

@@ -9,8 +9,10 @@
 use super::{
     Answers, Entry, Flow, Peer, Segment,
     accept::{checksums_hold, echoed_timestamp},
-    flags, known, peer, state,
-    stream::{flow, forget, load, passes_through, repeats, store},
+    flags,
+    held::{flow, forget, load, store},
+    known, peer, state,
+    stream::{passes_through, repeats},
 };
 use crate::{
     abi::{feature, served},

@@ -3,7 +3,9 @@
 use super::{
     Blocked, Entry, Flow, Peer, Reading, Segment,
     accept::{checksums_hold, refused},
-    flags, known, peer,
+    flags,
+    held::{flow, forget, host, load, store},
+    peer,
     read::{protocol_of, read},
     reverse::{Course, answers, read_beside},
     state,
@@ -381,99 +383,6 @@ pub(super) const fn qualifiers(segment: Segment) -> Qualifiers {
         port_shown: true,
         reason: Reason::Hostname,
     }
-}
-
-/// What the host knows of the connection.
-#[inline(always)]
-pub(super) fn host<E: Env>(env: &mut E) -> Peer {
-    match env.work() {
-        Some(work) => work.peer,
-        None => Peer::default(),
-    }
-}
-
-/// The entry just loaded.
-#[inline(always)]
-pub(super) fn flow<E: Env>(env: &mut E) -> Flow {
-    match env.work() {
-        Some(work) => work.entry.flow,
-        None => Flow::default(),
-    }
-}
-
-/// `false` if the table does not take it.
-#[inline(always)]
-pub(super) fn store<E: Env>(env: &mut E, flow: Flow) -> bool {
-    if let Some(work) = env.work() {
-        work.entry.flow = flow;
-        work.known.set(work.known.get() | known::ENTRY);
-    }
-    env.flow_store()
-}
-
-#[inline(always)]
-pub(super) fn forget<E: Env>(env: &mut E) {
-    env.forget();
-}
-
-/// Forgets the stream, as far as the tables have anything of it; one that is read beside its entry leaves
-/// that alone.
-#[inline(always)]
-pub fn forget_known<E: Env>(env: &mut E) {
-    let Some(work) = env.work() else { return };
-    if work.entry.flow.state == state::BESIDE {
-        return;
-    }
-    let Flow {
-        reopened,
-        reopened_at,
-        interface,
-        ..
-    } = work.entry.flow;
-    let answered = work.entry.answers.seen != 0;
-    work.entry = Entry::default();
-    let known = work.known.get();
-    work.known.set(0);
-    if known & known::ENTRY != 0 {
-        let directions = env.config().features & (feature::ANSWERS | feature::ONE_SIDED);
-        if reopened != 0 && !answered && directions == feature::ANSWERS {
-            // The answer to a SYN may be on the way, and finds its entry.
-            await_answer(env, reopened_at, interface);
-        } else {
-            env.flow_delete();
-        }
-    }
-    if known & known::HELLO != 0 {
-        env.hello_delete();
-    }
-}
-
-/// Leaves of a stream only that a SYN was seen.
-#[inline(always)]
-fn await_answer<E: Env>(env: &mut E, next: u32, interface: u32) {
-    let Some(work) = env.work() else { return };
-    let flow = &mut work.entry.flow;
-    flow.state = state::OPENED;
-    flow.start = next;
-    flow.connection = next;
-    flow.next = next;
-    flow.certain = 1;
-    flow.interface = interface;
-    flow.reopened = 1;
-    flow.reopened_at = next;
-    let _in_place = env.flow_store();
-}
-
-/// Loads the entry of the working area's flow into the working area; `false` if there is none.
-#[inline(always)]
-pub(super) fn load<E: Env>(env: &mut E) -> bool {
-    let found = env.flow_load();
-    if let Some(work) = env.work() {
-        let kept = found && work.entry.flow.kept != 0;
-        let known = [0, known::ENTRY, known::ENTRY | known::HELLO];
-        work.known.set(known[found as usize + kept as usize]);
-    }
-    found
 }
 
 /// An RST: it ends the stream if its number is exact, as receivers demand (RFC 9293, section 3.10.7.4),

@@ -64,8 +64,8 @@ impl FullTables {
 
 impl Drop for FullTables {
     fn drop(&mut self) {
-        let pins = self.pins.by_name.iter().map(|(_, path)| path);
-        let removed: io::Result<()> = pins.map(fs::remove_file).collect();
+        let mut pins = self.pins.by_name.iter().map(|(_, path)| path);
+        let removed: io::Result<()> = pins.try_for_each(fs::remove_file);
         if let Err(error) = removed.and_then(|()| fs::remove_dir(&self.directory)) {
             let directory = self.directory.display();
             tracing::error!(%directory, %error, "cannot remove pins");
