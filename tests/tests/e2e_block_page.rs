@@ -279,7 +279,7 @@ fn an_interface_of_somebody_else_is_left_alone() {
         status.code == exit::DIFFERS && status.stdout.contains("that edgefilter did not make")
     });
     drop(controller);
-    assert_eq!(interfaces(&net.edge), [name.clone()]);
+    assert_eq!(interfaces(&net.edge), std::slice::from_ref(&name));
     net.edge.ip(&["link", "del", &name]);
     edge.start();
     assert!(page_pid(&edge).is_some());

@@ -198,6 +198,9 @@ fn the_page_is_there_without_a_controller_and_without_its_process_visitors_are_r
         !shows_page(&answer) && !is_served(&answer, BLOCKED),
         "{answer:?}"
     );
+    // The first frame that does not get there has closed the way.
+    let counters = blocking.edge.json("counters").to_string();
+    assert!(counters.contains("page_down"), "{counters}");
     let neighbour = format!("https://{NEIGHBOUR}/");
     let answer = fetch(&net.visitor, &neighbour, Direct::EDGE_V4, &[]);
     assert!(is_served(&answer, NEIGHBOUR), "{answer:?}");

@@ -27,7 +27,7 @@ const DEBOUNCE: Duration = Duration::from_millis(50);
 /// How often addresses, the clock's offset and the interfaces are looked at.
 const TICK: Duration = Duration::from_secs(1);
 /// How often connections are looked for that were answered in a server's place and are not used any more.
-const SWEEP_EVERY: Duration = Duration::from_secs(30);
+const SWEEP_EVERY: Duration = Duration::from_secs(5);
 /// How long such a connection is remembered that nobody uses: longer than the page lets a client be silent,
 /// and than a client repeats what nobody answers.
 const IDLE_MAX: Duration = Duration::from_secs(150);

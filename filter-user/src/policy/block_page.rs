@@ -28,7 +28,9 @@ pub(super) fn take_block_page(
         ("theme", &mut page.theme),
     ] {
         if let Some(written) = fields.take::<PathBuf>(key, findings) {
-            *path = Some(base_dir.join(written.value));
+            let joined = base_dir.join(written.value);
+            // The page's process has another working directory.
+            *path = Some(std::path::absolute(&joined).unwrap_or(joined));
         }
     }
     take_ports(&mut fields, id, &mut page.ports, findings);

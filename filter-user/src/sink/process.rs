@@ -1,6 +1,7 @@
 //! Starting, finding again and ending the page's process.
 
 use std::{
+    env,
     fs::{self, File, OpenOptions},
     io::{self, Read as _, Write as _},
     os::{
@@ -31,6 +32,9 @@ const START_MAX: Duration = Duration::from_secs(10);
 
 /// How long it may take to end by itself.
 const STOP_MAX: Duration = Duration::from_secs(3);
+
+/// Variables of the environment that the process keeps: how much it says.
+const KEPT_VARIABLES: [&str; 2] = ["EDGEFILTER_LOG", "RUST_BACKTRACE"];
 
 const STOP_RETRY: Duration = Duration::from_millis(10);
 
@@ -211,6 +215,13 @@ fn launch(files: &Files, shape: &Shape, place: &Place) -> Result<(Child, OwnedFd
         command
             .arg0("edgefilter")
             .args([super::COMMAND.as_ref(), files.spec().as_os_str()])
+            .current_dir("/")
+            .env_clear()
+            .envs(
+                KEPT_VARIABLES
+                    .iter()
+                    .filter_map(|name| Some((name, env::var_os(name)?))),
+            )
             .stdin(Stdio::null())
             .stdout(Stdio::null());
         inherit(&mut command, kept);

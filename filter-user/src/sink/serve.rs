@@ -17,7 +17,7 @@ use std::{
 
 use filter_page::{Config, Limits, Listeners, Server};
 use nix::{
-    sys::resource::{Resource, setrlimit},
+    sys::resource::{Resource, getrlimit, setrlimit},
     unistd::{Gid, Uid, setgroups, setresgid, setresuid},
 };
 use tokio::signal::unix::{SignalKind, signal};
@@ -133,7 +133,8 @@ async fn interface_gone() {
 
 /// Another user, no capabilities and no way to new ones, few descriptors, no core dumps.
 fn drop_privileges(shape: &Shape) -> io::Result<()> {
-    let descriptors = u64::from(shape.connections) + OTHER_DESCRIPTORS;
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    let descriptors = most.min(u64::from(shape.connections) + OTHER_DESCRIPTORS);
     setrlimit(Resource::RLIMIT_NOFILE, descriptors, descriptors)?;
     setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
     for capability in CAPABILITIES {
