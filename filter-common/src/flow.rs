@@ -14,7 +14,7 @@ mod reverse;
 mod stream;
 
 pub use self::{
-    accept::{OptionWalk, Options, options_at},
+    accept::{OptionWalk, Options, Stamps, options_at, stamps},
     compare::{
         COMPARE_BYTES, COMPARE_STEPS_MAX, Comparison, begin_comparison, compare_step,
         finish_comparison,
@@ -149,6 +149,8 @@ pub mod flags {
     pub const SYN: u8 = 0x02;
     /// Ends it at once.
     pub const RST: u8 = 0x04;
+    /// Deliver now.
+    pub const PSH: u8 = 0x08;
     /// The acknowledgement number counts.
     pub const ACK: u8 = 0x10;
     /// The urgent pointer counts.

@@ -108,17 +108,31 @@ pub const TAKEN_HELLO_BYTES_MAX: u32 = 8_192;
 /// Next hops that rules may send to.
 pub const NEXT_HOPS_MAX: usize = 64;
 
-/// ICMP messages and Version Negotiation packets that one CPU sends in [`RESPONSE_WINDOW_JIFFIES`].
-pub const RESPONSES_PER_WINDOW_MAX: u64 = 64;
-
-/// Length of the window in which they are bounded.
-pub const RESPONSE_WINDOW_JIFFIES: u64 = 64;
-
 /// Bytes of the event ring buffer.
 pub const EVENT_RING_BYTES: usize = 1 << 20;
 
 /// Length of the window in which a CPU's events are bounded.
 pub const EVENT_WINDOW_JIFFIES: u64 = 64;
+
+/// Most bytes that an answer to a verified connection is larger by than the segment that it answers: the
+/// text of HTTP's 451. All others to TCP are no larger.
+pub const ANSWER_GROWTH_BYTES_MAX: usize = 84;
+
+/// Bytes of a refused packet that an ICMP error quotes: both headers of any ordinary packet and the start of
+/// its payload. The error is larger than the packet by its own headers at most: 48 bytes over IPv6, 28
+/// over IPv4.
+pub const ICMP_QUOTE_BYTES_MAX: u32 = 128;
+
+/// ICMP errors and Version Negotiation packets that one CPU sends in a second, about what Linux sends of
+/// the former: nobody has to prove where he is to be sent one.
+pub const UNPROVEN_ANSWERS_PER_SECOND: u64 = 1_000;
+
+/// How many of them it sends at once.
+pub const UNPROVEN_ANSWERS_BURST: u64 = 50;
+
+/// Smallest UDP payload that Version Negotiation answers: what opens a QUIC connection is padded to it
+/// (RFC 9000, section 14.1), so that no answer is larger.
+pub const QUIC_DATAGRAM_BYTES_MIN: u32 = 1_200;
 
 const _: () = {
     assert!(HELLO_BYTES_MAX + (PROXY_HEADER_BYTES_MAX as usize) < STREAM_BYTES_MAX);
@@ -126,4 +140,5 @@ const _: () = {
     assert!(RULES_MAX < u16::MAX as usize);
     assert!(NAMES_PER_HELLO_MAX.is_power_of_two());
     assert!(NAME_CANDIDATES_MAX.is_power_of_two());
+    assert!(crate::respond::UNAVAILABLE.len() == ANSWER_GROWTH_BYTES_MAX);
 };

@@ -12,8 +12,9 @@ use filter_common::{
         BLOCKED_FLOWS_MAX, EVENT_RING_BYTES, FLOWS_MAX, HELLO_KEPT_BYTES, HELLOS_MAX,
         INTERFACES_COUNTED_MAX, LONG_HELLOS_MAX, NEXT_HOPS_MAX, ORIGIN_CLIENTS_MAX,
         REDIRECT_TARGETS_MAX, RULES_MAX, STREAM_BYTES_MAX, TAKEN_HELLO_BYTES_MAX, TAKEN_HELLOS_MAX,
-        TAKEN_MAX,
+        TAKEN_MAX, VLAN_TAGS_MAX,
     },
+    respond::{Budget, Draft, Request},
     work::Work,
 };
 
@@ -129,6 +130,28 @@ pub(crate) struct Clock {
     pub(crate) jiffies: u64,
     /// CLOCK_TAI in nanoseconds.
     pub(crate) tai_ns: u64,
+}
+
+/// Where the program that answers writes, one per CPU.
+#[map]
+pub(crate) static DESK: PerCpuArray<Desk> = PerCpuArray::with_max_entries(1, 0);
+
+/// Most bytes of a link header: MAC addresses, VLAN tags, type.
+pub(crate) const LINK_BYTES_MAX: usize = 14 + 4 * VLAN_TAGS_MAX;
+
+/// See [`DESK`].
+#[repr(C)]
+pub(crate) struct Desk {
+    /// The frame as far as it was read.
+    pub(crate) request: Request,
+    /// Its link header.
+    pub(crate) link: [u8; LINK_BYTES_MAX],
+    /// The answer.
+    pub(crate) draft: Draft,
+    /// The entry of a connection that is refused.
+    pub(crate) taken: Taken,
+    /// What this CPU may still send to addresses that have not proven themselves.
+    pub(crate) budget: Budget,
 }
 
 /// What the lookups note about the current packet, under `feature::OBSERVE`.

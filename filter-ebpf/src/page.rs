@@ -9,7 +9,7 @@ use aya_ebpf::{
     },
 };
 use filter_common::{
-    abi::{NextHop, Sink, Taken, redirect, taken},
+    abi::{NextHop, Sink, Taken, redirect, sink, taken},
     env::{Env as _, Window as _},
     limits::NEXT_HOPS_MAX,
     respond::counted::Answer,
@@ -173,7 +173,21 @@ fn send(frame: &Answerable<'_>, entry: &Taken, answer: Answer) -> u32 {
     if !sent {
         return dropped(Answer::Failed);
     }
-    redirect_to(&raw const maps::SINK_DEV, 0, answer)
+    let action = redirect_to(&raw const maps::SINK_DEV, 0, answer);
+    if action == xdp_action::XDP_DROP {
+        close();
+    }
+    action
+}
+
+/// The device is gone, and with it the process that served: from now on what leads to the page is
+/// refused, also where no controller is there to say so.
+#[inline(always)]
+fn close() {
+    if let Some(sink) = maps::SINK.get_ptr_mut(0) {
+        // SAFETY: an aligned word of the map.
+        unsafe { (&raw mut (*sink.cast::<Sink>()).state).write_volatile(sink::DOWN) };
+    }
 }
 
 /// Sends the frame to the rule's next hop.

@@ -8,6 +8,8 @@ pub mod compile;
 pub mod controller;
 pub mod datapath;
 pub mod host;
+pub mod netlink;
 pub mod policy;
 mod prefetch;
 pub mod replay;
+pub mod sink;

@@ -25,6 +25,8 @@ fn compiled(rule_id: &str, slot_version: u32) -> Compiled {
         rules: vec![Rule::new(Action::Drop, 0, slot_version)],
         ports: Box::new([0; 65_536]),
         redirect_interfaces: Vec::new(),
+        next_hops: Vec::new(),
+        next_hop_devices: Vec::new(),
         local_proxies: None,
         meta: Meta {
             rules: vec![MetaRule {

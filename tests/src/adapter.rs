@@ -135,11 +135,11 @@ impl InKernel {
 
 impl Judge for InKernel {
     fn judge(&mut self, frame: &[u8]) -> Seen {
-        let (action, outcome) = self
+        let (ran, left) = self
             .program
-            .run(frame)
+            .run_frame(frame)
             .unwrap_or_else(|e| panic!("{} bytes: {e}", frame.len()));
-        seen(action, &outcome, &self.rules)
+        seen(ran.action, &ran.outcome, &self.rules, left)
     }
 
     fn counters(&self) -> Counters {
@@ -182,7 +182,8 @@ impl Judge for OnHost {
             .runner
             .run(frame)
             .unwrap_or_else(|e| panic!("{} bytes: {e}", frame.len()));
-        seen(ran.action, &ran.outcome, &self.rules)
+        let left = self.runner.left().unwrap_or(frame).to_vec();
+        seen(ran.action, &ran.outcome, &self.rules, left)
     }
 
     fn counters(&self) -> Counters {
@@ -196,7 +197,7 @@ impl Judge for OnHost {
     }
 }
 
-fn seen(action: u32, outcome: &Outcome, rules: &[MetaRule]) -> Seen {
+fn seen(action: u32, outcome: &Outcome, rules: &[MetaRule], frame: Vec<u8>) -> Seen {
     let rule = rules.iter().find(|rule| rule.slot == outcome.slot);
     let name = outcome
         .name
@@ -209,6 +210,7 @@ fn seen(action: u32, outcome: &Outcome, rules: &[MetaRule]) -> Seen {
         rule: rule.map(|rule| rule.id.clone()),
         protocol: Protocol::from_u8(outcome.protocol),
         name: name.to_vec(),
+        frame,
     }
 }
 

@@ -7,12 +7,14 @@ use filter_common::{
     reason::Reason,
 };
 
-use crate::fixtures::Row;
+use crate::fixtures::{Row, Sends};
 
 /// `XDP_DROP` of `linux/bpf.h`.
 const XDP_DROP: u32 = 1;
 /// `XDP_PASS`.
 const XDP_PASS: u32 = 2;
+/// `XDP_TX`.
+const XDP_TX: u32 = 3;
 /// `XDP_REDIRECT`.
 const XDP_REDIRECT: u32 = 4;
 
@@ -31,6 +33,8 @@ pub struct Seen {
     pub protocol: Option<Protocol>,
     /// The name that is reported.
     pub name: Vec<u8>,
+    /// The frame as it was left.
+    pub frame: Vec<u8>,
 }
 
 /// All counters: those that do not appear are zero.
@@ -105,13 +109,17 @@ fn differences(row: &Row, seen: &Seen) -> String {
     let mut note = |what: &str, seen: &dyn std::fmt::Debug, expected: &dyn std::fmt::Debug| {
         let _ = write!(wrong, "\n    {what}: {seen:?}, expected {expected:?}");
     };
-    let action = match expect.verdict {
-        Verdict::Pass | Verdict::Observe => XDP_PASS,
-        Verdict::Drop | Verdict::Refuse => XDP_DROP,
-        Verdict::Redirect => XDP_REDIRECT,
+    let (action, frame) = match (expect.verdict, &expect.sends) {
+        (_, Sends::Back(frame)) => (XDP_TX, frame),
+        (_, Sends::Onward(frame)) => (XDP_PASS, frame),
+        (Verdict::Pass | Verdict::Observe, Sends::Nothing) => (XDP_PASS, &row.frame),
+        (Verdict::Drop | Verdict::Refuse, Sends::Nothing) => (XDP_DROP, &row.frame),
+        (Verdict::Redirect, Sends::Nothing) => (XDP_REDIRECT, &row.frame),
     };
     if seen.action != action {
         note("action", &seen.action, &action);
+    } else if seen.frame != *frame {
+        note("frame", &Hex(&seen.frame), &Hex(frame));
     }
     if seen.verdict != Some(expect.verdict) {
         note("verdict", &seen.verdict, &expect.verdict);
@@ -134,6 +142,15 @@ fn differences(row: &Row, seen: &Seen) -> String {
         note("name", &String::from_utf8_lossy(&seen.name), name);
     }
     wrong
+}
+
+/// Bytes as two digits each.
+struct Hex<'a>(&'a [u8]);
+
+impl std::fmt::Debug for Hex<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
 }
 
 #[cfg(test)]
@@ -168,6 +185,7 @@ mod tests {
                 rule: None,
                 protocol: Some(Protocol::None),
                 name: Vec::new(),
+                frame: vec![0; 60],
             },
             counters: Counters::default(),
             then: Counters {
@@ -193,13 +211,14 @@ mod tests {
     #[test]
     fn any_other_field_is_reported() {
         type Change = fn(&mut Seen);
-        let changes: [(&str, Change); 6] = [
+        let changes: [(&str, Change); 7] = [
             ("action", |seen| seen.action = XDP_DROP),
             ("verdict", |seen| seen.verdict = Some(Verdict::Drop)),
             ("reason", |seen| seen.reason = Some(Reason::NotIp)),
             ("rule", |seen| seen.rule = Some("x".into())),
             ("protocol", |seen| seen.protocol = Some(Protocol::Tls)),
             ("name", |seen| seen.name = b"x".to_vec()),
+            ("frame", |seen| seen.frame[59] = 1),
         ];
         for (field, change) in changes {
             let mut judge = passes();

@@ -1,7 +1,7 @@
 //! The host build and the program in the kernel say the same about any frame: everything in the
 //! fixture table, every captured frame, and random mutations of both.
 
-use std::{fs, path::Path};
+use std::{fs, ops::Range, path::Path};
 
 use filter_tests::{
     adapter::{InKernel, OnHost, compiled},
@@ -9,11 +9,16 @@ use filter_tests::{
     mutate::{Random, mutate},
     runner::Judge,
 };
-use filter_user::{compile::Role, replay::capture::Capture};
+use filter_user::{
+    compile::{Compiled, Role},
+    replay::capture::Capture,
+};
 
 const CAPTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/captures");
 const MUTATIONS: usize = 20_000;
 const MUTATIONS_ALL: usize = 1_000_000;
+/// Then both begin anew: their tables of streams fill up, and make room in another order.
+const MUTATIONS_PER_LOAD: usize = 200_000;
 const SEED: u64 = 0x0EDF_0000_2026_0001;
 /// Differences shown before giving up.
 const SHOWN_MAX: usize = 10;
@@ -74,7 +79,28 @@ fn fixtures_captures_and_mutations_get_one_answer_when_checksums_are_judged() {
 
 fn compare(host: &Host, role: Role, seed: u64) {
     let compiled = compiled(POLICY, host, role);
-    let (mut kernel, mut host) = (InKernel::load(&compiled), OnHost::load(&compiled));
+    let seeds = frames();
+    let mut random = Random::new(seed);
+    let count = if std::env::var_os("EDGEFILTER_TEST_ALL").is_some_and(|v| v == "1") {
+        MUTATIONS_ALL
+    } else {
+        MUTATIONS
+    };
+    for first in (0..count).step_by(MUTATIONS_PER_LOAD) {
+        let rounds = first..count.min(first + MUTATIONS_PER_LOAD);
+        compare_some(&compiled, &seeds, rounds, &mut random);
+    }
+    println!("{} frames, {count} mutations", seeds.len());
+}
+
+/// Compares all frames, then mutations of them, of which these are the numbers.
+fn compare_some(
+    compiled: &Compiled,
+    seeds: &[(String, Vec<u8>)],
+    rounds: Range<usize>,
+    random: &mut Random,
+) {
+    let (mut kernel, mut host) = (InKernel::load(compiled), OnHost::load(compiled));
     let mut wrong = Vec::new();
     let mut judge = |frame: &[u8], what: &dyn Fn() -> String| {
         let (in_kernel, on_host) = (kernel.judge(frame), host.judge(frame));
@@ -87,25 +113,17 @@ fn compare(host: &Host, role: Role, seed: u64) {
             assert!(wrong.len() < SHOWN_MAX, "{}", wrong.join("\n"));
         }
     };
-    let seeds = frames();
-    for (what, frame) in &seeds {
+    for (what, frame) in seeds {
         judge(frame, &|| what.clone());
     }
-    let mut random = Random::new(seed);
-    let count = if std::env::var_os("EDGEFILTER_TEST_ALL").is_some_and(|v| v == "1") {
-        MUTATIONS_ALL
-    } else {
-        MUTATIONS
-    };
-    for round in 0..count {
+    for round in rounds {
         let (what, frame) = &seeds[random.below(seeds.len())];
         let (_, other) = &seeds[random.below(seeds.len())];
-        let bent = mutate(frame, other, &mut random);
+        let bent = mutate(frame, other, random);
         judge(&bent, &|| format!("mutation {round} of {what}"));
     }
     assert_eq!(kernel.counters(), host.counters());
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    println!("{} frames, {count} mutations", seeds.len());
 }
 
 /// Every frame of the fixture table and of the captures, each with a name for messages.

@@ -96,6 +96,8 @@ pub mod taken {
         pub const REOPENED: u8 = 1 << 2;
         /// The frames carry one VLAN tag, `tag`.
         pub const TAGGED: u8 = 1 << 3;
+        /// The client was sent an RST.
+        pub const CLIENT_RESET: u8 = 1 << 4;
     }
 }
 

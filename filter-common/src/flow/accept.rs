@@ -62,6 +62,17 @@ impl Options {
     }
 }
 
+/// The timestamps of a segment (RFC 7323).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stamps {
+    /// Whether there are any.
+    pub timestamped: bool,
+    /// The sender's.
+    pub timestamp: u32,
+    /// The receiver's, which the sender gives back.
+    pub echo: u32,
+}
+
 /// State of a walk over options.
 #[derive(Default)]
 #[repr(C)]
@@ -215,10 +226,21 @@ fn remember_timestamp<E: Env>(env: &mut E) {
 /// The timestamp that a segment gives back; 0 if it has none.
 #[inline(always)]
 pub(super) fn echoed_timestamp<E: Env>(env: &mut E, segment: Segment) -> u32 {
-    if !options(env, segment).timestamped {
-        return 0;
+    stamps(env, segment).echo
+}
+
+/// The timestamps of a segment.
+#[inline(always)]
+pub fn stamps<E: Env>(env: &mut E, segment: Segment) -> Stamps {
+    let options = options(env, segment);
+    if !options.timestamped {
+        return Stamps::default();
     }
-    env.work().map_or(0, |work| work.options.echo.get())
+    Stamps {
+        timestamped: true,
+        timestamp: options.timestamp,
+        echo: env.work().map_or(0, |work| work.options.echo.get()),
+    }
 }
 
 #[inline(always)]

@@ -121,15 +121,14 @@ pub fn inspect<E: Env>(env: &mut E, segment: Segment) -> Reading {
         }
     }
     let plan = plan(env, segment);
+    if segment.flags & flags::URG != 0 && segment.len != 0 && is_bent_by_urgent(env, segment, plan)
+    {
+        return Reading::dropped(Reason::BadFlags, Protocol::None);
+    }
     if !plan.reads {
         return plan.reading;
     }
     let certain = flow(env).certain != 0;
-    if certain && plan.segment.flags & flags::URG != 0 {
-        // The host takes the urgent byte out of the stream: what begins like nothing here may begin
-        // like a hello there.
-        return Reading::dropped(Reason::BadFlags, Protocol::None);
-    }
     let protocol = protocol_of(env, plan.segment);
     if protocol == Protocol::None {
         if certain {
@@ -160,6 +159,17 @@ fn follow<E: Env>(env: &mut E, segment: Segment) -> Reading {
         return env.follow(segment);
     }
     Reading::nothing(Reason::NoMatch, Protocol::None)
+}
+
+/// Whether an urgent pointer may change what was, or is to be, read: the host takes the urgent byte out of
+/// the stream, and what begins like nothing here may begin like a hello there. That holds for bytes
+/// that were seen before as well, as long as the host may not have them.
+#[inline(always)]
+fn is_bent_by_urgent<E: Env>(env: &mut E, segment: Segment, plan: Plan) -> bool {
+    let Some(work) = env.work() else { return true };
+    let flow = &work.entry.flow;
+    let beside = flow.state == state::BESIDE && plan.segment.seq != segment.seq;
+    !plan.reading.drops && (flow.certain != 0 || beside)
 }
 
 #[inline(always)]

@@ -29,6 +29,8 @@ answers! {
     ClientReset = "client_reset",
     /// An RST to the server of a refused connection, made from the client's next segment.
     ServerReset = "server_reset",
+    /// An RST to whom a frame of a blocked address is for, in the frame's place.
+    OnwardReset = "onward_reset",
     /// An ICMP or ICMPv6 message: administratively prohibited.
     Icmp = "icmp",
     /// A QUIC Version Negotiation packet.

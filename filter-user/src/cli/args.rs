@@ -118,6 +118,12 @@ pub enum Command {
     Detach,
     /// Run a capture through the program; no interface is touched
     Replay(ReplayArgs),
+    /// Serve the block page: started by `run`, in a network namespace of its own
+    #[command(hide = true, name = crate::sink::COMMAND)]
+    Sink {
+        /// What the controller wrote for it
+        spec: PathBuf,
+    },
 }
 
 fn parse_interface(text: &str) -> Result<InterfaceConfig, String> {

@@ -3,7 +3,10 @@
 use serde::Serialize;
 
 use super::{env::Env, policy::write_warnings};
-use crate::controller::CommandError;
+use crate::{
+    controller::{CommandError, dismiss_page},
+    sink::spec::Files,
+};
 
 /// What `detach` did.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -29,11 +32,14 @@ pub(super) fn detach(env: &mut Env<'_>) -> Result<(), CommandError> {
             }
         }
     }
-    let remaining = root
+    let remaining: Vec<String> = root
         .enforced()?
         .into_iter()
         .map(|link| link.interface)
         .collect();
+    if remaining.is_empty() {
+        dismiss_page(&root, &lock, &Files::of(root.run_dir()))?;
+    }
     root.remove_run_state(lock)?;
     let warnings = root.controller_pid().map(|pid| {
         format!(

@@ -5,6 +5,7 @@ mod detach;
 mod env;
 mod events;
 mod nouns;
+mod page;
 mod policy;
 mod status;
 
@@ -21,6 +22,7 @@ pub use self::{
     detach::Detached,
     env::Env,
     nouns::{CountersReport, Explained, ReasonCount, RuleCount},
+    page::PageStatus,
     policy::Checked,
     status::Status,
 };
@@ -28,7 +30,7 @@ use crate::{
     controller::{CommandError, Sources},
     datapath::Root,
     policy::diagnostics::Report,
-    replay,
+    replay, sink,
 };
 
 /// The binary: reads the command line, runs the command, reports errors on standard error.
@@ -110,6 +112,7 @@ pub fn run(env: &mut Env<'_>, command: Command) -> Result<ExitCode, CommandError
         Command::Counters => nouns::counters(env)?,
         Command::Events { count, timeout } => events::events(env, count, timeout)?,
         Command::Detach => detach::detach(env)?,
+        Command::Sink { spec } => sink::serve(&spec)?,
         Command::Replay(args) => return Ok(replay::main(&args)?),
     }
     Ok(ExitCode::SUCCESS)

@@ -51,8 +51,8 @@ pub(super) fn rules(env: &mut Env<'_>) -> Result<(), CommandError> {
 }
 
 fn action(rule: &MetaRule) -> String {
-    match &rule.redirect_interface {
-        Some(interface) => format!("{} to {interface}", rule.action),
+    match &rule.target {
+        Some(target) => format!("{} to {target}", rule.action),
         None => rule.action.clone(),
     }
 }
@@ -76,6 +76,8 @@ pub struct CountersReport {
     pub rules: Vec<RuleCount>,
     /// Packets per reason, those that occurred.
     pub reasons: Vec<ReasonCount>,
+    /// What became of packets that were to be answered, those outcomes that occurred.
+    pub answers: Vec<AnswerCount>,
     /// Connections that pass through, by interface.
     pub connections: Vec<Connections>,
     /// Events that were not emitted.
@@ -106,6 +108,15 @@ pub struct ReasonCount {
     pub packets: u64,
 }
 
+/// Packets that were to be answered and came to this.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct AnswerCount {
+    /// The stable word.
+    pub answer: &'static str,
+    /// Packets.
+    pub packets: u64,
+}
+
 /// Prints packets per rule and reason.
 pub(super) fn counters(env: &mut Env<'_>) -> Result<(), CommandError> {
     let root = env.root()?;
@@ -132,6 +143,15 @@ pub(super) fn counters(env: &mut Env<'_>) -> Result<(), CommandError> {
             })
             .filter(|count| count.packets > 0)
             .collect(),
+        answers: root
+            .answers()?
+            .into_iter()
+            .filter(|(_, packets)| *packets > 0)
+            .map(|(answer, packets)| AnswerCount {
+                answer: answer.as_str(),
+                packets,
+            })
+            .collect(),
         connections: connections(&root, &root.enforced()?)?,
         events: root.event_losses()?,
         cost: root.cost()?,
@@ -156,6 +176,13 @@ pub(super) fn counters(env: &mut Env<'_>) -> Result<(), CommandError> {
                 .map(|count| vec![count.reason.to_owned(), count.packets.to_string()]),
         );
         table(out, &rows)?;
+        if !report.answers.is_empty() {
+            writeln!(out)?;
+            let mut rows = vec![heading(&["ANSWER", "PACKETS"])];
+            let answers = report.answers.iter();
+            rows.extend(answers.map(|it| vec![it.answer.to_owned(), it.packets.to_string()]));
+            table(out, &rows)?;
+        }
         writeln!(
             out,
             "\nevents: {} suppressed by the rate limit, {} lost; maps: {} KiB",

@@ -13,7 +13,7 @@ use super::{EXIT_NOT_CUT, env::Env};
 use crate::{
     controller::{
         Applied, Cause, CommandError, Cut, CutFor, CutList, CutPlan, Desired, RunState,
-        Surroundings, apply, compile_desired, run as run_controller, ssh_session,
+        Surroundings, apply, compile_desired, page_warnings, run as run_controller, ssh_session,
     },
     datapath::Root,
 };
@@ -57,7 +57,12 @@ pub(super) fn check(env: &mut Env<'_>, file: Option<PathBuf>) -> Result<(), Comm
             .iter()
             .map(|lines| size_of_val(lines.as_slice()))
             .sum(),
-        warnings: compiled.meta.warnings,
+        warnings: compiled
+            .meta
+            .warnings
+            .into_iter()
+            .chain(page_warnings(&desired.host, rules.iter()))
+            .collect(),
     };
     env.print(&checked, |out, checked| {
         writeln!(

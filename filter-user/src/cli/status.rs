@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::{
     env::{Env, table},
+    page::{self, PageStatus},
     policy::write_warnings,
 };
 use crate::{
@@ -80,6 +81,8 @@ pub struct Status {
     pub kernel: Kernel,
     /// Connections that pass through, by interface.
     pub connections: Vec<Connections>,
+    /// The block page, if a rule leads to it.
+    pub page: Option<PageStatus>,
     /// Control group whose processes are kept from connecting to blocked origins.
     pub local_proxies: Option<PathBuf>,
     /// What this version does not see.
@@ -178,7 +181,15 @@ fn gather(root: &Root, wanted: Wanted) -> Result<Status, CommandError> {
     let interfaces = root.enforced()?;
     let meta = root.meta()?;
     let lost = root.lost_redirects()?;
+    let page = match meta.as_ref().is_some_and(Meta::has_page) {
+        true => Some(PageStatus::gather(root)?),
+        false => None,
+    };
     let mut differences = differences(&interfaces, meta.as_ref(), &wanted, &lost);
+    // The controller's own words say more.
+    if wanted.error.is_none() {
+        differences.extend(page.as_ref().and_then(PageStatus::difference));
+    }
     let local_proxies = meta.as_ref().and_then(|meta| meta.local_proxies.clone());
     if let Some(group) = &local_proxies
         && !root.local_hooked(group)?
@@ -222,6 +233,7 @@ fn gather(root: &Root, wanted: Wanted) -> Result<Status, CommandError> {
         unparsed,
         kernel: datapath::kernel(),
         connections,
+        page,
         local_proxies,
         limits: LIMITS.to_vec(),
     })
@@ -440,6 +452,9 @@ fn write_status(out: &mut dyn std::io::Write, status: &Status) -> std::io::Resul
         )?;
     }
     write_weak(out, &status.connections)?;
+    if let Some(page) = &status.page {
+        page::write(out, page)?;
+    }
     for limit in &status.limits {
         writeln!(out, "limit      {limit}")?;
     }

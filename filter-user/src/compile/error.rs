@@ -48,21 +48,21 @@ pub enum CompileError {
         count: usize,
     },
     /// A redirect without target.
-    #[error("rule \"{rule}\" redirects, but names no interface; give it one")]
-    NoRedirectInterface {
+    #[error("rule \"{rule}\" redirects, but does not say where to; give it a target")]
+    NoTarget {
         /// Id of the rule.
         rule: String,
     },
     /// More redirect targets than the redirect map holds.
     #[error(
-        "rule \"{rule}\" redirects to \"{interface}\", one more than the {REDIRECT_TARGETS_MAX} \
-         different interfaces that are possible"
+        "rule \"{rule}\" redirects to {target}, one more than the {REDIRECT_TARGETS_MAX} \
+         different interfaces and next hops that are possible"
     )]
-    TooManyRedirectInterfaces {
+    TooManyTargets {
         /// Id of the rule.
         rule: String,
-        /// The interface.
-        interface: String,
+        /// The interface or next hop.
+        target: String,
     },
     /// One key is listed by more rules than are searched on a hit.
     #[error(

@@ -14,7 +14,7 @@ use super::{
     host, hostnames,
     notes::Notes,
     prefixes::{self, Family, Prefix},
-    rules::{kernel_rule, meta_rule, redirect_index, unused},
+    rules::{Targets, is_answered, kernel_rule, meta_rule, unused},
     sets::{Entry, Listed, SetError, Sets},
     slots,
 };
@@ -60,14 +60,14 @@ pub(super) fn compile_with(
         });
     }
     let slots = slots::assign(&ids, previous)?;
-    let mut redirect_interfaces = Vec::new();
+    let mut targets = Targets::new(&rules, previous);
     let capacity = slots::capacity(slots.versions.len());
     let mut kernel_rules = vec![unused(0); capacity];
     for (rule, version) in kernel_rules.iter_mut().zip(&slots.versions) {
         *rule = unused(*version);
     }
     for ((rank, rule), (slot, version)) in rules.iter().enumerate().zip(&slots.assigned) {
-        let redirect_index = redirect_index(rule, &mut redirect_interfaces)?;
+        let redirect_index = targets.index(rule)?;
         // Slots and ranks are below RULES_MAX, checked when they were assigned.
         kernel_rules[usize::from(*slot)] = kernel_rule(
             rule,
@@ -137,6 +137,8 @@ pub(super) fn compile_with(
         None
     };
 
+    let refuses_quic = host.quic_refuse && has_names && role == Role::Live;
+    let answers = refuses_quic || rules.iter().any(|rule| is_answered(rule));
     let features = [
         (feature::V4, v4.params.length_count > 0),
         (feature::V6, v6.params.length_count > 0),
@@ -153,7 +155,10 @@ pub(super) fn compile_with(
             feature::OBSERVE,
             rules.iter().any(|rule| rule.action == Action::Observe),
         ),
-        (feature::REDIRECT, !redirect_interfaces.is_empty()),
+        (feature::REDIRECT, !targets.interfaces.is_empty()),
+        // Nothing is answered in a replay; the verdict is what counts.
+        (feature::RESPOND, answers && role == Role::Live),
+        (feature::QUIC_REFUSE, refuses_quic),
         (feature::DEBUG, host.debug),
         // A replay traces every packet and has no reader of events.
         (
@@ -225,7 +230,8 @@ pub(super) fn compile_with(
                 ..meta_rule(rule, &lists(policy, rule), *slot)
             })
             .collect(),
-        redirect_interfaces: redirect_interfaces.clone(),
+        redirect_interfaces: targets.interfaces.clone(),
+        next_hops: targets.next_hops.clone(),
         local_proxies: host.local_proxies.clone(),
         retired_slots: slots.retired,
         burnt_slots: Vec::new(),
@@ -239,7 +245,9 @@ pub(super) fn compile_with(
         tables: tables(v4, v6, served_v4, served_v6, names, keys.sets.into_lines()),
         rules: kernel_rules,
         ports: host::ports(host),
-        redirect_interfaces,
+        redirect_interfaces: targets.interfaces,
+        next_hops: targets.next_hops,
+        next_hop_devices: Vec::new(),
         local_proxies: host.local_proxies.clone(),
         meta,
     })

@@ -150,6 +150,7 @@ pub fn digest(host: &HostConfig, facts: &HostFacts) -> String {
         ("fast open", vec![facts.fast_open.to_string()]),
         ("events", vec![host.events_per_window.to_string()]),
         ("debug", vec![host.debug.to_string()]),
+        ("quic refuse", vec![host.quic_refuse.to_string()]),
         ("local proxies", vec![format!("{:?}", host.local_proxies)]),
     ] {
         // None of the items contains a newline, so no two lists are written alike.

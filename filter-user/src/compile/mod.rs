@@ -27,7 +27,7 @@ mod slots;
 #[cfg(test)]
 mod tests;
 
-use std::path::PathBuf;
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
 
 use filter_common::{
     abi::{Config, Line, Rule, SocketOffsets, Table},
@@ -35,6 +35,8 @@ use filter_common::{
     tables::Lines,
 };
 use serde::{Deserialize, Serialize};
+
+use crate::policy::model::{RuleText, Target};
 
 pub use self::{
     change::{Change, Rebuild, Stage, Standing, change},
@@ -90,6 +92,10 @@ pub struct Compiled {
     pub ports: Box<[u8; 65_536]>,
     /// Interfaces that rules redirect to, by key of the redirect map.
     pub redirect_interfaces: Vec<String>,
+    /// Next hops that rules redirect to, by number.
+    pub next_hops: Vec<NextHop>,
+    /// Indexes of the interfaces that they are on, by number, as far as they are known.
+    pub next_hop_devices: Vec<(u32, u32)>,
     /// Control group whose processes are kept from connecting to blocked origins.
     pub local_proxies: Option<PathBuf>,
     /// What is stored with the generation.
@@ -127,6 +133,9 @@ pub struct Meta {
     /// Interfaces that rules redirect to, by key of the redirect map.
     #[serde(default)]
     pub redirect_interfaces: Vec<String>,
+    /// Next hops that rules redirect to, by number.
+    #[serde(default)]
+    pub next_hops: Vec<NextHop>,
     /// As [`Compiled::local_proxies`].
     #[serde(default)]
     pub local_proxies: Option<PathBuf>,
@@ -145,6 +154,49 @@ pub struct Meta {
     pub slot_versions: Vec<u32>,
     /// Findings of the compiler, ready to print.
     pub warnings: Vec<String>,
+}
+
+/// A host on a link to which rules redirect.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NextHop {
+    /// Its address.
+    pub address: IpAddr,
+    /// The interface it is on; `None` to go by the routes.
+    pub interface: Option<String>,
+}
+
+impl NextHop {
+    /// Whether it is what a rule leads to.
+    fn is(&self, target: &Target) -> bool {
+        match target {
+            Target::NextHop { address, interface } => {
+                self.address == *address && self.interface == *interface
+            }
+            Target::Page | Target::Interface(_) => false,
+        }
+    }
+}
+
+impl Meta {
+    /// The next hops that rules lead to, with their numbers.
+    pub fn next_hops_in_use(&self) -> Vec<(u32, NextHop)> {
+        let is_used = |hop: &NextHop| {
+            let targets = self.rules.iter().filter_map(|rule| rule.target.as_ref());
+            targets.into_iter().any(|target| hop.is(target))
+        };
+        let numbered = (0u32..).zip(&self.next_hops);
+        numbered
+            .filter(|(_, hop)| is_used(hop))
+            .map(|(number, hop)| (number, hop.clone()))
+            .collect()
+    }
+
+    /// Whether a rule leads to the block page.
+    pub fn has_page(&self) -> bool {
+        self.rules
+            .iter()
+            .any(|rule| rule.target == Some(Target::Page))
+    }
 }
 
 /// Where a moment lies in respect of a rule's `from` and `until`.
@@ -189,9 +241,12 @@ pub struct MetaRule {
     pub names_digest: String,
     /// Word of the action.
     pub action: String,
-    /// Target of a redirect.
+    /// Where a redirect leads to.
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub redirect_interface: Option<String>,
+    pub target: Option<Target>,
+    /// Whether QUIC is answered, as in the policy.
+    #[serde(default)]
+    pub refuses_quic: bool,
     /// What is remembered of its lists, before protection.
     #[serde(flatten)]
     pub lists: crate::policy::model::Lists,
@@ -206,6 +261,9 @@ pub struct MetaRule {
     pub title: Option<String>,
     /// As in the policy.
     pub reason: Option<String>,
+    /// As in the policy.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub text: BTreeMap<String, RuleText>,
     /// As in the policy.
     pub statement: Option<String>,
     /// As in the policy.

@@ -5,7 +5,11 @@ use std::{collections::BTreeSet, path::Path};
 use filter_common::abi::Table;
 use serde::Serialize;
 
-use super::{CommandError, Desired, Wanted, probes::probes};
+use super::{
+    CommandError, Desired, Wanted, next_hop,
+    page::{self, tell_rules},
+    probes::probes,
+};
 use crate::{
     compile::{
         Compiled, HostFacts, Meta, Rebuild, Role, Stage, Standing, change, compile, host_digest,
@@ -136,15 +140,20 @@ pub fn apply(
                 && standing.meta.policy_path.as_ref() == Some(&path)
             {
                 release(root, lock, &interfaces)?;
-                return unchanged(root, standing, wanted, present);
+                let meta = standing.meta.clone();
+                let untold = tell_rules(root, wanted, &meta);
+                let mut applied = unchanged(root, standing, wanted, present)?;
+                applied.warnings.extend(untold);
+                return Ok(applied);
             }
             match alter(root, lock, standing, wanted, facts)? {
                 Ok(meta) => {
+                    let untold = tell_rules(root, wanted, &meta);
                     release(root, lock, &interfaces)?;
                     let changes = Changes::between(Some(&standing.meta), &meta);
                     return Ok(Applied {
                         in_place: true,
-                        warnings: meta.warnings.clone(),
+                        warnings: meta.warnings.iter().cloned().chain(untold).collect(),
                         ..Applied::new(meta, running(root)?, changes, present)
                     });
                 }
@@ -162,6 +171,8 @@ pub fn apply(
     let mut compiled = compile_policy(&host, policy, &policy_path, facts, previous)?;
     let deaf = deaf_targets(&compiled.redirect_interfaces);
     compiled.meta.warnings.extend(deaf);
+    let unseen = page::warnings(&host, policy.rules.iter());
+    compiled.next_hop_devices = next_hop::devices(&compiled.next_hops);
     let meta = compiled.meta.clone();
     let changes = Changes::between(previous, &meta);
     let probes = probes(&compiled, policy.rules.iter());
@@ -174,8 +185,17 @@ pub fn apply(
     } = root.install(lock, compiled, &interfaces, &probes)?;
     release(root, lock, &interfaces)?;
     let meta = Meta { generation, ..meta };
+    let untold = tell_rules(root, wanted, &meta);
+    next_hop::refresh(root, &meta.next_hops_in_use())?;
     Ok(Applied {
-        warnings: meta.warnings.iter().cloned().chain(warnings).collect(),
+        warnings: meta
+            .warnings
+            .iter()
+            .cloned()
+            .chain(warnings)
+            .chain(unseen)
+            .chain(untold)
+            .collect(),
         load_ms: load_time.as_millis(),
         rebuilt,
         ..Applied::new(meta, running, changes, present)

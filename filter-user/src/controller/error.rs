@@ -7,6 +7,7 @@ use crate::{
     datapath::{DatapathError, InstallError},
     policy::{ConfigError, PolicyError},
     replay::ReplayError,
+    sink::SinkError,
 };
 
 /// Why a command failed.
@@ -30,6 +31,9 @@ pub enum CommandError {
     /// The capture could not be replayed.
     #[error(transparent)]
     Replay(#[from] ReplayError),
+    /// The block page's process could not be told or ended.
+    #[error(transparent)]
+    Sink(#[from] SinkError),
     /// The command line lacks something.
     #[error("{0}")]
     Usage(String),
@@ -58,6 +62,7 @@ impl CommandError {
             Self::Datapath(error) => error.exit_code(),
             Self::Install(error) => error.exit_code(),
             Self::Replay(error) => error.exit_code(),
+            Self::Sink(error) => error.exit_code(),
             Self::Usage(_) => 2,
             Self::HeldBack { .. } => 8,
             Self::NotCut(_) => 9,

@@ -13,11 +13,11 @@ use tokio::{
 };
 
 use super::{
-    Applied, Cause, CommandError, RunState, Sources, apply, events, facts, notify::notify,
-    watch::Watcher,
+    Applied, Cause, CommandError, RunState, Sources, apply, events, facts, next_hop,
+    notify::notify, page::Page, watch::Watcher,
 };
 use crate::{
-    compile::{HostFacts, config_digest},
+    compile::{HostFacts, NextHop, config_digest},
     datapath::{ControllerLock, Root, follow_kernel_log, netdev},
     policy::model::HostConfig,
 };
@@ -26,6 +26,11 @@ use crate::{
 const DEBOUNCE: Duration = Duration::from_millis(50);
 /// How often addresses, the clock's offset and the interfaces are looked at.
 const TICK: Duration = Duration::from_secs(1);
+/// How often connections are looked for that were answered in a server's place and are not used any more.
+const SWEEP_EVERY: Duration = Duration::from_secs(5);
+/// How long such a connection is remembered that nobody uses: longer than the page lets a client be silent,
+/// and than a client repeats what nobody answers.
+const IDLE_MAX: Duration = Duration::from_secs(150);
 /// How often an interface that refuses the program is tried again.
 const RETRY_EVERY: Duration = Duration::from_secs(10);
 
@@ -83,6 +88,11 @@ async fn follow(
         problem: None,
         debugging: false,
         retry_at: Instant::now(),
+        page: Page::new(&root),
+        answers: false,
+        sweep_at: Instant::now(),
+        next_hops: Vec::new(),
+        unresolved: Vec::new(),
         root,
     };
 
@@ -121,7 +131,20 @@ async fn follow(
                 controller.watcher.drain();
                 Some("the policy was written")
             }
-            _ = tick.tick() => controller.drift(),
+            () = controller.page.ended() => {
+                controller.look_after_page();
+                None
+            }
+            _ = tick.tick() => {
+                controller.look_after_page();
+                controller.sweep();
+                let before = controller.unresolved.clone();
+                controller.refresh_next_hops();
+                if controller.unresolved != before {
+                    controller.write_state();
+                }
+                controller.drift()
+            }
         };
         let Some(cause) = cause else { continue };
         tracing::info!(cause, "applying");
@@ -165,6 +188,15 @@ struct Controller {
     problem: Option<String>,
     /// Whether the kernel program's debug messages are read.
     debugging: bool,
+    /// The block page.
+    page: Page,
+    /// Whether rules answer, so that connections that were answered are remembered.
+    answers: bool,
+    sweep_at: Instant,
+    /// Next hops of the policy in place.
+    next_hops: Vec<(u32, NextHop)>,
+    /// Those of them that are not known.
+    unresolved: Vec<String>,
     /// When an interface that could not be attached is tried again.
     retry_at: Instant,
 }
@@ -210,8 +242,43 @@ impl Controller {
         self.generation = Some(applied.generation);
         self.last_error = None;
         self.problem = problem(&applied.missing_interfaces, &[], &applied.held_back);
+        self.page.follow(&self.root, &desired.host, &applied.meta);
+        self.answers = self.root.page_maps()? != 0;
+        self.next_hops = applied.meta.next_hops_in_use();
+        self.refresh_next_hops();
         self.write_state();
         Ok(applied)
+    }
+
+    /// Where are the next hops now?
+    fn refresh_next_hops(&mut self) {
+        match next_hop::refresh(&self.root, &self.next_hops) {
+            Ok(unresolved) => self.unresolved = unresolved,
+            Err(error) => tracing::error!(%error, "next hops are not followed"),
+        }
+    }
+
+    /// Forgets connections that were answered in a server's place, once in a while.
+    fn sweep(&mut self) {
+        if self.sweep_at > Instant::now() {
+            return;
+        }
+        self.sweep_at = Instant::now() + SWEEP_EVERY;
+        if !self.answers {
+            return;
+        }
+        if let Err(error) = self.root.sweep_taken(IDLE_MAX) {
+            tracing::error!(%error, "connections that were answered are not forgotten");
+        }
+    }
+
+    /// Is the block page still served, if it should be?
+    fn look_after_page(&mut self) {
+        let before = self.page.problem().map(str::to_owned);
+        self.page.tick(&self.root);
+        if self.page.problem() != before.as_deref() {
+            self.write_state();
+        }
     }
 
     fn keep_last_good(&mut self, error: &CommandError) {
@@ -327,12 +394,27 @@ impl Controller {
                 .flat_map(|desired| &desired.host.interfaces)
                 .map(Into::into)
                 .collect(),
-            last_error: self.last_error.clone().or_else(|| self.problem.clone()),
+            last_error: self
+                .last_error
+                .clone()
+                .or_else(|| self.problem.clone())
+                .or_else(|| self.page.problem().map(str::to_owned))
+                .or_else(|| unresolved(&self.unresolved)),
         };
         if let Err(error) = state.write(self.root.run_dir()) {
             tracing::error!(%error, "the state for `edgefilter status` is not written");
         }
     }
+}
+
+/// Next hops that are not known, in words; `None` if there are none.
+fn unresolved(next_hops: &[String]) -> Option<String> {
+    (!next_hops.is_empty()).then(|| {
+        format!(
+            "next hops do not answer, and what rules send there is dropped: {}",
+            next_hops.join(", ")
+        )
+    })
 }
 
 /// What keeps configured interfaces from being enforced, in words; `None` if nothing does.

@@ -145,7 +145,7 @@ fn put_rule(rules: &Writable, slot: u16, generation: u64, rule: &Rule) {
 }
 
 /// Returns when every packet that is under way now is done.
-fn wait_for_packets() {
+pub(super) fn wait_for_packets() {
     // The kernel does this by waiting until every processor has left what cannot be interrupted, and
     // that is where packets are filtered.
     if !sys::membarrier() {

@@ -163,7 +163,7 @@ impl Root {
         cost.ok_or(DatapathError::NothingEnforced)
     }
 
-    fn shared_array<V: aya::Pod>(
+    pub(super) fn shared_array<V: aya::Pod>(
         &self,
         name: &'static str,
     ) -> Result<PerCpuArray<MapData, V>, DatapathError> {

@@ -5,7 +5,7 @@ use std::fs;
 
 use serde::Serialize;
 
-use super::{kernel_fields, netdev};
+use super::{SinkMethod, kernel_fields, netdev};
 
 const RELEASE: &str = "/proc/sys/kernel/osrelease";
 
@@ -41,11 +41,18 @@ const REDIRECT_SUPPORT: Lacking = Lacking {
     instead: "no warning if a redirect rule's interface does not take frames",
 };
 
+const HAND_OVER: Lacking = Lacking {
+    feature: "handing a connection to a listening socket (bpf_sk_assign_tcp_reqsk)",
+    since: "6.9",
+    instead: "blocked names that lead to the block page are refused; blocked addresses have it",
+};
+
 /// Asks the running kernel.
 pub fn kernel() -> Kernel {
     let there = [
         (SOCKETS, kernel_fields::socket_offsets().is_some()),
         (REDIRECT_SUPPORT, netdev::tells_features()),
+        (HAND_OVER, SinkMethod::of_kernel() != SinkMethod::None),
     ];
     Kernel {
         release: fs::read_to_string(RELEASE)

@@ -20,8 +20,8 @@ impl Element for Line {}
 impl Element for Rule {}
 impl Element for [u8; 65_536] {}
 impl Element for [u8; 4096] {}
-impl Element for u64 {}
 impl Element for [u64; 1024] {}
+impl Element for u64 {}
 impl Element for [u64; size_of::<Sink>() / 8] {}
 
 /// Copies `elements` into an array map made with `BPF_F_MMAPABLE` and at least as many entries.

@@ -86,28 +86,51 @@ fn driver(name: &str) -> Option<String> {
     const ETHTOOL_GDRVINFO: u32 = 3;
     const DRVINFO_BYTES: usize = 196;
     const DRIVER: std::ops::Range<usize> = 4..36;
-    let socket = nix::sys::socket::socket(
-        nix::sys::socket::AddressFamily::Inet,
-        nix::sys::socket::SockType::Datagram,
-        nix::sys::socket::SockFlag::SOCK_CLOEXEC,
-        None,
-    )
-    .ok()?;
     let mut info = [0u8; DRVINFO_BYTES];
     info[..4].copy_from_slice(&ETHTOOL_GDRVINFO.to_ne_bytes());
-    let mut request = named_request(name);
-    request.ifr_ifru.ifru_data = info.as_mut_ptr().cast();
-    // SAFETY: a request with a name that ends in zero and a buffer of the size that the command writes.
-    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL, &raw mut request) };
-    if result != 0 {
-        return None;
-    }
+    ethtool(name, &mut info).ok()?;
     let text = &info[DRIVER];
     let end = text
         .iter()
         .position(|&byte| byte == 0)
         .unwrap_or(text.len());
     String::from_utf8(text[..end].to_vec()).ok()
+}
+
+/// Switches on generic receive offload of an interface of this thread's network namespace.
+///
+/// # Errors
+///
+/// The driver refuses.
+pub fn set_gro(name: &str) -> io::Result<()> {
+    const ETHTOOL_SGRO: u32 = 0x2c;
+    let mut value = [0u8; 8];
+    value[..4].copy_from_slice(&ETHTOOL_SGRO.to_ne_bytes());
+    value[4..].copy_from_slice(&1u32.to_ne_bytes());
+    ethtool(name, &mut value)
+}
+
+/// One command of ethtool(8): `buffer` begins with its number, and has the size that it reads and writes.
+fn ethtool(name: &str, buffer: &mut [u8]) -> io::Result<()> {
+    let socket = nix::sys::socket::socket(
+        nix::sys::socket::AddressFamily::Inet,
+        nix::sys::socket::SockType::Datagram,
+        nix::sys::socket::SockFlag::SOCK_CLOEXEC,
+        None,
+    )?;
+    // SAFETY: every field is an integer or a pointer, for which zero is valid.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    let room = request.ifr_name.len() - 1;
+    for (to, from) in request.ifr_name[..room].iter_mut().zip(name.bytes()) {
+        *to = from.cast_signed();
+    }
+    request.ifr_ifru.ifru_data = buffer.as_mut_ptr().cast();
+    // SAFETY: a request with a name that ends in zero and a buffer of the size that the command writes.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL, &raw mut request) };
+    match result {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// The XDP program on an interface, whoever attached it.

@@ -71,7 +71,7 @@ pub(super) const REDIRECT: &str = "REDIRECT";
 pub(super) const RESPONDER: &str = "RESPONDER";
 
 /// Working areas of the program, one per processor.
-const WORK: &str = "WORK";
+pub(super) const WORK: &str = "WORK";
 
 /// Names a file that receives the whole log of the verifier when it refuses the program.
 const VERIFIER_LOG_ENV: &str = "EDGEFILTER_VERIFIER_LOG";
@@ -235,7 +235,11 @@ pub(super) fn prepare(compiled: &Compiled, pins: &Pins) -> Result<Loaded, Datapa
         fill(&ebpf, PORT_CLASS, std::slice::from_ref(&*compiled.ports))?;
     }
     if !pins.has(REDIRECT) {
-        set_redirects(&mut ebpf, &compiled.redirect_interfaces)?;
+        set_redirects(
+            &mut ebpf,
+            &compiled.redirect_interfaces,
+            &compiled.next_hop_devices,
+        )?;
     }
     Ok(Loaded {
         ebpf,
@@ -307,7 +311,16 @@ fn fill<T: mapped::Element>(ebpf: &Ebpf, name: &str, elements: &[T]) -> Result<(
     mapped::fill(array(ebpf, name)?.fd(), name, elements)
 }
 
-fn set_redirects(ebpf: &mut Ebpf, interfaces: &[String]) -> Result<(), DatapathError> {
+/// Key of the redirect map for the interface of a next hop: they count from the end.
+pub(super) fn next_hop_key(number: u32) -> u32 {
+    (REDIRECT_TARGETS_MAX as u32 - 1).saturating_sub(number)
+}
+
+fn set_redirects(
+    ebpf: &mut Ebpf,
+    interfaces: &[String],
+    next_hops: &[(u32, u32)],
+) -> Result<(), DatapathError> {
     let Some(map) = ebpf.map_mut(REDIRECT) else {
         return match interfaces {
             [] => Ok(()),
@@ -319,14 +332,23 @@ fn set_redirects(ebpf: &mut Ebpf, interfaces: &[String]) -> Result<(), DatapathE
         source,
     };
     let mut devices: DevMap<_> = map.try_into().map_err(map_error)?;
-    for (key, interface) in (0u32..).zip(interfaces) {
-        let ifindex = netdev::index(interface)?;
+    let mut set = |key, ifindex, what: &str| {
         devices
             .set(key, ifindex, None, 0)
             .map_err(|error| DatapathError::Kernel {
-                action: format!("make `{interface}` a redirect target"),
+                action: format!("make {what} a redirect target"),
                 source: std::io::Error::other(error),
-            })?;
+            })
+    };
+    for (key, interface) in (0u32..).zip(interfaces) {
+        set(key, netdev::index(interface)?, &format!("`{interface}`"))?;
+    }
+    for (number, ifindex) in next_hops {
+        set(
+            next_hop_key(*number),
+            *ifindex,
+            "the interface of a next hop",
+        )?;
     }
     Ok(())
 }

@@ -6,11 +6,11 @@ use std::time::Duration;
 use aya::{
     TestRun as _,
     maps::{Array, Map, MapData, PerCpuArray},
-    programs::{TestRunOptions, Xdp},
+    programs::{TestRunOptions, TestRunResult, Xdp},
 };
 use filter_common::{
     abi::{NO_SLOT, Outcome, RuleCounters, Verdict},
-    limits::NAME_BYTES_MAX,
+    limits::{ANSWER_GROWTH_BYTES_MAX, NAME_BYTES_MAX},
     reason::Reason,
 };
 
@@ -21,7 +21,7 @@ use super::{
     object::{self, Loaded, Pins},
     pod::Raw,
 };
-use crate::{compile::Compiled, host::StreamTable};
+use crate::{compile::Compiled, host::StreamTable, replay::Ran};
 
 /// `XDP_PASS` of linux/bpf.h.
 const XDP_PASS: u32 = 2;
@@ -98,16 +98,34 @@ impl Private {
         if frame.len() < FRAME_BYTES_MIN {
             return Ok((XDP_PASS, truncated(frame.len())));
         }
-        let (action, _) = self.test_run(frame, 1)?;
-        let outcome = match &self.outcome {
-            Some(map) => map.get(&0, 0).map_err(map_error("OUTCOME"))?.0,
-            None => {
-                return Err(DatapathError::Unfit {
-                    problem: "the kernel program has no map OUTCOME".to_owned(),
-                });
-            }
-        };
-        Ok((action, outcome))
+        let ran = self.test_run(frame, 1, None)?;
+        Ok((ran.return_value, self.outcome()?))
+    }
+
+    /// As [`Private::run`], with the frame as the program left it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Private::run`].
+    pub fn run_frame(&mut self, frame: &[u8]) -> Result<(Ran, Vec<u8>), DatapathError> {
+        if frame.len() < FRAME_BYTES_MIN {
+            let (action, outcome) = (XDP_PASS, truncated(frame.len()));
+            return Ok((Ran { action, outcome }, frame.to_vec()));
+        }
+        let mut left = vec![0; frame.len() + ANSWER_GROWTH_BYTES_MAX];
+        let ran = self.test_run(frame, 1, Some(&mut left))?;
+        left.truncate(ran.data_size_out as usize);
+        let (action, outcome) = (ran.return_value, self.outcome()?);
+        Ok((Ran { action, outcome }, left))
+    }
+
+    fn outcome(&self) -> Result<Outcome, DatapathError> {
+        match &self.outcome {
+            Some(map) => Ok(map.get(&0, 0).map_err(map_error("OUTCOME"))?.0),
+            None => Err(DatapathError::Unfit {
+                problem: "the kernel program has no map OUTCOME".to_owned(),
+            }),
+        }
     }
 
     /// Mean duration of the program on `frame` over `repeat` runs, in whole nanoseconds, the kernel's
@@ -117,7 +135,7 @@ impl Private {
     ///
     /// As [`Private::run`]; also for a frame shorter than [`FRAME_BYTES_MIN`].
     pub fn run_repeat(&mut self, frame: &[u8], repeat: u32) -> Result<Duration, DatapathError> {
-        self.test_run(frame, repeat).map(|(_, duration)| duration)
+        self.test_run(frame, repeat, None).map(|ran| ran.duration)
     }
 
     /// The reason counters, summed over all processors.
@@ -178,21 +196,26 @@ impl Private {
         maps.filter_map(super::counters::memory_locked).sum()
     }
 
-    fn test_run(&mut self, frame: &[u8], repeat: u32) -> Result<(u32, Duration), DatapathError> {
+    /// Runs the program, which leaves the frame in `left`.
+    fn test_run(
+        &mut self,
+        frame: &[u8],
+        repeat: u32,
+        left: Option<&mut [u8]>,
+    ) -> Result<TestRunResult, DatapathError> {
         let options = TestRunOptions {
             data_in: Some(frame),
+            data_out: left,
             repeat,
             ..TestRunOptions::default()
         };
-        let result =
-            self.loaded
-                .program()?
-                .test_run(options)
-                .map_err(|source| DatapathError::Program {
-                    action: "run the program on a frame",
-                    source,
-                })?;
-        Ok((result.return_value, result.duration))
+        self.loaded
+            .program()?
+            .test_run(options)
+            .map_err(|source| DatapathError::Program {
+                action: "run the program on a frame",
+                source,
+            })
     }
 }
 

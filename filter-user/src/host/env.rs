@@ -206,6 +206,22 @@ impl<'a> HostEnv<'a> {
 }
 
 impl HostEnv<'_> {
+    /// The frame.
+    pub(super) fn frame(&self) -> &[u8] {
+        self.around.frame
+    }
+
+    /// The entry of a connection that was answered before.
+    pub(super) fn taken(&mut self, key: &FlowKey) -> Option<Taken> {
+        self.streams.taken.load(key).copied()
+    }
+
+    /// Remembers a connection that is answered.
+    pub(super) fn take(&mut self, key: FlowKey, taken: Taken) {
+        self.streams.taken_ports.insert(key.src_port);
+        self.streams.taken.store(key, taken);
+    }
+
     /// Copies `len` bytes of the frame at `offset` to `at` in the working area.
     fn copy(&mut self, offset: u32, len: u32, at: u32) -> bool {
         let (offset, len, at) = (offset as usize, len as usize, at as usize);

@@ -5,6 +5,7 @@
 mod env;
 pub mod parity;
 mod reader;
+mod respond;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -21,6 +22,7 @@ use filter_common::{
 
 use self::{
     env::{HostEnv, HostRules, HostWork, Surroundings},
+    respond::{Answered, Responder},
     state::Streams,
 };
 pub use self::{reader::Reader, state::StreamTable};
@@ -35,6 +37,8 @@ pub mod xdp {
     pub const DROP: u32 = 1;
     /// The frame goes on to the network stack.
     pub const PASS: u32 = 2;
+    /// The frame, or what was made of it, goes back where it came from.
+    pub const TX: u32 = 3;
     /// The frame leaves by another interface.
     pub const REDIRECT: u32 = 4;
 }
@@ -45,6 +49,8 @@ pub struct HostRunner {
     now_tai_ns: u64,
     work: Box<HostWork>,
     streams: Streams,
+    responder: Responder,
+    left: Option<Vec<u8>>,
     peer: Peer,
     linear: usize,
     rules: Vec<RuleCounters>,
@@ -60,6 +66,8 @@ impl HostRunner {
             now_tai_ns,
             work: env::working_area(),
             streams: Streams::new(),
+            responder: Responder::new(),
+            left: None,
             peer: Peer::default(),
             linear: usize::MAX,
             rules,
@@ -103,6 +111,11 @@ impl HostRunner {
         &self.reasons
     }
 
+    /// What left in the place of the last frame, if it was answered.
+    pub fn left(&self) -> Option<&[u8]> {
+        self.left.as_deref()
+    }
+
     fn decide(&mut self, frame: &[u8]) -> (u32, Outcome) {
         self.work.begin();
         let mut env = HostEnv::new(
@@ -115,7 +128,19 @@ impl HostRunner {
             &mut self.work,
             &mut self.streams,
         );
-        let decision = pipeline::decide(&mut env, &mut { Packet::EMPTY });
+        let mut packet = Packet::EMPTY;
+        let decision = pipeline::decide(&mut env, &mut packet);
+        let features = self.compiled.config.features;
+        let answered = match decision.verdict {
+            Verdict::Refuse if features & feature::RESPOND != 0 => {
+                self.responder.refuse(&mut env, &packet, decision)
+            }
+            verdict => Answered {
+                action: action(verdict, features),
+                frame: None,
+            },
+        };
+        self.left = answered.frame;
         let observed = env.into_observed();
         let outcome = outcome(&self.compiled, &self.work, frame, decision, &observed);
         for slot in observed
@@ -129,10 +154,7 @@ impl HostRunner {
             }
         }
         self.reasons[usize::from(outcome.reason)] += 1;
-        (
-            action(decision.verdict, self.compiled.config.features),
-            outcome,
-        )
+        (answered.action, outcome)
     }
 }
 

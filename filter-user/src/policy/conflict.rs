@@ -91,15 +91,15 @@ fn check_key<K: Key>(kind: &str, uses: &[Use<'_, K>], findings: &mut Findings) {
 }
 
 fn action(rule: &Rule) -> String {
-    match &rule.redirect_interface {
-        Some(interface) => format!("{} to {interface}", rule.action.as_str()),
+    match &rule.target {
+        Some(target) => format!("{} to {target}", rule.action.as_str()),
         None => rule.action.as_str().into(),
     }
 }
 
 /// Whether one packet at one moment could be meant by both rules, and they do different things.
 pub(crate) fn contradict(a: &Rule, b: &Rule) -> bool {
-    let differ = a.action != b.action || a.redirect_interface != b.redirect_interface;
+    let differ = a.action != b.action || a.target != b.target;
     // Equal ids are an error of their own.
     differ
         && a.id != b.id

@@ -9,11 +9,11 @@ use filter_common::abi::PortRange;
 use ipnet::IpNet;
 use sha2::{Digest, Sha256};
 
-use super::model::{HostName, Rule};
+use super::model::{HostName, Rule, Target};
 use crate::prefetch::ahead;
 
 /// Changes whenever the serialisation below does.
-const SERIALISATION: &[u8] = b"edgefilter policy 2";
+const SERIALISATION: &[u8] = b"edgefilter policy 3";
 
 /// Changes whenever the same bytes are read as something else.
 const READING: &str = concat!("edgefilter lists ", env!("CARGO_PKG_VERSION"));
@@ -163,7 +163,8 @@ impl Canonical {
         let Rule {
             id,
             action,
-            redirect_interface,
+            target,
+            refuses_quic,
             hosts: _,
             domains: _,
             origins: _,
@@ -171,6 +172,7 @@ impl Canonical {
             protocol,
             title,
             reason,
+            text,
             statement,
             authority,
             reference,
@@ -181,11 +183,18 @@ impl Canonical {
         } = rule;
         self.bytes(id.as_bytes());
         self.bytes(action.as_str().as_bytes());
-        self.optional(redirect_interface.as_deref());
+        self.optional(target.as_ref().map(Target::to_string).as_deref());
+        self.raw(&[u8::from(*refuses_quic)]);
         self.bytes(keys.as_bytes());
         self.narrowed(ports, protocol.as_ref());
         for text in [title, reason, statement, authority, reference] {
             self.optional(text.as_deref());
+        }
+        self.count(text.len());
+        for (language, text) in text {
+            self.bytes(language.as_bytes());
+            self.optional(text.title.as_deref());
+            self.optional(text.reason.as_deref());
         }
         self.count(approved_by.len());
         for approver in approved_by {

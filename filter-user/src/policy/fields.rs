@@ -157,9 +157,28 @@ impl<'i> Fields<'i> {
         Self::of(self.value(key)?, self.source, findings)
     }
 
+    /// The tables under whatever keys there are; another type is noted.
+    pub(super) fn into_tables(self, findings: &mut Findings) -> Vec<(Located<String>, Self)> {
+        let source = self.source;
+        let tables = self.table.into_iter().filter_map(|(key, value)| {
+            let name = Located {
+                span: source.span(key.span()),
+                value: key.into_inner().into_owned(),
+            };
+            Some((name, Self::of(value, source, findings)?))
+        });
+        tables.collect()
+    }
+
     /// Whether `key` was written.
     pub(super) fn has(&self, key: &str) -> bool {
         self.table.contains_key(key)
+    }
+
+    /// Where the value of `key` is, if it was written.
+    pub(super) fn span_of(&self, key: &str) -> Option<Span> {
+        let value = self.table.get(key)?;
+        Some(self.source.span(value.span()))
     }
 
     /// Whether a list was written for `key`.

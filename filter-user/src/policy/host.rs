@@ -10,6 +10,7 @@ use toml::{
 };
 
 use super::{
+    block_page::take_block_page,
     diagnostics::{ConfigError, Finding, Findings, quoted},
     fields::{Fields, Scalar, similar},
     inspected::take_inspected,
@@ -93,6 +94,9 @@ fn take_config(
     }
     if let Some(inspect) = fields.take_table("inspect", findings) {
         take_inspect(inspect, id, &mut config, findings);
+    }
+    if let Some(page) = fields.take_table("block_page", findings) {
+        config.block_page = take_block_page(page, id, base_dir, findings);
     }
     if let Some(protect) = fields.take_table("protect", findings) {
         take_protect(protect, &mut config, findings);
@@ -258,11 +262,14 @@ fn take_inspect(
     if let Some(mode) = take_word(&mut fields, "checksum", &modes, findings) {
         config.checksum = mode;
     }
+    if let Some(refuse) = fields.take("quic_refuse", findings) {
+        config.quic_refuse = refuse.value;
+    }
     fields.finish(findings);
 }
 
 /// The meaning of one of a few words.
-fn take_word<T: Copy>(
+pub(super) fn take_word<T: Copy>(
     fields: &mut Fields<'_>,
     key: &'static str,
     words: &[(&str, T)],
@@ -276,10 +283,7 @@ fn take_word<T: Copy>(
     if meaning.is_none() {
         let known: Vec<String> = words.iter().map(|(word, _)| format!("`{word}`")).collect();
         let message = format!("`{key}` cannot be {}", quoted(&written.value));
-        let help = match written.value.as_str() {
-            "refuse" => "this version does not refuse connections: use `drop`".to_owned(),
-            _ => format!("use one of {}", known.join(", ")),
-        };
+        let help = format!("use one of {}", known.join(", "));
         findings.error(Finding::at(written.span, message).help(help));
     }
     meaning

@@ -78,3 +78,28 @@ pub const EVENTS_PER_WINDOW_DEFAULT: u32 = 64;
 
 /// Most events per window that can be configured: more than a CPU's share of packets in that time.
 pub const EVENTS_PER_WINDOW_MAX: u32 = 1_000_000;
+
+/// Languages of a rule's texts, and of the block page.
+pub const LANGUAGES_MAX: usize = 64;
+
+/// Ports on which the block page is served, those inspected for TLS and HTTP included: each is a
+/// socket for each address family.
+pub const PAGE_PORTS_MAX: usize = 256;
+
+/// Connections to the block page at once, unless configured: some 100 KiB each at the worst.
+pub const PAGE_CONNECTIONS_DEFAULT: u32 = 4_096;
+
+/// Most that can be configured.
+pub const PAGE_CONNECTIONS_MAX: u32 = 65_536;
+
+/// Connections to it of one client, unless configured.
+pub const PAGE_CONNECTIONS_PER_CLIENT_DEFAULT: u32 = 256;
+
+/// Seconds that a client of it may be silent or take nothing, unless configured.
+pub const PAGE_TIMEOUT_S_DEFAULT: u64 = 10;
+
+/// Seconds that a connection to it lasts, unless configured.
+pub const PAGE_LIFETIME_S_DEFAULT: u64 = 60;
+
+/// Most seconds that can be configured for either.
+pub const PAGE_SECONDS_MAX: u64 = 3_600;

@@ -9,6 +9,8 @@ pub mod diagnostics;
 pub mod limits;
 pub mod model;
 
+mod action;
+mod block_page;
 mod conflict;
 mod digest;
 mod fields;

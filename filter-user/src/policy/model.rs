@@ -1,14 +1,17 @@
 //! A policy and a host configuration after parsing and validation: what the
 //! compiler works on. Invalid values cannot be represented or were refused.
 
-use std::{fmt, path::PathBuf};
+use std::{collections::BTreeMap, fmt, net::IpAddr, path::PathBuf, time::Duration};
 
 use filter_common::abi::{Action, PortRange};
 use ipnet::IpNet;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::limits::EVENTS_PER_WINDOW_DEFAULT;
+use super::limits::{
+    EVENTS_PER_WINDOW_DEFAULT, PAGE_CONNECTIONS_DEFAULT, PAGE_CONNECTIONS_PER_CLIENT_DEFAULT,
+    PAGE_LIFETIME_S_DEFAULT, PAGE_TIMEOUT_S_DEFAULT,
+};
 
 /// A hostname as the tables hold it: IDNA-mapped, lower-case ASCII, no trailing dot, 1 to 253 bytes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -128,8 +131,11 @@ pub struct Rule {
     pub id: String,
     /// What happens to a hit.
     pub action: Action,
-    /// Interface that [`Action::Redirect`] sends to.
-    pub redirect_interface: Option<String>,
+    /// Where [`Action::Redirect`] leads to, and only that.
+    pub target: Option<Target>,
+    /// Whether QUIC that [`Action::Refuse`] or the block page is about is answered so that the client
+    /// comes back over TCP at once; else it is treated as all UDP.
+    pub refuses_quic: bool,
     /// Exactly these names; sorted, none twice, like the next two.
     pub hosts: Vec<HostName>,
     /// These names and everything under them.
@@ -145,6 +151,8 @@ pub struct Rule {
     pub title: Option<String>,
     /// Why.
     pub reason: Option<String>,
+    /// Headline and reason in other languages, by their tags.
+    pub text: BTreeMap<String, RuleText>,
     /// Link to the public statement.
     pub statement: Option<String>,
     /// Who ordered it.
@@ -159,6 +167,94 @@ pub struct Rule {
     pub until: Option<Timestamp>,
     /// When it is to be looked at again.
     pub review_by: Option<Timestamp>,
+}
+
+/// Where a rule leads to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Target {
+    /// The page that says why.
+    Page,
+    /// Out of this interface, as the frame is.
+    Interface(String),
+    /// To this host on a link.
+    NextHop {
+        /// Its address.
+        address: IpAddr,
+        /// The interface it is on; `None` to go by the routes.
+        interface: Option<String>,
+    },
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Page => f.write_str("the block page"),
+            Self::Interface(interface) => f.write_str(interface),
+            Self::NextHop {
+                address,
+                interface: None,
+            } => address.fmt(f),
+            Self::NextHop {
+                address,
+                interface: Some(interface),
+            } => write!(f, "{address} on {interface}"),
+        }
+    }
+}
+
+/// What the block page says of a rule in one language.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuleText {
+    /// In place of the rule's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub title: Option<String>,
+    /// In place of the rule's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// The block page: `[block_page]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BlockPage {
+    /// Directory of certificates and keys. Default: none, so that no TLS visitor sees the page.
+    pub certificates: Option<PathBuf>,
+    /// Ports on which the page is served for blocked addresses, beside those inspected for TLS and HTTP.
+    /// Default: 80 and 443.
+    pub ports: Vec<u16>,
+    /// Directory of a template, a style and texts that replace those built in. Default: none.
+    pub theme: Option<PathBuf>,
+    /// Languages of the page, the first for visitors who want none of them. Default: all there are.
+    pub languages: Vec<String>,
+    /// Whom to write to about a block. Default: nobody.
+    pub contact: Option<String>,
+    /// User that the page's process runs as. Default: see [`crate::sink`].
+    pub user: Option<String>,
+    /// Most connections at once.
+    pub connections: u32,
+    /// Most connections at once of one client.
+    pub connections_per_client: u32,
+    /// How long a client may be silent, or take nothing.
+    pub timeout: Duration,
+    /// Longest that one connection lasts.
+    pub lifetime: Duration,
+}
+
+impl Default for BlockPage {
+    fn default() -> Self {
+        Self {
+            certificates: None,
+            ports: vec![80, 443],
+            theme: None,
+            languages: Vec::new(),
+            contact: None,
+            user: None,
+            connections: PAGE_CONNECTIONS_DEFAULT,
+            connections_per_client: PAGE_CONNECTIONS_PER_CLIENT_DEFAULT,
+            timeout: Duration::from_secs(PAGE_TIMEOUT_S_DEFAULT),
+            lifetime: Duration::from_secs(PAGE_LIFETIME_S_DEFAULT),
+        }
+    }
 }
 
 /// Everything that `edgefilter.toml` and the command line say about this host.
@@ -190,6 +286,11 @@ pub struct HostConfig {
     pub fragments: Outcome,
     /// How TCP checksums of inspected segments are judged. Default: by the interfaces' drivers.
     pub checksum: ChecksumMode,
+    /// Whether QUIC to inspected ports of served addresses is answered so that clients come back over
+    /// TCP, where names are read. Default: no.
+    pub quic_refuse: bool,
+    /// The block page.
+    pub block_page: BlockPage,
     /// Prefixes that no rule may hit. Default: none.
     pub protect_prefixes: Vec<IpNet>,
     /// Names that no rule may hit. Default: none.
@@ -225,6 +326,8 @@ impl Default for HostConfig {
             http2: Outcome::Pass,
             fragments: Outcome::Drop,
             checksum: ChecksumMode::Auto,
+            quic_refuse: false,
+            block_page: BlockPage::default(),
             protect_prefixes: Vec::new(),
             protect_names: Vec::new(),
             protect_domains: Vec::new(),

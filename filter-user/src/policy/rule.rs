@@ -1,18 +1,18 @@
 //! One `[[rule]]`: from its keys to a validated rule.
 
-use std::{ops::Range, path::PathBuf};
+use std::{collections::BTreeMap, ops::Range, path::PathBuf};
 
-use filter_common::{abi::Action, limits::PORT_RANGES_PER_RULE};
+use filter_common::limits::PORT_RANGES_PER_RULE;
 use ipnet::IpNet;
 use jiff::Timestamp;
 
 use super::{
+    action::{Acting, take_action},
     diagnostics::{Finding, Findings, quoted},
     digest::Inputs,
-    fields::{Fields, Scalar, Scalars, similar},
-    host::check_interface_name,
-    limits::{APPROVERS_MAX, ID_BYTES_MAX, TEXT_BYTES_MAX},
-    model::{HostName, Lists, Rule},
+    fields::{Fields, Scalar, Scalars},
+    limits::{APPROVERS_MAX, ID_BYTES_MAX, LANGUAGES_MAX, TEXT_BYTES_MAX},
+    model::{HostName, Lists, Rule, RuleText},
     ports::{PROTOCOLS_WITH_PORTS, TCP, UDP, parse_ports, parse_protocol},
     source::{Located, Span},
     times::take_time,
@@ -44,6 +44,11 @@ pub(super) struct Listed {
 }
 
 impl Listed {
+    /// Whether names are listed.
+    fn has_names(&self) -> bool {
+        !self.hosts.is_empty() || !self.domains.is_empty()
+    }
+
     /// The three lists.
     pub(super) fn kinds(&self) -> [&Keys; 3] {
         [&self.hosts, &self.domains, &self.origins]
@@ -99,7 +104,11 @@ pub(super) fn parse_rule(
             public_suffix: take_flag(&mut fields, "allow_public_suffix", findings),
         },
     };
-    let (action, redirect_interface) = take_action(&mut fields, span, &listed, findings);
+    let Acting {
+        action,
+        target,
+        refuses_quic,
+    } = take_action(&mut fields, span, listed.has_names(), findings);
     let ports: Option<Located<Scalars>> = fields.take("ports", findings);
     let protocol: Option<Located<Scalar>> = fields.take("protocol", findings);
     let ports_span = ports.as_ref().map(|ports| ports.span);
@@ -107,7 +116,8 @@ pub(super) fn parse_rule(
     let mut rule = Rule {
         id: id.map(|id| id.value).unwrap_or_default(),
         action,
-        redirect_interface,
+        target,
+        refuses_quic,
         hosts: Vec::new(),
         domains: Vec::new(),
         origins: Vec::new(),
@@ -117,6 +127,7 @@ pub(super) fn parse_rule(
         protocol: protocol.and_then(|protocol| parse_protocol(&protocol, findings)),
         title: take_text(&mut fields, "title", findings),
         reason: take_text(&mut fields, "reason", findings),
+        text: take_translations(&mut fields, findings),
         statement: take_statement(&mut fields, findings),
         authority: take_text(&mut fields, "authority", findings),
         reference: take_text(&mut fields, "reference", findings),
@@ -184,102 +195,6 @@ fn take_flag(fields: &mut Fields<'_>, key: &'static str, findings: &mut Findings
     fields.take(key, findings).is_some_and(|flag| flag.value)
 }
 
-/// The action and the interface that it redirects to.
-fn take_action(
-    fields: &mut Fields<'_>,
-    rule: Span,
-    listed: &Listed,
-    findings: &mut Findings,
-) -> (Action, Option<String>) {
-    if !fields.has("action") {
-        findings.error(Finding::at(rule, "this rule has no `action`").help(
-            "write `action = \"drop\"`, or `action = \"observe\"` to see first what it would hit",
-        ));
-    }
-    let action: Option<Located<String>> = fields.take("action", findings);
-    let has_redirect = fields.has("redirect");
-    let redirect = fields.take_table("redirect", findings).map(|mut redirect| {
-        let span = redirect.span;
-        let interface: Option<Located<String>> = redirect.take("interface", findings);
-        redirect.finish(findings);
-        (span, interface)
-    });
-    let Some(action) = action else {
-        return (Action::Observe, None);
-    };
-    if has_redirect && redirect.is_none() {
-        return (Action::Redirect, None);
-    }
-    let plain = match action.value.as_str() {
-        "observe" => Action::Observe,
-        "drop" => Action::Drop,
-        "redirect" => return take_redirect(action.span, redirect, listed, findings),
-        "refuse" => {
-            findings.error(
-                Finding::at(action.span, "this version does not enforce `refuse`")
-                    .help("use `drop`"),
-            );
-            Action::Drop
-        }
-        other => {
-            let meant = similar(other, &["observe", "drop", "redirect"]);
-            let finding = Finding::at(action.span, "this is not an action");
-            findings.error(match meant {
-                Some(meant) => finding.help(format!("did you mean `{meant}`?")),
-                None => finding.help("use \"observe\", \"drop\" or \"redirect\""),
-            });
-            return (Action::Drop, None);
-        }
-    };
-    if let Some((span, _)) = redirect {
-        findings.error(
-            Finding::at(
-                span,
-                "`redirect` says where to, but the action is another one",
-            )
-            .related(action.span, "this action")
-            .help("write `action = \"redirect\"`, or remove `redirect`"),
-        );
-    }
-    (plain, None)
-}
-
-fn take_redirect(
-    action: Span,
-    redirect: Option<(Span, Option<Located<String>>)>,
-    listed: &Listed,
-    findings: &mut Findings,
-) -> (Action, Option<String>) {
-    if !listed.hosts.is_empty() || !listed.domains.is_empty() {
-        findings.error(
-            Finding::at(
-                action,
-                "this version does not enforce `redirect` on names, only on origins",
-            )
-            .help("use `drop` for the names, in a rule of their own"),
-        );
-    }
-    let Some((span, interface)) = redirect else {
-        findings.error(
-            Finding::at(
-                action,
-                "this version does not enforce `redirect` to a block page",
-            )
-            .help("use `drop`, or for origins add `redirect = { interface = \"eth1\" }`"),
-        );
-        return (Action::Redirect, None);
-    };
-    let Some(interface) = interface else {
-        findings.error(
-            Finding::at(span, "`redirect` does not name an interface")
-                .help("write `redirect = { interface = \"eth1\" }`"),
-        );
-        return (Action::Redirect, None);
-    };
-    check_interface_name(&interface, findings);
-    (Action::Redirect, Some(interface.value))
-}
-
 fn take_text(
     fields: &mut Fields<'_>,
     key: &'static str,
@@ -290,7 +205,7 @@ fn take_text(
     Some(text.value)
 }
 
-fn check_text(key: &'static str, text: &Located<String>, findings: &mut Findings) {
+pub(super) fn check_text(key: &'static str, text: &Located<String>, findings: &mut Findings) {
     if text.value.len() > TEXT_BYTES_MAX {
         let message = format!("`{key}` has more than {TEXT_BYTES_MAX} bytes");
         findings.error(
@@ -308,6 +223,47 @@ fn check_text(key: &'static str, text: &Located<String>, findings: &mut Findings
         findings.error(
             Finding::at(text.span, message).help("remove them; it is shown to people and in logs"),
         );
+    }
+}
+
+/// Headline and reason by language.
+fn take_translations(
+    fields: &mut Fields<'_>,
+    findings: &mut Findings,
+) -> BTreeMap<String, RuleText> {
+    let mut translations = BTreeMap::new();
+    let Some(tables) = fields.take_table("text", findings) else {
+        return translations;
+    };
+    for (language, mut fields) in tables.into_tables(findings) {
+        check_language(&language, findings);
+        let text = RuleText {
+            title: take_text(&mut fields, "title", findings),
+            reason: take_text(&mut fields, "reason", findings),
+        };
+        fields.finish(findings);
+        if translations.len() == LANGUAGES_MAX {
+            let message = format!("texts in more than {LANGUAGES_MAX} languages");
+            findings.error(Finding::at(language.span, message).help("leave some out"));
+            break;
+        }
+        translations.insert(language.value, text);
+    }
+    translations
+}
+
+/// Notes what is no language's tag (BCP 47, as far as it is used for pages).
+pub(super) fn check_language(language: &Located<String>, findings: &mut Findings) {
+    let mut parts = language.value.split('-');
+    let is_language = parts.next().is_some_and(|part| {
+        (2..=3).contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_lowercase())
+    });
+    let is_subtag = |part: &str| {
+        (2..=8).contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_alphanumeric())
+    };
+    if !is_language || !parts.all(is_subtag) {
+        let message = format!("{} is not the tag of a language", quoted(&language.value));
+        findings.error(Finding::at(language.span, message).help("write `de`, `en` or `pt-BR`"));
     }
 }
 
@@ -380,7 +336,7 @@ fn check_protocol(rule: &Rule, listed: &Listed, span: Span, findings: &mut Findi
             .help("remove `ports`, or use protocol \"tcp\" or \"udp\""),
         );
     }
-    let has_names = !listed.hosts.is_empty() || !listed.domains.is_empty();
+    let has_names = listed.has_names();
     if !has_names || protocol == TCP {
         return;
     }
@@ -465,7 +421,7 @@ fn check_explained(rule: &Rule, span: Span, findings: &mut Findings) {
 }
 
 fn check_listed(rule: &Rule, listed: &Listed, span: Span, findings: &mut Findings) {
-    let has_names = !listed.hosts.is_empty() || !listed.domains.is_empty();
+    let has_names = listed.has_names();
     if !has_names && listed.origins.is_empty() {
         findings.error(
             Finding::at(span, "this rule lists nothing, so it would never hit")

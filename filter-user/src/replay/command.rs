@@ -172,6 +172,7 @@ fn prepare(args: &ReplayArgs, now_tai_ns: u64) -> Result<Compiled, ReplayError> 
     // There is no interface to send to: the verdict is what counts.
     compiled.config.features &= !feature::REDIRECT;
     compiled.redirect_interfaces.clear();
+    compiled.next_hops.clear();
     compiled.local_proxies = None;
     Ok(compiled)
 }

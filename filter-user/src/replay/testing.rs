@@ -146,6 +146,8 @@ pub(crate) fn names_only() -> Compiled {
         rules: Vec::new(),
         ports: Box::new([port_class::TLS | port_class::HTTP | port_class::QUIC; 65_536]),
         redirect_interfaces: Vec::new(),
+        next_hops: Vec::new(),
+        next_hop_devices: Vec::new(),
         local_proxies: None,
         meta: Meta::default(),
     }

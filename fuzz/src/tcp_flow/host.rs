@@ -321,8 +321,10 @@ impl LinuxHost {
             }
         }
         if segment.has(flag::URG) && segment.urgent != 0 {
-            let place = from + i32::from(segment.urgent) - 1;
-            self.urgent.extend(usize::try_from(place));
+            // What was received is urgent no more (`tcp_check_urg`).
+            let place = usize::try_from(from + i32::from(segment.urgent) - 1).ok();
+            let received = self.received;
+            self.urgent.extend(place.filter(|place| *place >= received));
         }
         if segment.has(flag::FIN) {
             let end = usize::try_from(from + segment.payload.len() as i32).ok();

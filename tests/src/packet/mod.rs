@@ -63,6 +63,7 @@ enum Transport {
         options: Vec<u8>,
         data_offset: Option<u8>,
         reserved: u8,
+        window: u16,
         urgent: u16,
     },
     Udp {
@@ -85,6 +86,8 @@ pub struct Packet {
     extensions: Vec<Extension>,
     inner_extensions: Vec<Extension>,
     identification: u32,
+    dont_fragment: bool,
+    hops: u8,
     fragment: Option<Range<usize>>,
     checksum: Checksum,
     ip_checksum: Checksum,
@@ -106,6 +109,7 @@ impl Packet {
             options: Vec::new(),
             data_offset: None,
             reserved: 0,
+            window: 0xFFFF,
             urgent: 0,
         };
         Self::new(src, dst, tcp)
@@ -124,6 +128,23 @@ impl Packet {
             SocketAddr::new(address, 0).to_string()
         };
         Self::new(&with_port(src), &with_port(dst), Transport::Other(protocol))
+    }
+
+    /// An ICMP or ICMPv6 message from one plain address to another, its checksum filled in.
+    ///
+    /// # Panics
+    /// As [`Packet::tcp`]; also for a message without room for a checksum.
+    pub fn icmp(protocol: u8, src: &str, dst: &str, message: &[u8]) -> Self {
+        let packet = Self::ip(protocol, src, dst);
+        let (src, dst) = (packet.src.ip(), packet.dst.ip());
+        let pseudo = match src {
+            IpAddr::V4(_) => 0,
+            IpAddr::V6(_) => checksum::pseudo_header(src, dst, protocol, message.len() as u32),
+        };
+        let mut message = message.to_vec();
+        let sum = Checksum::Right.over(pseudo, &message);
+        message[2..4].copy_from_slice(&sum.to_be_bytes());
+        packet.payload(message)
     }
 
     fn new(src: &str, dst: &str, transport: Transport) -> Self {
@@ -146,6 +167,8 @@ impl Packet {
             extensions: Vec::new(),
             inner_extensions: Vec::new(),
             identification: 0x1234_5678,
+            dont_fragment: false,
+            hops: 64,
             fragment: None,
             checksum: Checksum::Right,
             ip_checksum: Checksum::Right,
@@ -221,6 +244,14 @@ impl Packet {
         self
     }
 
+    /// TCP window. No effect on other protocols.
+    pub fn window(mut self, bytes: u16) -> Self {
+        if let Transport::Tcp { window, .. } = &mut self.transport {
+            *window = bytes;
+        }
+        self
+    }
+
     /// The four TCP header bits beside the data offset. No effect on other protocols.
     pub fn reserved(mut self, bits: u8) -> Self {
         if let Transport::Tcp { reserved, .. } = &mut self.transport {
@@ -291,6 +322,24 @@ impl Packet {
     pub fn identification(mut self, number: u32) -> Self {
         self.identification = number;
         self
+    }
+
+    /// Hop limit, or time to live.
+    pub fn hops(mut self, hops: u8) -> Self {
+        self.hops = hops;
+        self
+    }
+
+    /// As a host sends what is never fragmented (RFC 6864): no identification, IPv4's flag set.
+    pub fn atomic(mut self) -> Self {
+        (self.identification, self.dont_fragment) = (0, true);
+        self
+    }
+
+    /// As an answer to a frame with this builder's MAC addresses.
+    pub fn back(self) -> Self {
+        let (src, dst) = (self.src_mac, self.dst_mac);
+        self.macs(dst, src)
     }
 
     /// Sends only these bytes of what follows the IP header (transport header included), as a
@@ -373,6 +422,7 @@ impl Packet {
                 options,
                 data_offset,
                 reserved,
+                window,
                 urgent,
             } => {
                 let words = data_offset.unwrap_or((5 + options.len() / 4) as u8);
@@ -381,7 +431,7 @@ impl Packet {
                 bytes.extend_from_slice(&seq.to_be_bytes());
                 bytes.extend_from_slice(&ack.to_be_bytes());
                 bytes.extend_from_slice(&[words << 4 | reserved, *flags]);
-                bytes.extend_from_slice(&0xFFFF_u16.to_be_bytes());
+                bytes.extend_from_slice(&window.to_be_bytes());
                 bytes.extend_from_slice(&[0; 2]);
                 bytes.extend_from_slice(&urgent.to_be_bytes());
                 bytes.extend_from_slice(options);
@@ -424,14 +474,16 @@ impl Packet {
         let header_len = 20 + self.ipv4_options.len();
         let piece = self.fragment.clone().unwrap_or(0..transport.len());
         let more = piece.end < transport.len();
-        let fragment_word = (piece.start / 8) as u16 | if more { 0x2000 } else { 0 };
+        let flag = |is_set: bool, bit: u16| if is_set { bit } else { 0 };
+        let flags = flag(self.dont_fragment, 0x4000) | flag(more, 0x2000);
+        let fragment_word = (piece.start / 8) as u16 | flags;
         let body = &transport[piece];
         let total = self.ip_length.unwrap_or((header_len + body.len()) as u16);
         let mut header = vec![self.version_ihl.unwrap_or(0x40 | (header_len / 4) as u8), 0];
         header.extend_from_slice(&total.to_be_bytes());
         header.extend_from_slice(&(self.identification as u16).to_be_bytes());
         header.extend_from_slice(&fragment_word.to_be_bytes());
-        header.extend_from_slice(&[64, self.protocol(), 0, 0]);
+        header.extend_from_slice(&[self.hops, self.protocol(), 0, 0]);
         header.extend_from_slice(&src.octets());
         header.extend_from_slice(&dst.octets());
         header.extend_from_slice(&self.ipv4_options);
@@ -461,7 +513,7 @@ impl Packet {
         let length = self.ip_length.unwrap_or((chain_len + body.len()) as u16);
         frame.extend_from_slice(&[self.version_ihl.unwrap_or(0x60), 0, 0, 0]);
         frame.extend_from_slice(&length.to_be_bytes());
-        frame.extend_from_slice(&[next, 64]);
+        frame.extend_from_slice(&[next, self.hops]);
         frame.extend_from_slice(&src.octets());
         frame.extend_from_slice(&dst.octets());
         for (_, header) in &chain {

@@ -432,6 +432,29 @@ fn data_right_behind_a_hello_or_a_request_is_not_held_up() {
     });
 }
 
+/// The server takes the urgent byte out of the stream, also of bytes that were seen without the pointer.
+#[test]
+fn bytes_sent_again_with_an_urgent_pointer_do_not_pass() {
+    each(|judge, _| {
+        let refused = Fate::Dropped(Some(Reason::BadFlags));
+        let urgent: fn(Packet) -> Packet = |it| it.flags(flag::ACK | flag::URG).urgent(3);
+        let hello = allowed();
+        let other = b"\x17\x16\x03\x01".to_vec();
+        for (client, first) in [whole(&hello), head(&hello), whole(&other)]
+            .iter()
+            .enumerate()
+        {
+            let mut connection = established(judge, client, TLS);
+            assert!(matches!(connection.send(first), Fate::Passed(_)));
+            assert_eq!(connection.send_bent(first, urgent), refused);
+            let mut more = first.clone();
+            more.bytes.extend([0x17; 9]);
+            let fate = connection.send_bent(&more, urgent);
+            assert!(matches!(fate, Fate::Dropped(_)), "{fate:?}");
+        }
+    });
+}
+
 #[test]
 fn the_rest_of_a_blocked_request_in_mid_stream_does_not_pass_by_what_was_dropped() {
     each(|judge, _| {

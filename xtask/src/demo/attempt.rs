@@ -17,6 +17,10 @@ const PATIENCE: Duration = Duration::from_millis(1_500);
 /// `curl`: operation timed out.
 const CURL_TIMED_OUT: i32 = 28;
 
+/// What `curl` writes behind the page: its status.
+const STATUS: &str = "%{http_code}";
+const STATUS_LEN: usize = 3;
+
 /// A client, and how it names what it wants.
 #[derive(Clone, Copy)]
 pub(super) enum Client {
@@ -42,6 +46,8 @@ pub(super) struct Attempt {
 pub(super) enum Seen {
     /// The page of that very name, or a handshake with its certificate.
     Served,
+    /// The block page, status 451.
+    Page,
     /// Nothing within the client's patience.
     NoAnswer,
     /// Anything else, in the client's words.
@@ -52,6 +58,7 @@ impl fmt::Display for Seen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Served => f.write_str("served"),
+            Self::Page => f.write_str("block page"),
             Self::NoAnswer => f.write_str("no answer"),
             Self::Other(text) => f.write_str(text),
         }
@@ -101,6 +108,7 @@ impl Attempt {
         command
             .args(["--silent", "--show-error", "--noproxy", "*", "--max-time"])
             .arg(patience.as_secs_f64().to_string())
+            .args(["--write-out", STATUS])
             .arg("--cacert")
             .arg(world.certificates());
         if self.name != self.address {
@@ -112,8 +120,7 @@ impl Attempt {
         command.arg(format!("{scheme}://{}/", in_url(self.name)));
         let output = command.output().context("cannot start curl")?;
         Ok(match output.status.code() {
-            Some(0) if output.stdout == World::page(self.name).as_bytes() => Seen::Served,
-            Some(0) => Seen::Other("another page".to_owned()),
+            Some(0) => seen(&String::from_utf8_lossy(&output.stdout), self.name),
             Some(CURL_TIMED_OUT) => Seen::NoAnswer,
             _ => Seen::Other(first_line(&output.stderr)),
         })
@@ -143,6 +150,16 @@ impl Attempt {
                 Seen::Other(first_line(&output.stderr))
             },
         )
+    }
+}
+
+/// What a page with its status behind it is.
+fn seen(page: &str, name: &str) -> Seen {
+    match page.split_at_checked(page.len().saturating_sub(STATUS_LEN)) {
+        Some((page, "200")) if page == World::page(name) => Seen::Served,
+        Some((page, "451")) if page.contains(name) => Seen::Page,
+        Some((_, status)) => Seen::Other(format!("another page, status {status}")),
+        None => Seen::Other("another page".to_owned()),
     }
 }
 

@@ -48,6 +48,14 @@ impl<'a> Controller<'a> {
     pub(super) fn start(world: &'a World, policy: &str) -> Result<Self> {
         let path = world.folder().join("policy.toml");
         fs::write(&path, policy).with_context(|| format!("cannot write {}", path.display()))?;
+        let config = world.folder().join("edgefilter.toml");
+        // The servers' certificates are there.
+        let folder = world.folder();
+        fs::write(
+            &config,
+            format!("[block_page]\ncertificates = {folder:?}\n"),
+        )
+        .with_context(|| format!("cannot write {}", config.display()))?;
         let log_path = world.folder().join("edgefilter.log");
         let log = File::create(&log_path)
             .with_context(|| format!("cannot create {}", log_path.display()))?;
@@ -56,6 +64,8 @@ impl<'a> Controller<'a> {
             .command(program())
             .args(["run", "--interface", EDGE_INTERFACE, "--policy"])
             .arg(&path)
+            .arg("--config")
+            .arg(&config)
             .stdin(Stdio::null())
             .stdout(log.try_clone().context("cannot share the log file")?)
             .stderr(log)

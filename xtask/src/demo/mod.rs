@@ -9,7 +9,7 @@
 //!                                                        nginx
 //! ```
 //! The edge serves all hostnames on one address (server role) and forwards to the origin (router
-//! role). The same with IPv6.
+//! role). The same with IPv6. In the end blocked visitors see the block page.
 
 mod attempt;
 mod controller;
@@ -50,6 +50,19 @@ const BLOCKED_ORIGIN_V4: &str = "203.0.113.10";
 const NEIGHBOUR_ORIGIN_V4: &str = "203.0.113.200";
 const BLOCKED_ORIGIN_V6: &str = "2001:db8:bad::10";
 const NEIGHBOUR_ORIGIN_V6: &str = "2001:db8:113::200";
+
+/// A policy whose rule leads to the page that says why.
+const PAGE_POLICY: &str = r#"
+version = 1
+[[rule]]
+id = "page"
+hosts = ["blocked.example"]
+action = "redirect"
+title = "This site has been blocked"
+reason = "Immediate threat to human life"
+statement = "https://provider.example/statements/1"
+review_by = 2099-01-01T00:00:00Z
+"#;
 
 /// A changed policy file must be in force within this time.
 const RELOAD_MAX: Duration = Duration::from_secs(1);
@@ -130,6 +143,32 @@ fn show(world: &World, table: &mut Table) -> Result<()> {
         world,
         &[https(BLOCKED_NAME, EDGE_V4), http(BLOCKED_ORIGIN_V4)],
         Seen::Served,
+    );
+    interrupt::check()?;
+
+    let controller = Controller::start(world, PAGE_POLICY)?;
+    table.part("Another policy: the rule leads to the block page");
+    let page = [
+        https(BLOCKED_NAME, EDGE_V4),
+        http_host(BLOCKED_NAME, EDGE_V4),
+        https(BLOCKED_NAME, EDGE_V6),
+        http_host(BLOCKED_NAME, EDGE_V6),
+    ];
+    tried(table, world, &page, Seen::Page);
+    tried(
+        table,
+        world,
+        &[
+            https(NEIGHBOUR_NAME, EDGE_V4),
+            https(NEIGHBOUR_NAME, EDGE_V6),
+        ],
+        Seen::Served,
+    );
+    interrupt::check()?;
+    table.row(
+        "edgefilter detach",
+        "exit code 0",
+        &controller.run_command(&["detach"])?.code(),
     );
     Ok(())
 }

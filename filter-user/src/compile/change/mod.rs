@@ -24,7 +24,7 @@ use super::{
     host, hostnames,
     insert::{Edits, Full, Store, areas_have_room, narrow_has_room},
     prefixes::{Family, Prefix},
-    rules::{kernel_rule, meta_rule},
+    rules::{is_answered, kernel_rule, meta_rule, target_index},
     sets::{Entry, Sets},
 };
 use crate::policy::{
@@ -112,7 +112,7 @@ pub enum Rebuild {
         what: &'static str,
     },
     /// No order of switches is without a gap.
-    #[error("several rules change, one of them in its times or where it redirects to")]
+    #[error("several rules change, one of them in its times or where it leads to")]
     Several,
     /// A full compilation would refuse it.
     #[error("{0}")]
@@ -210,13 +210,20 @@ impl Placed<'_> {
             return Effect::Other;
         }
         let strength = |word: &str| {
-            let all = [Action::Observe, Action::Drop, Action::Redirect];
+            let all = [
+                Action::Observe,
+                Action::Drop,
+                Action::Refuse,
+                Action::Redirect,
+            ];
             all.iter().position(|action| action.as_str() == word)
         };
         match strength(&before.action).cmp(&strength(after.action.as_str())) {
             Ordering::Less => Effect::Stronger,
             Ordering::Greater => Effect::Weaker,
-            Ordering::Equal if before.redirect_interface != after.redirect_interface => {
+            Ordering::Equal
+                if before.target != after.target || before.refuses_quic != after.refuses_quic =>
+            {
                 Effect::Other
             }
             Ordering::Equal => Effect::Same,
@@ -349,18 +356,23 @@ impl<'a> Plan<'a> {
             if names && rule.action as u32 > config.name_action_max {
                 return missing("names with so strong an action");
             }
+            if is_answered(rule) && !has(config, feature::RESPOND) {
+                return missing("the answers of rules that refuse or lead to the block page");
+            }
             if rule.action == Action::Redirect && self.redirect_index(rule).is_none() {
-                return missing("the interface that a rule redirects to");
+                return missing("what a rule redirects to");
             }
         }
         Ok(())
     }
 
     fn redirect_index(&self, rule: &Rule) -> Option<u32> {
-        let interface = rule.redirect_interface.as_ref()?;
-        let known = &self.standing.meta.redirect_interfaces;
-        let at = known.iter().position(|known| known == interface)?;
-        has(self.standing.config, feature::REDIRECT).then_some(at as u32)
+        let Meta {
+            redirect_interfaces,
+            next_hops,
+            ..
+        } = self.standing.meta;
+        target_index(rule.target.as_ref()?, redirect_interfaces, next_hops)
     }
 
     /// Rules that stay and do something else than before may now contradict those they share keys with.

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::policy::{
     KeyDigests, key_digests,
-    model::{Lists, Outline, Outlined},
+    model::{Lists, Outline, Outlined, Target},
     policy_digest, rule_digest,
 };
 
@@ -473,12 +473,17 @@ fn what_the_program_was_not_loaded_for_is_a_rebuild() {
     assert_eq!(one(observing), missing("rules that observe"));
     let redirecting = Rule {
         action: Action::Redirect,
-        redirect_interface: Some("eth1".to_owned()),
+        target: Some(Target::Interface("eth1".to_owned())),
+        ..at("192.0.2.9/32")
+    };
+    assert_eq!(one(redirecting), missing("what a rule redirects to"));
+    let refusing = Rule {
+        action: Action::Refuse,
         ..at("192.0.2.9/32")
     };
     assert_eq!(
-        one(redirecting),
-        missing("the interface that a rule redirects to")
+        one(refusing),
+        missing("the answers of rules that refuse or lead to the block page")
     );
     let protected = at("203.0.113.7/32");
     assert_eq!(

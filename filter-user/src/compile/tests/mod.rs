@@ -5,6 +5,8 @@ mod policies;
 mod protection;
 mod tables;
 
+use std::collections::BTreeMap;
+
 use filter_common::{
     abi::{Action, Line, SetRef, SocketOffsets, Table},
     tables::{Lines, names, names::NameHash, set_ref, v4, v6},
@@ -47,7 +49,8 @@ fn rule(id: &str) -> Rule {
     Rule {
         id: id.to_owned(),
         action: Action::Drop,
-        redirect_interface: None,
+        target: None,
+        refuses_quic: false,
         hosts: Vec::new(),
         domains: Vec::new(),
         origins: Vec::new(),
@@ -55,6 +58,7 @@ fn rule(id: &str) -> Rule {
         protocol: None,
         title: None,
         reason: None,
+        text: BTreeMap::new(),
         statement: None,
         authority: None,
         reference: None,

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     compile::{CompileError, HostFacts, Role, compile, host as host_facts},
-    policy::model::{HostConfig, HostName, InspectPorts, Policy, Rule},
+    policy::model::{HostConfig, HostName, InspectPorts, Policy, Rule, Target},
 };
 
 fn drop_origin(id: &str, origin: &str) -> Rule {
@@ -122,10 +122,21 @@ fn features_are_exactly_what_the_policy_needs() {
     );
     let redirect = Rule {
         action: Action::Redirect,
-        redirect_interface: Some("sink0".to_owned()),
+        target: Some(Target::Interface("sink0".to_owned())),
         ..drop_origin("r", "192.0.2.0/24")
     };
     assert_eq!(features(redirect), feature::V4 | feature::REDIRECT);
+    let refuse = Rule {
+        action: Action::Refuse,
+        ..drop_origin("r", "192.0.2.0/24")
+    };
+    assert_eq!(features(refuse), feature::V4 | feature::RESPOND);
+    let page = Rule {
+        action: Action::Redirect,
+        target: Some(Target::Page),
+        ..drop_origin("r", "192.0.2.0/24")
+    };
+    assert_eq!(features(page), feature::V4 | feature::RESPOND);
 
     let host = HostConfig {
         debug: true,
@@ -328,7 +339,7 @@ fn ports_map_to_the_protocols_inspected_there() {
 fn redirects_to_one_interface_share_its_index() {
     let redirect = |id: &str, interface: &str| Rule {
         action: Action::Redirect,
-        redirect_interface: Some(interface.to_owned()),
+        target: Some(Target::Interface(interface.to_owned())),
         ..drop_origin(id, "192.0.2.0/24")
     };
     let rules = vec![redirect("a", "x"), redirect("b", "y"), redirect("c", "x")];
@@ -347,7 +358,7 @@ fn redirects_to_one_interface_share_its_index() {
     let many = (0..=REDIRECT_TARGETS_MAX).map(|i| redirect(&format!("r{i:03}"), &format!("if{i}")));
     let error = try_compile(&policy(many.collect()), &host(), Role::Live, None).unwrap_err();
     assert!(
-        matches!(error, CompileError::TooManyRedirectInterfaces { .. }),
+        matches!(error, CompileError::TooManyTargets { .. }),
         "{error}"
     );
 }
@@ -455,7 +466,7 @@ fn limits_name_the_object_and_what_to_do() {
         action: Action::Redirect,
         ..one_prefix(1)
     }]);
-    assert!(error.contains("names no interface"), "{error}");
+    assert!(error.contains("does not say where to"), "{error}");
 }
 
 #[test]

@@ -83,15 +83,19 @@ error: rules \"a\" and \"b\" list the host x.example with different actions
   = help: remove it from one of them, or narrow them by `ports`, `protocol` or times that do not overlap",
         ),
         (
-            "version = 1\n[[rule]]\nid = \"a\"\naction = \"refuse\"\nhosts = [\"x.example\"]\n",
+            "version = 1\n[[rule]]\nid = \"a\"\naction = \"drop\"\nquic = \"refuse\"\nhosts = [\"x.example\"]\n",
             "\
-error: this version does not enforce `refuse`
- --> policy.toml:4:10
+error: `quic` says how to refuse, but the rule does not
+ --> policy.toml:5:8
   |
-4 | action = \"refuse\"
-  |          ^^^^^^^^
+5 | quic = \"refuse\"
+  |        ^^^^^^^^
+ ::: policy.toml:4:10
   |
-  = help: use `drop`",
+4 | action = \"drop\"
+  |          ------ this action
+  |
+  = help: remove it, or write `action = \"refuse\"` or `action = \"redirect\"`",
         ),
         (
             "version = 1\n[[rule]]\nid = \"a\"\naction = \"drop\"\nhosts = [\"x.example\"]\nuntil = 2026-10-01T00:00:00\n",
@@ -240,11 +244,31 @@ fn mistakes_in_actions_and_ids_have_their_own_messages() {
         ),
         (
             "hosts = [\"a.example\"]\naction = \"redirect\"\nredirect.interface = \"eth1\"",
-            "this version does not enforce `redirect` on names, only on origins",
+            "names lead to the block page only, origins also elsewhere",
         ),
         (
-            "origins = [\"192.0.2.1\"]\naction = \"redirect\"",
-            "this version does not enforce `redirect` to a block page",
+            "origins = [\"192.0.2.1\"]\naction = \"redirect\"\nredirect.next_hop = \"a.example\"",
+            "\"a.example\" cannot be a next hop",
+        ),
+        (
+            "origins = [\"192.0.2.1\"]\naction = \"redirect\"\nredirect.next_hop = \"224.0.0.1\"",
+            "\"224.0.0.1\" cannot be a next hop",
+        ),
+        (
+            "hosts = [\"a.example\"]\naction = \"refuse\"\nquic = \"pass\"",
+            "`quic` cannot be \"pass\"",
+        ),
+        (
+            "hosts = [\"a.example\"]\naction = \"redirect\"\n[rule.text.German]\ntitle = \"x\"",
+            "\"German\" is not the tag of a language",
+        ),
+        (
+            "hosts = [\"a.example\"]\naction = \"redirect\"\n[rule.text.de]\nstatement = \"x\"",
+            "unknown key \"statement\"",
+        ),
+        (
+            "hosts = [\"a.example\"]\naction = \"redirect\"\ntext = \"x\"",
+            "expected a table, found a string",
         ),
         (
             "origins = [\"192.0.2.1\"]\naction = \"redirect\"\nredirect = \"eth1\"",
@@ -252,7 +276,7 @@ fn mistakes_in_actions_and_ids_have_their_own_messages() {
         ),
         (
             "origins = [\"192.0.2.1\"]\naction = \"redirect\"\nredirect = {}",
-            "`redirect` does not name an interface",
+            "`redirect` names neither an interface nor a next hop",
         ),
         (
             "origins = [\"192.0.2.1\"]\naction = \"redirect\"\nredirect.interface = \"a/b\"",

@@ -88,6 +88,23 @@ per_window = 0
 }
 
 #[test]
+fn the_block_page_is_configured_in_a_table_of_its_own() {
+    let config = config(
+        "[block_page]\ncertificates = \"certs\"\nports = [443, \"8000-8001\"]\nlanguages = [\"de\"]\n\
+         contact = \"abuse@provider.example\"\nuser = \"page\"\nconnections = 7\ntimeout_s = 3\n\
+         [inspect]\nquic_refuse = true",
+    )
+    .unwrap();
+    let page = &config.block_page;
+    assert!(page.certificates.as_ref().unwrap().ends_with("certs"));
+    assert!(page.certificates.as_ref().unwrap().is_absolute());
+    assert_eq!(page.ports, [443, 8000, 8001]);
+    assert_eq!(page.languages, ["de"]);
+    assert_eq!((page.connections, page.timeout.as_secs()), (7, 3));
+    assert!(config.quic_refuse);
+}
+
+#[test]
 fn interfaces_may_be_written_as_tables() {
     let config = config("[[interfaces]]\nname = \"eth0\"\nmode = \"native\"\n").unwrap();
     assert_eq!(config.interfaces[0].mode, AttachMode::Native);
@@ -138,6 +155,26 @@ fn mistakes_are_refused_with_a_message() {
         (
             "[inspect]\nno_sni = \"refuse\"",
             "`no_sni` cannot be \"refuse\"",
+        ),
+        (
+            "[inspect]\nquic_refuse = \"yes\"",
+            "`quic_refuse`: invalid type: string \"yes\", expected a boolean",
+        ),
+        (
+            "[block_page]\nports = \"any\"",
+            "the block page listens on at most 256 ports",
+        ),
+        (
+            "[block_page]\nconnections = 0",
+            "`connections` cannot be \"0\"",
+        ),
+        (
+            "[block_page]\nlanguages = [\"Deutsch\"]",
+            "\"Deutsch\" is not the tag of a language",
+        ),
+        (
+            "[block_page]\ncertificate = \"certs\"",
+            "unknown key \"certificate\"",
         ),
         (
             "[inspect]\nhttp2 = \"allow\"",

@@ -1,7 +1,7 @@
 //! What rules mean once they are loaded: lists, conflicts, warnings, digest; and that what the
 //! documentation shows does load.
 
-use std::{fs, path::Path};
+use std::{collections::BTreeMap, fs, path::Path};
 
 use filter_common::{
     abi::{Action, PortRange},
@@ -10,7 +10,11 @@ use filter_common::{
 use proptest::prelude::*;
 
 use super::{
-    super::{load_host_config, load_policy, model::Rule, parse_host_config, parse_policy},
+    super::{
+        load_host_config, load_policy,
+        model::{Rule, Target},
+        parse_host_config, parse_policy,
+    },
     EXPLAINED, message, parse, policy,
 };
 
@@ -48,7 +52,8 @@ review_by = 2026-09-10T00:00:00Z
     let expected = Rule {
         id: "2026-09:x_y.z".into(),
         action: Action::Drop,
-        redirect_interface: None,
+        target: None,
+        refuses_quic: false,
         hosts: vec!["forum.example".parse().unwrap()],
         domains: vec!["forum.example".parse().unwrap()],
         origins: vec![
@@ -68,6 +73,7 @@ review_by = 2026-09-10T00:00:00Z
         protocol: Some(6),
         title: Some("t".into()),
         reason: Some("r".into()),
+        text: BTreeMap::new(),
         statement: Some("https://provider.example/statements/2026-09".into()),
         authority: Some("a".into()),
         reference: Some("f".into()),
@@ -95,12 +101,52 @@ fn times_are_read_with_their_offset() {
 }
 
 #[test]
-fn redirects_name_an_interface() {
-    let rule = rule(
-        "action = \"redirect\"\nredirect = { interface = \"eth1\" }\norigins = [\"192.0.2.1\"]",
+fn redirects_lead_to_the_page_an_interface_or_a_next_hop() {
+    let to = |redirect: &str| {
+        let rule = rule(&format!(
+            "action = \"redirect\"\n{redirect}\norigins = [\"192.0.2.1\"]"
+        ));
+        assert_eq!(rule.action, Action::Redirect);
+        (rule.target.unwrap(), rule.refuses_quic)
+    };
+    assert_eq!(to(""), (Target::Page, true));
+    assert_eq!(to("quic = \"icmp\""), (Target::Page, false));
+    assert_eq!(
+        to("redirect = { interface = \"eth1\" }"),
+        (Target::Interface("eth1".into()), false)
     );
-    assert_eq!(rule.action, Action::Redirect);
-    assert_eq!(rule.redirect_interface.as_deref(), Some("eth1"));
+    let hop = |interface: Option<&str>| Target::NextHop {
+        address: "2001:db8::1".parse().unwrap(),
+        interface: interface.map(str::to_owned),
+    };
+    assert_eq!(
+        to("redirect = { next_hop = \"2001:db8::1\" }"),
+        (hop(None), false)
+    );
+    assert_eq!(
+        to("redirect = { next_hop = \"2001:db8::1\", interface = \"eth1\" }"),
+        (hop(Some("eth1")), false)
+    );
+}
+
+#[test]
+fn names_may_be_refused_and_led_to_the_page() {
+    for (action, expected) in [("refuse", Action::Refuse), ("redirect", Action::Redirect)] {
+        let rule = rule(&format!("action = \"{action}\"\nhosts = [\"a.example\"]"));
+        assert_eq!(rule.action, expected);
+        assert!(rule.refuses_quic);
+    }
+}
+
+#[test]
+fn texts_come_in_languages() {
+    let rule = rule(
+        "action = \"redirect\"\nhosts = [\"a.example\"]\ntitle = \"Blocked\"\n\
+         [rule.text.de]\ntitle = \"Gesperrt\"\n[rule.text.pt-BR]\nreason = \"r\"",
+    );
+    assert_eq!(rule.title.as_deref(), Some("Blocked"));
+    assert_eq!(rule.text["de"].title.as_deref(), Some("Gesperrt"));
+    assert_eq!(rule.text["pt-BR"].reason.as_deref(), Some("r"));
 }
 
 #[test]

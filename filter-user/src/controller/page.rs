@@ -1,0 +1,345 @@
+//! The block page, as a controller looks after it: the process that serves it, the way there, and the
+//! certificates.
+
+use std::{
+    os::fd::OwnedFd,
+    path::PathBuf,
+    thread,
+    time::{Duration, Instant},
+};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use tokio::sync::mpsc;
+
+use super::CommandError;
+use crate::{
+    compile::Meta,
+    datapath::{Enforced, Lock, Root, SinkPlace},
+    netlink::Netlink,
+    policy::model::{HostConfig, Rule, Target},
+    sink::{
+        SinkError,
+        files::{self, Copies, Listed},
+        place::{self, Mtu},
+        process::{self, Process},
+        report::{self, Uncovered},
+        spec::{self, Files, Shape},
+    },
+};
+
+/// How long is waited before a process that ended is started again, at first; each time twice as long.
+const RESTART_AFTER: Duration = Duration::from_secs(1);
+const RESTART_AFTER_MAX: Duration = Duration::from_secs(60);
+
+/// A process that served so long was none of the failures that count.
+const SERVED_LONG: Duration = Duration::from_secs(60);
+
+/// Where no interface says otherwise.
+const USUAL_MTU: u32 = 1_500;
+
+/// What a controller does about the block page.
+pub(super) struct Page {
+    files: Files,
+    process: Option<Process>,
+    /// What is to run; `None` if no rule leads to the page.
+    wanted: Option<Wanted>,
+    /// Whether what an earlier controller may have left was removed, and nothing was made since.
+    is_clean: bool,
+    copies: Copies,
+    started_at: Instant,
+    failures: u32,
+    retry_at: Instant,
+    problem: Option<String>,
+    /// Says that a process ended.
+    ended: (mpsc::Sender<()>, mpsc::Receiver<()>),
+}
+
+struct Wanted {
+    shape: Shape,
+    certificates: Option<PathBuf>,
+}
+
+impl Page {
+    pub(super) fn new(root: &Root) -> Self {
+        Self {
+            files: Files::of(root.run_dir()),
+            process: None,
+            wanted: None,
+            is_clean: false,
+            copies: Copies::default(),
+            started_at: Instant::now(),
+            failures: 0,
+            retry_at: Instant::now(),
+            problem: None,
+            ended: mpsc::channel(1),
+        }
+    }
+
+    /// Why the page is not served although it should be.
+    pub(super) fn problem(&self) -> Option<&str> {
+        self.problem.as_deref()
+    }
+
+    /// Resolves when the process has ended.
+    pub(super) async fn ended(&mut self) {
+        // There is always a sender.
+        let _ = self.ended.1.recv().await;
+    }
+
+    /// Brings about what the policy in place needs.
+    pub(super) fn follow(&mut self, root: &Root, host: &HostConfig, meta: &Meta) {
+        if let Err(error) = self.try_follow(root, host, meta) {
+            self.failed(root, &error);
+        }
+    }
+
+    fn try_follow(&mut self, root: &Root, host: &HostConfig, meta: &Meta) -> Result<(), SinkError> {
+        if !meta.has_page() {
+            self.wanted = None;
+            self.problem = None;
+            self.process = None;
+            if !self.is_clean {
+                dismiss(root, &root.lock()?, &self.files)?;
+                self.is_clean = true;
+            }
+            return Ok(());
+        }
+        self.is_clean = false;
+        let shape = Shape::new(host, mtu(&root.enforced()?)?, root.page_maps()?)?;
+        let is_other = self
+            .wanted
+            .as_ref()
+            .is_none_or(|wanted| wanted.shape != shape);
+        self.wanted = Some(Wanted {
+            shape,
+            certificates: host.block_page.certificates.clone(),
+        });
+        if is_other {
+            self.failures = 0;
+            self.retry_at = Instant::now();
+        }
+        self.look(root)
+    }
+
+    /// Once in a while: is it still served, are the certificates still those?
+    pub(super) fn tick(&mut self, root: &Root) {
+        if let Err(error) = self.look(root) {
+            self.failed(root, &error);
+        }
+    }
+
+    fn look(&mut self, root: &Root) -> Result<(), SinkError> {
+        let Some(wanted) = &self.wanted else {
+            return Ok(());
+        };
+        // Detached by somebody, who has ended the process as well.
+        if root.enforced()?.is_empty() {
+            self.wanted = None;
+            self.process = None;
+            self.problem = None;
+            return Ok(());
+        }
+        if let Some(process) = &mut self.process
+            && process.has_ended()
+        {
+            if self.started_at.elapsed() > SERVED_LONG {
+                self.failures = 0;
+            }
+            self.process = None;
+            return Err(SinkError::Ended);
+        }
+        files::prepare(&self.files, wanted.shape.group)?;
+        let certificates = wanted.certificates.as_deref();
+        if let Err(error) = self
+            .copies
+            .follow(certificates, &self.files, wanted.shape.group)
+        {
+            tracing::warn!(%error, "certificates are not followed");
+        }
+        let serves = self
+            .process
+            .as_ref()
+            .is_some_and(|process| process.shape == wanted.shape);
+        if serves {
+            // The kernel closes the way when it meets nobody who listens.
+            if !is_open(root) {
+                root.set_sink(true)?;
+            }
+            return Ok(());
+        }
+        if self.retry_at > Instant::now() {
+            return Ok(());
+        }
+        let process = self.begin(root)?;
+        tracing::info!(pid = process.pid, "the block page is served");
+        root.set_sink(true)?;
+        tell_end(process.handle(), self.ended.0.clone());
+        self.started_at = Instant::now();
+        self.process = Some(process);
+        self.problem = None;
+        Ok(())
+    }
+
+    /// The process that there is, if it is as wanted, else a new one.
+    fn begin(&self, root: &Root) -> Result<Process, SinkError> {
+        // Without one wanted this is not called.
+        let Some(Wanted { shape, .. }) = &self.wanted else {
+            return Err(SinkError::Ended);
+        };
+        if self.process.is_none()
+            && let Some(process) = Process::adopt(&self.files, shape)
+        {
+            return Ok(process);
+        }
+        close(root)?;
+        let inode = root.netns_inode();
+        process::stop(inode, &self.files)?;
+        Process::start(inode, &self.files, shape.clone(), |place| {
+            let lock = root.lock()?;
+            let way = SinkPlace {
+                edge_interface: &place::near_name(inode),
+                namespace: place.namespace(),
+                sink_interface: place::FAR_NAME,
+            };
+            root.attach_sink(&lock, way)?;
+            Ok(())
+        })
+    }
+
+    /// Meanwhile what leads to the page is refused.
+    fn failed(&mut self, root: &Root, error: &SinkError) {
+        tracing::error!("the block page is not served, visitors are refused: {error}");
+        self.problem = Some(format!(
+            "the block page is not served, visitors are refused: {error}"
+        ));
+        if self.process.is_none()
+            && let Err(error) = close(root)
+        {
+            tracing::error!(%error, "the way to the block page is not closed");
+        }
+        let wait = RESTART_AFTER
+            .saturating_mul(1 << self.failures.min(16))
+            .min(RESTART_AFTER_MAX);
+        self.failures = self.failures.saturating_add(1);
+        self.retry_at = Instant::now() + wait;
+    }
+}
+
+/// Whether frames are sent to the page.
+fn is_open(root: &Root) -> bool {
+    root.sink_status().is_some_and(|way| way.up)
+}
+
+/// Has what leads to the page refused from now on.
+fn close(root: &Root) -> Result<(), SinkError> {
+    match is_open(root) {
+        true => Ok(root.set_sink(false)?),
+        false => Ok(()),
+    }
+}
+
+/// Ends the process, and removes all that was made for it.
+pub(crate) fn dismiss(root: &Root, lock: &Lock, files: &Files) -> Result<(), SinkError> {
+    root.detach_sink(lock)?;
+    let was_there = process::stop(root.netns_inode(), files)?;
+    if was_there {
+        tracing::info!("the block page is no longer served");
+    }
+    process::remove_files(files)
+}
+
+/// Tells the page's process the rules; what lists it needs is read. What is wrong with that, in words: the
+/// policy is in force already.
+pub(super) fn tell_rules(root: &Root, wanted: &mut super::Wanted, meta: &Meta) -> Option<String> {
+    let told = match meta.has_page() {
+        true => try_tell_rules(root, wanted, meta),
+        false => Ok(()),
+    };
+    let error = told.err()?;
+    Some(format!(
+        "the block page does not know the rules in place: {error}"
+    ))
+}
+
+fn try_tell_rules(
+    root: &Root,
+    wanted: &mut super::Wanted,
+    meta: &Meta,
+) -> Result<(), CommandError> {
+    let files = Files::of(root.run_dir());
+    let host = wanted.host.clone();
+    let group = Shape::group(&host)?;
+    files::prepare(&files, group)?;
+    let outlined = wanted.outline.rules.iter().map(Listed::from);
+    if !wanted.outline.rules.is_empty()
+        && files::write_decisions(&files, group, meta.generation, outlined, &host)?
+    {
+        return Ok(());
+    }
+    let policy = wanted.policy()?;
+    let keys = meta.rules.iter().map(|rule| rule.lists.keys.as_str());
+    let listed = policy.rules.iter().zip(keys).map(|(rule, keys)| Listed {
+        rule,
+        keys,
+        is_read: true,
+    });
+    files::write_decisions(&files, group, meta.generation, listed, &host)?;
+    Ok(())
+}
+
+/// What keeps visitors from seeing the page that these rules lead to.
+pub(crate) fn warnings<'a>(
+    host: &HostConfig,
+    rules: impl Iterator<Item = &'a Rule> + Clone,
+) -> Vec<String> {
+    if !rules.clone().any(|rule| rule.target == Some(Target::Page)) {
+        return Vec::new();
+    }
+    let uncovered = report::uncovered(rules, host.block_page.certificates.as_deref());
+    let mut warnings: Vec<String> = uncovered.iter().map(Uncovered::warning).collect();
+    let (ports, beyond) = spec::ports(host);
+    if beyond != Some(0) {
+        warnings.push(format!(
+            "the block page is served on {} ports (`ports` under `[block_page]`), and names are looked for on more: \
+             visitors on those see nothing",
+            ports.len()
+        ));
+    }
+    warnings
+}
+
+/// Sizes for which the way to the page is made.
+fn mtu(enforced: &[Enforced]) -> Result<Mtu, SinkError> {
+    let links = Netlink::open()
+        .and_then(|netlink| netlink.links())
+        .map_err(|source| SinkError::Step {
+            step: "list the interfaces".to_owned(),
+            source,
+        })?;
+    let sizes = links
+        .iter()
+        .filter(|link| enforced.iter().any(|on| on.ifindex == link.index))
+        .map(|link| link.mtu);
+    Ok(Mtu {
+        link: sizes.clone().max().unwrap_or(USUAL_MTU).max(USUAL_MTU),
+        path: sizes.min().unwrap_or(USUAL_MTU),
+    })
+}
+
+/// Has a thread wait for the end of a process.
+fn tell_end(handle: std::io::Result<OwnedFd>, told: mpsc::Sender<()>) {
+    let waiting = handle.and_then(|handle| {
+        thread::Builder::new()
+            .name("page-watch".to_owned())
+            .spawn(move || {
+                use std::os::fd::AsFd as _;
+                let mut asked = [PollFd::new(handle.as_fd(), PollFlags::POLLIN)];
+                while poll(&mut asked, PollTimeout::NONE) == Err(nix::errno::Errno::EINTR) {}
+                // One that is still to be read is as good.
+                let _ = told.try_send(());
+            })
+    });
+    if let Err(error) = waiting {
+        tracing::warn!(%error, "that the block page's process ended is noticed later");
+    }
+}
