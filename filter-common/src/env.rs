@@ -73,6 +73,9 @@ pub trait Env: Rules {
     /// [`crate::flow::course`], behind a function boundary in the kernel.
     fn course(&mut self, segment: Segment) -> Course;
 
+    /// [`crate::flow::between`], behind a function boundary in the kernel.
+    fn between(&mut self, segment: Segment) -> Course;
+
     /// [`crate::flow::settle`], behind a function boundary in the kernel.
     #[must_use]
     fn settle(&mut self, state: u32, next: u32, kept: u32) -> bool;

@@ -20,7 +20,7 @@ pub use self::{
         finish_comparison,
     },
     held::forget_known,
-    reverse::{Course, course, matters, settle, watch},
+    reverse::{Course, between, course, matters, settle, watch},
     stream::inspect,
 };
 use crate::{

@@ -57,6 +57,8 @@ pub(crate) fn work(stream: &[u8]) -> Box<Work<TestMemory>> {
         entry: Entry::default(),
         options: OptionWalk::default(),
         known: TestVariable::default(),
+        sequence: TestVariable::default(),
+        urgent: TestVariable::default(),
         queued: TestVariable::default(),
         comparison: Comparison::default(),
         suffixes: Default::default(),

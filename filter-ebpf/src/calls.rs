@@ -130,6 +130,15 @@ pub(crate) extern "C" fn follow(ctx: *mut xdp_md, numbers: u64, rest: u64) -> u6
     respond::follow(&mut kernel, Segment::unpack([0, numbers, rest])).pack()
 }
 
+/// [`flow::between`]; a packed [`flow::Course`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn between(ctx: *mut xdp_md, place: u64, numbers: u64) -> u64 {
+    let mut kernel = Kernel::new(XdpContext::new(ctx));
+    // Flags and ports do not matter.
+    flow::between(&mut kernel, Segment::unpack([place, numbers, 0])).pack()
+}
+
 /// [`flow::settle`].
 #[unsafe(no_mangle)]
 #[inline(never)]

@@ -166,6 +166,12 @@ impl Env for Kernel {
     }
 
     #[inline(always)]
+    fn between(&mut self, segment: Segment) -> Course {
+        let [place, numbers, _] = segment.pack();
+        Course::unpack(calls::between(self.ctx.ctx, place, numbers))
+    }
+
+    #[inline(always)]
     fn settle(&mut self, state: u32, next: u32, kept: u32) -> bool {
         let (state, next, kept) = (u64::from(state), u64::from(next), u64::from(kept));
         calls::settle(self.ctx.ctx, state, next, kept) != 0

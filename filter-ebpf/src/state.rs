@@ -10,7 +10,7 @@ use filter_common::{
     abi::{Directions, FlowKey},
     flow::{Blocked, Entry},
     limits::{HELLO_KEPT_BYTES, STREAM_BYTES_MAX},
-    work::Work,
+    work::{HANDSHAKE_AT, Work},
 };
 
 use crate::{
@@ -47,8 +47,18 @@ pub(crate) fn store_flow() -> bool {
     }
     // SAFETY: an element of the map, valid until the program returns; integers, for which a torn
     // write is a wrong number at worst.
-    unsafe { (*entry).flow = work.entry.flow };
+    unsafe { copy_words(&raw const work.entry.flow, &raw mut (*entry).flow) };
     true
+}
+
+/// Copies a value of 32-bit words, one by one: all at once is a call, for which the stack is too short.
+#[inline(always)]
+unsafe fn copy_words<T>(from: *const T, to: *mut T) {
+    let (from, to): (*const u32, *mut u32) = (from.cast(), to.cast());
+    for i in 0..size_of::<T>() / size_of::<u32>() {
+        // SAFETY: the caller's values, which are made of words.
+        unsafe { to.add(i).write_volatile(from.add(i).read_volatile()) };
+    }
 }
 
 /// Stores what is the server's of the working area's entry.
@@ -73,12 +83,23 @@ pub(crate) fn count_connection(interface: u32, answered: bool) {
         counted.unanswered += unanswered;
         return;
     }
-    let first = Directions {
-        answered,
-        unanswered,
-    };
-    // A full table counts nothing of further interfaces.
-    let _ = maps::DIRECTIONS.insert(interface, first, BPF_NOEXIST);
+    // In the area for fetched bytes, and not on the stack, which is short.
+    let Some(work) = work() else { return };
+    // SAFETY: the area is aligned to eight bytes, and far larger. A full table counts nothing of further
+    // interfaces.
+    unsafe {
+        let first: *mut Directions = work.bytes.as_mut_ptr().add(HANDSHAKE_AT as usize).cast();
+        first.write_volatile(Directions {
+            answered,
+            unanswered,
+        });
+        bpf_map_update_elem(
+            (&raw const maps::DIRECTIONS).cast_mut().cast(),
+            (&raw const interface).cast(),
+            first.cast_const().cast(),
+            BPF_NOEXIST,
+        );
+    }
 }
 
 /// Deletes the entry.

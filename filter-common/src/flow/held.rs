@@ -44,22 +44,17 @@ pub fn forget_known<E: Env>(env: &mut E) {
     if work.entry.flow.state == state::BESIDE {
         return;
     }
-    let Flow {
-        reopened,
-        reopened_at,
-        interface,
-        ..
-    } = work.entry.flow;
-    let answered = work.entry.answers.seen != 0;
-    work.entry = Entry::default();
     let known = work.known.get();
     work.known.set(0);
-    if known & known::ENTRY != 0 {
-        let directions = env.config().features & (feature::ANSWERS | feature::ONE_SIDED);
-        if reopened != 0 && !answered && directions == feature::ANSWERS {
-            // The answer to a SYN may be on the way, and finds its entry.
-            await_answer(env, reopened_at, interface);
-        } else {
+    let listed = known & known::ENTRY != 0;
+    let unanswered = work.entry.flow.reopened != 0 && work.entry.answers.seen == 0;
+    let directions = env.config().features & (feature::ANSWERS | feature::ONE_SIDED);
+    if listed && unanswered && directions == feature::ANSWERS {
+        // The answer to a SYN may be on the way, and finds its entry.
+        await_answer(env);
+    } else {
+        clear(env);
+        if listed {
             env.flow_delete();
         }
     }
@@ -68,19 +63,41 @@ pub fn forget_known<E: Env>(env: &mut E) {
     }
 }
 
-/// Leaves of a stream only that a SYN was seen.
+/// Empties the entry: what is read of one without a state, and what a new one takes from it. Field by field,
+/// and with a zero that the compiler does not know: all at once is a call, for which the stack is too short.
 #[inline(always)]
-fn await_answer<E: Env>(env: &mut E, next: u32, interface: u32) {
+fn clear<E: Env>(env: &mut E) {
+    let Some(work) = env.work() else { return };
+    let zero = work.known.get();
+    let Entry { flow, answers } = &mut work.entry;
+    flow.state = zero;
+    flow.certain = zero as u16;
+    flow.clean = zero as u16;
+    flow.kept = zero;
+    flow.beyond = zero;
+    flow.interface = zero;
+    flow.ts_recent = zero;
+    flow.reopened = zero;
+    answers.seen = zero;
+}
+
+/// Leaves of a stream only that a SYN was seen. In place: the stack is short.
+#[inline(always)]
+fn await_answer<E: Env>(env: &mut E) {
     let Some(work) = env.work() else { return };
     let flow = &mut work.entry.flow;
+    let next = flow.reopened_at;
     flow.state = state::OPENED;
     flow.start = next;
     flow.connection = next;
     flow.next = next;
-    flow.certain = 1;
-    flow.interface = interface;
+    flow.ack = 0;
+    flow.kept = 0;
     flow.reopened = 1;
-    flow.reopened_at = next;
+    flow.certain = 1;
+    flow.clean = 0;
+    flow.ts_recent = 0;
+    flow.beyond = 0;
     let _in_place = env.flow_store();
 }
 

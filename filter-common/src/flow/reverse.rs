@@ -204,7 +204,7 @@ impl Course {
 }
 
 /// What becomes of a client's payload whose entry is in the working area, where a socket of this host or
-/// the server's direction says how far the stream has come, or which is behind an allowed request.
+/// the server's direction says how far the stream has come.
 ///
 /// Fields are read where they are needed and not carried along: the stack is short.
 #[inline(always)]
@@ -212,9 +212,6 @@ pub fn course<E: Env>(env: &mut E, segment: Segment) -> Course {
     let Some(work) = env.work() else {
         return Course::JUDGED;
     };
-    if work.entry.flow.state == state::BETWEEN {
-        return between(env, segment);
-    }
     if work.peer.kind == peer::CONNECTION {
         return provisional(env, segment);
     }
@@ -481,7 +478,7 @@ fn is_followed<M: Memory>(work: &Work<M>, end: u32) -> bool {
 
 /// Payload behind an allowed request to this host: its head again, its body, or the next request.
 #[inline(always)]
-fn between<E: Env>(env: &mut E, segment: Segment) -> Course {
+pub fn between<E: Env>(env: &mut E, segment: Segment) -> Course {
     let Some(work) = env.work() else {
         return Course::JUDGED;
     };

@@ -104,14 +104,17 @@ pub fn inspect<E: Env>(env: &mut E, segment: Segment) -> Reading {
     if let Some(work) = env.work() {
         work.entry = Entry::default();
         work.known.set(0);
+        // By way of the working area: the stack is short.
+        work.sequence.set(segment.seq);
+        work.urgent
+            .set((segment.flags & flags::URG != 0 && segment.len != 0) as u32);
         if work.peer.listens() && work.served == served::BEYOND {
             // It listens on any address, but connections to this one pass through.
             work.peer.kind = peer::NONE;
         }
     }
     let plan = plan(env, segment);
-    if segment.flags & flags::URG != 0 && segment.len != 0 && is_bent_by_urgent(env, segment, plan)
-    {
+    if is_bent_by_urgent(env, plan) {
         return Reading::dropped(Reason::BadFlags, Protocol::None);
     }
     if !plan.reads {
@@ -143,10 +146,13 @@ pub fn inspect<E: Env>(env: &mut E, segment: Segment) -> Reading {
 /// the stream, and what begins like nothing here may begin like a hello there. That holds for bytes
 /// that were seen before as well, as long as the host may not have them.
 #[inline(always)]
-fn is_bent_by_urgent<E: Env>(env: &mut E, segment: Segment, plan: Plan) -> bool {
+fn is_bent_by_urgent<E: Env>(env: &mut E, plan: Plan) -> bool {
     let Some(work) = env.work() else { return true };
+    if work.urgent.get() == 0 {
+        return false;
+    }
     let flow = &work.entry.flow;
-    let beside = flow.state == state::BESIDE && plan.segment.seq != segment.seq;
+    let beside = flow.state == state::BESIDE && plan.segment.seq != work.sequence.get();
     !plan.reading.drops && (flow.certain != 0 || beside)
 }
 
@@ -198,7 +204,12 @@ fn plan<E: Env>(env: &mut E, segment: Segment) -> Plan {
 #[inline(always)]
 fn by_course<E: Env>(env: &mut E, segment: Segment) -> Plan {
     let next = flow(env).next;
-    match env.course(segment) {
+    // Two functions and not one: the stack of the deepest chain of calls is theirs.
+    let course = match flow(env).state {
+        state::BETWEEN => env.between(segment),
+        _ => env.course(segment),
+    };
+    match course {
         Course::JUDGED => by_state(env, segment),
         Course::BEGINS => Plan::begin(env, segment),
         Course::GUESSED => Plan::begin_again(env, segment),

@@ -81,6 +81,8 @@ pub(super) fn working_area() -> Box<HostWork> {
         entry: Entry::default(),
         options: flow::OptionWalk::default(),
         known: HostVariable::default(),
+        sequence: HostVariable::default(),
+        urgent: HostVariable::default(),
         queued: HostVariable::default(),
         comparison: Comparison::default(),
     })
@@ -370,6 +372,10 @@ impl Env for HostEnv<'_> {
 
     fn course(&mut self, segment: Segment) -> Course {
         flow::course(self, segment)
+    }
+
+    fn between(&mut self, segment: Segment) -> Course {
+        flow::between(self, segment)
     }
 
     fn settle(&mut self, state: u32, next: u32, kept: u32) -> bool {
