@@ -243,7 +243,7 @@ fn read_segment<E: Env>(env: &mut E, packet: &Packet, ports: Ports, class: u8) -
     work.key = flow::key(packet.src, packet.dst, ports.src, ports.dst);
     // As in `watch_answer`.
     match packet.segment(env, ports.dst, class) {
-        Ok(segment) => env.inspect(segment),
+        Ok(segment) => flow::inspect(env, segment),
         Err(reason) => Reading::nothing(reason, Protocol::None),
     }
 }

@@ -53,6 +53,8 @@ pub(crate) fn work(stream: &[u8]) -> Box<Work<TestMemory>> {
         begins: TestVariable::default(),
         key: FlowKey::default(),
         peer: Peer::default(),
+        planned: [0; 3],
+        reads: TestVariable::default(),
         served: 0,
         entry: Entry::default(),
         options: OptionWalk::default(),

@@ -82,6 +82,10 @@ pub struct Work<M: Memory> {
     pub known: M::Var,
     /// Nonzero if the host, whose numbers are in `peer`, has more to send than it has sent.
     pub queued: M::Var,
+    /// What of the segment is to be read, see [`crate::flow::plan`]: [`crate::flow::Segment::pack`].
+    pub planned: [u64; 3],
+    /// Nonzero if it is to be read.
+    pub reads: M::Var,
     /// Whether its destination is an address of this host: one of [`crate::abi::served`].
     pub served: u32,
     /// What is kept of it: loaded from and stored to the flow table.
