@@ -242,6 +242,14 @@ fn read_segment<E: Env>(env: &mut E, packet: &Packet, ports: Ports, class: u8) -
     work.served = service;
     work.key = flow::key(packet.src, packet.dst, ports.src, ports.dst);
     // As in `watch_answer`.
+    if fast::may_be_taken(env, ports.src)
+        && let Ok(segment) = packet.segment(env, ports.dst, class)
+    {
+        let answered = env.follow(segment);
+        if !answered.hit.is_none() {
+            return answered;
+        }
+    }
     match packet.segment(env, ports.dst, class) {
         Ok(segment) => flow::inspect(env, segment),
         Err(reason) => Reading::nothing(reason, Protocol::None),

@@ -13,7 +13,6 @@ use super::{
 use crate::{
     abi::{Protocol, feature, port_class, served},
     env::{Env, Window},
-    fast,
     hit::Qualifiers,
     limits::SEQUENCE_DISTANCE_MAX,
     reason::Reason,
@@ -73,23 +72,17 @@ impl Plan {
                 peer::NONE => segment.seq,
                 _ => work.peer.start,
             };
-            let before = work.entry.flow;
-            work.entry.flow = Flow {
-                state: state::READING,
-                connection,
-                start: segment.seq,
-                next: segment.seq,
-                ack: segment.ack,
-                certain: certain as u16,
-                clean: before.clean,
-                ts_recent: before.ts_recent,
-                interface: before.interface,
-                beyond: before.beyond,
-                reopened_at: before.reopened_at,
-                // What begins for certain begins with the last SYN.
-                reopened: before.reopened & !certain as u32,
-                ..Flow::default()
-            };
+            // In place, and not by way of the stack: what is not named stays.
+            let flow = &mut work.entry.flow;
+            flow.state = state::READING;
+            flow.connection = connection;
+            flow.start = segment.seq;
+            flow.next = segment.seq;
+            flow.ack = segment.ack;
+            flow.kept = 0;
+            // What begins for certain begins with the last SYN.
+            flow.reopened &= !certain as u32;
+            flow.certain = certain as u16;
         }
         Self::more(segment)
     }
@@ -123,10 +116,6 @@ pub fn plan<E: Env>(env: &mut E, segment: Segment) -> Reading {
         work.reads.set(0);
     }
     env.look_up_peer(segment);
-    let taken = follow(env, segment);
-    if !taken.hit.is_none() {
-        return taken;
-    }
     if let Some(work) = env.work() {
         work.entry = Entry::default();
         work.known.set(0);
@@ -173,17 +162,6 @@ pub fn judge<E: Env>(env: &mut E) -> Reading {
         return Reading::dropped(refused, Protocol::None);
     }
     Reading::nothing(refused, Protocol::None)
-}
-
-/// What a connection that was answered in the server's place means for the segment; nothing if there was
-/// none.
-#[inline(always)]
-fn follow<E: Env>(env: &mut E, segment: Segment) -> Reading {
-    let port = env.work().map_or(0, |work| work.key.src_port);
-    if fast::may_be_taken(env, port) {
-        return env.follow(segment);
-    }
-    Reading::nothing(Reason::NoMatch, Protocol::None)
 }
 
 /// Whether an urgent pointer may change what was, or is to be, read: the host takes the urgent byte out of

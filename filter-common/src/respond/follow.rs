@@ -46,6 +46,7 @@ pub fn follow<E: Env>(env: &mut E, segment: Segment) -> Reading {
 /// Whether the segment starts a connection that the server has opened.
 #[inline(always)]
 fn opens<E: Env>(env: &mut E, segment: Segment) -> bool {
+    env.look_up_peer(segment);
     let kind = env.work().map_or(peer::LISTENER, |work| work.peer.kind);
     // Where there is no socket, what the server answered is in the entry that the SYN has made.
     let answered = kind == peer::NONE && env.flow_load();
