@@ -64,8 +64,11 @@ pub trait Env: Rules {
     /// [`crate::origins::serves_v6`], behind a function boundary in the kernel.
     fn serves_v6(&self, addr: [u64; 2]) -> u32;
 
-    /// [`crate::flow::inspect`], behind a function boundary in the kernel.
-    fn inspect(&mut self, segment: Segment) -> Reading;
+    /// [`crate::flow::plan`], behind a function boundary in the kernel.
+    fn plan(&mut self, segment: Segment) -> Reading;
+
+    /// [`crate::flow::judge`], behind a function boundary in the kernel.
+    fn judge(&mut self) -> Reading;
 
     /// [`crate::flow::watch`], behind a function boundary in the kernel.
     fn watch(&mut self, segment: Segment);

@@ -21,7 +21,7 @@ pub use self::{
     },
     held::forget_known,
     reverse::{Course, between, course, matters, settle, watch},
-    stream::inspect,
+    stream::{inspect, judge, plan},
 };
 use crate::{
     abi::{FlowKey, Protocol, feature},

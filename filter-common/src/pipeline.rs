@@ -251,7 +251,7 @@ fn read_segment<E: Env>(env: &mut E, packet: &Packet, ports: Ports, class: u8) -
         }
     }
     match packet.segment(env, ports.dst, class) {
-        Ok(segment) => env.inspect(segment),
+        Ok(segment) => flow::inspect(env, segment),
         Err(reason) => Reading::nothing(reason, Protocol::None),
     }
 }

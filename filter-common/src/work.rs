@@ -80,12 +80,12 @@ pub struct Work<M: Memory> {
     pub peer: crate::flow::Peer,
     /// What the stream tables have of it: bits of [`crate::flow::known`].
     pub known: M::Var,
-    /// Sequence number of the segment, before anything was taken off it.
-    pub sequence: M::Var,
-    /// Nonzero if it has payload and an urgent pointer.
-    pub urgent: M::Var,
     /// Nonzero if the host, whose numbers are in `peer`, has more to send than it has sent.
     pub queued: M::Var,
+    /// What of the segment is to be read, see [`crate::flow::plan`]: [`crate::flow::Segment::pack`].
+    pub planned: [u64; 3],
+    /// Nonzero if it is to be read.
+    pub reads: M::Var,
     /// Whether its destination is an address of this host: one of [`crate::abi::served`].
     pub served: u32,
     /// What is kept of it: loaded from and stored to the flow table.

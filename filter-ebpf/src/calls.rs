@@ -94,12 +94,20 @@ pub(crate) extern "C" fn redirect(slot: u64) -> u64 {
     }
 }
 
-/// [`flow::inspect`]; a packed [`flow::Reading`].
+/// [`flow::plan`]; a packed [`flow::Reading`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn inspect(ctx: *mut xdp_md, place: u64, numbers: u64, rest: u64) -> u64 {
+pub(crate) extern "C" fn plan(ctx: *mut xdp_md, place: u64, numbers: u64, rest: u64) -> u64 {
     let mut kernel = Kernel::new(XdpContext::new(ctx));
-    flow::inspect(&mut kernel, Segment::unpack([place, numbers, rest])).pack()
+    flow::plan(&mut kernel, Segment::unpack([place, numbers, rest])).pack()
+}
+
+/// [`flow::judge`]; a packed [`flow::Reading`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn judge(ctx: *mut xdp_md) -> u64 {
+    let mut kernel = Kernel::new(XdpContext::new(ctx));
+    flow::judge(&mut kernel).pack()
 }
 
 /// [`flow::watch`].

@@ -148,9 +148,14 @@ impl Env for Kernel {
     }
 
     #[inline(always)]
-    fn inspect(&mut self, segment: Segment) -> Reading {
+    fn plan(&mut self, segment: Segment) -> Reading {
         let [place, numbers, rest] = segment.pack();
-        Reading::unpack(calls::inspect(self.ctx.ctx, place, numbers, rest))
+        Reading::unpack(calls::plan(self.ctx.ctx, place, numbers, rest))
+    }
+
+    #[inline(always)]
+    fn judge(&mut self) -> Reading {
+        Reading::unpack(calls::judge(self.ctx.ctx))
     }
 
     #[inline(always)]

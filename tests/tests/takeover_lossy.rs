@@ -59,7 +59,7 @@ fn over_a_bad_path_every_connection_to_a_blocked_name_is_answered_by_the_page() 
     let address =
         |text: &str, port| SocketAddr::new(text.parse::<IpAddr>().expect("an address"), port);
     let ask = |kind: u16, number: u16| {
-        let length = if kind % 2 == 0 {
+        let length = if kind.is_multiple_of(2) {
             Length::Short
         } else {
             Length::Long

@@ -97,43 +97,65 @@ impl Plan {
     }
 }
 
-/// Reads a segment of the flow whose key is in the working area.
+/// Reads a segment of the flow whose key is in the working area, in two steps that are functions of their
+/// own in the kernel: the stack is short.
 #[inline(always)]
 pub fn inspect<E: Env>(env: &mut E, segment: Segment) -> Reading {
+    let reading = env.plan(segment);
+    match env.work() {
+        Some(work) if work.reads.get() != 0 => env.judge(),
+        _ => reading,
+    }
+}
+
+/// Finds out what a segment is to its stream. What of it is to be read, if anything, is left in the
+/// working area, with the stream's entry; else what is returned is all there is to say.
+#[inline(always)]
+pub fn plan<E: Env>(env: &mut E, segment: Segment) -> Reading {
+    if let Some(work) = env.work() {
+        work.reads.set(0);
+    }
     env.look_up_peer(segment);
     if let Some(work) = env.work() {
         work.entry = Entry::default();
         work.known.set(0);
-        // By way of the working area: the stack is short.
-        work.sequence.set(segment.seq);
-        work.urgent
-            .set((segment.flags & flags::URG != 0 && segment.len != 0) as u32);
         if work.peer.listens() && work.served == served::BEYOND {
             // It listens on any address, but connections to this one pass through.
             work.peer.kind = peer::NONE;
         }
     }
-    let plan = plan(env, segment);
+    let plan = place(env, segment);
     if is_bent_by_urgent(env, plan) {
         return Reading::dropped(Reason::BadFlags, Protocol::None);
     }
-    if !plan.reads {
-        return plan.reading;
+    if let Some(work) = env.work() {
+        work.planned = plan.segment.pack();
+        work.reads.set(plan.reads as u32);
     }
+    plan.reading
+}
+
+/// Reads what was planned.
+#[inline(always)]
+pub fn judge<E: Env>(env: &mut E) -> Reading {
+    let Some(work) = env.work() else {
+        return Reading::nothing(Reason::NoMatch, Protocol::None);
+    };
+    let segment = Segment::unpack(work.planned);
     let certain = flow(env).certain != 0;
-    let protocol = protocol_of(env, plan.segment);
+    let protocol = protocol_of(env, segment);
     if protocol == Protocol::None {
         if certain {
-            let next = plan.segment.seq.wrapping_add(plan.segment.len);
+            let next = segment.seq.wrapping_add(segment.len);
             if !env.settle(state::PASSED, next, 0) {
                 return not_kept(env, Protocol::None);
             }
         }
         return Reading::nothing(Reason::OtherProtocol, Protocol::None);
     }
-    let refused = refused(env, plan.segment);
+    let refused = refused(env, segment);
     if refused == Reason::NoMatch {
-        return read(env, plan.segment, protocol);
+        return read(env, segment, protocol);
     }
     // In mid-stream the host's refusal is enough; flags that it might take are not let through.
     if certain || refused == Reason::BadFlags {
@@ -147,17 +169,12 @@ pub fn inspect<E: Env>(env: &mut E, segment: Segment) -> Reading {
 /// that were seen before as well, as long as the host may not have them.
 #[inline(always)]
 fn is_bent_by_urgent<E: Env>(env: &mut E, plan: Plan) -> bool {
-    let Some(work) = env.work() else { return true };
-    if work.urgent.get() == 0 {
-        return false;
-    }
-    let flow = &work.entry.flow;
-    let beside = flow.state == state::BESIDE && plan.segment.seq != work.sequence.get();
-    !plan.reading.drops && (flow.certain != 0 || beside)
+    let urgent = plan.segment.flags & flags::URG != 0 && plan.segment.len != 0;
+    urgent && !plan.reading.drops && flow(env).certain != 0
 }
 
 #[inline(always)]
-fn plan<E: Env>(env: &mut E, segment: Segment) -> Plan {
+fn place<E: Env>(env: &mut E, segment: Segment) -> Plan {
     if segment.flags & (flags::SYN | flags::ACK) == flags::SYN {
         return with_syn(env, segment);
     }
@@ -215,6 +232,10 @@ fn by_course<E: Env>(env: &mut E, segment: Segment) -> Plan {
         Course::GUESSED => Plan::begin_again(env, segment),
         Course::BESIDE => {
             let old = read_beside(env, segment);
+            if old != 0 && segment.flags & flags::URG != 0 {
+                // As in `is_bent_by_urgent`: the host may not have these bytes.
+                return Plan::drop(Reason::BadFlags, segment);
+            }
             Plan::more(segment.without(old))
         }
         Course::NEXT => {

@@ -77,12 +77,12 @@ pub(super) fn working_area() -> Box<HostWork> {
         head: http::Head::default(),
         key: FlowKey::default(),
         peer: Peer::default(),
+        planned: [0; 3],
+        reads: HostVariable::default(),
         served: 0,
         entry: Entry::default(),
         options: flow::OptionWalk::default(),
         known: HostVariable::default(),
-        sequence: HostVariable::default(),
-        urgent: HostVariable::default(),
         queued: HostVariable::default(),
         comparison: Comparison::default(),
     })
@@ -362,8 +362,12 @@ impl Env for HostEnv<'_> {
         flow::finish_comparison(self.work)
     }
 
-    fn inspect(&mut self, segment: Segment) -> Reading {
-        flow::inspect(self, segment)
+    fn plan(&mut self, segment: Segment) -> Reading {
+        flow::plan(self, segment)
+    }
+
+    fn judge(&mut self) -> Reading {
+        flow::judge(self)
     }
 
     fn watch(&mut self, segment: Segment) {
