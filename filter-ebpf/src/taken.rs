@@ -7,6 +7,7 @@ use filter_common::abi::{FlowKey, Taken, taken};
 
 use crate::{
     maps,
+    packet::mask,
     state::{delete_key, lookup, update},
 };
 
@@ -18,7 +19,9 @@ const PORTS_PER_WORD: u16 = 64;
 pub(crate) fn has_port(port: u16) -> bool {
     match maps::TAKEN_PORTS.get(0) {
         Some(words) => {
-            words[usize::from(port / PORTS_PER_WORD) & 1023] >> (port % PORTS_PER_WORD) & 1 != 0
+            // As in `Kernel::port_class`.
+            let word = mask::<0x3ff>(u64::from(port / PORTS_PER_WORD));
+            words[word as usize] >> (port % PORTS_PER_WORD) & 1 != 0
         }
         None => false,
     }

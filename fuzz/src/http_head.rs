@@ -65,13 +65,24 @@ fn prefixes_agree(stream: &[u8], whole: &(Progress, Vec<Vec<u8>>), certain: bool
                     "{part} eighths are {progress:?}, the whole is {:?}",
                     whole.0
                 );
-                assert!(whole.1.starts_with(&names), "{names:?} {:?}", whole.1);
+                assert!(
+                    is_part_of(&names, &whole.1),
+                    "{part} eighths have {names:?}, the whole has {:?}",
+                    whole.1
+                );
             }
             Progress::Other | Progress::Malformed | Progress::TooLong | Progress::Http2 => {
                 assert_eq!(progress, whole.0, "{part} eighths of the stream");
             }
         }
     }
+}
+
+/// Whether all of these names are among those, in this order. Where a body may or may not be one, heads behind
+/// it are read both ways, one after the other, so that what comes later adds names to both.
+fn is_part_of(names: &[Vec<u8>], whole: &[Vec<u8>]) -> bool {
+    let mut rest = whole.iter();
+    names.iter().all(|name| rest.any(|other| other == name))
 }
 
 /// The hosts that a server built on httparse is asked for, by a method of at most so many bytes.

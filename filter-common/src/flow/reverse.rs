@@ -488,22 +488,14 @@ pub fn between<E: Env>(env: &mut E, segment: Segment) -> Course {
         forget(env);
         return Course::GUESSED;
     }
-    let (start, next, kept) = {
-        let flow = &work.entry.flow;
-        (flow.start, flow.next, flow.kept)
-    };
-    let connected = peer.kind == peer::CONNECTION;
-    let body = start.wrapping_add(kept);
-    let host_has_head = connected && peer.rcv_nxt.wrapping_sub(body) as i32 >= 0;
-    // With bytes missing before it, what comes now could be replaced before the host reads it, and so
-    // could they once the entry begins behind them.
-    let gap = !connected || segment.seq.wrapping_sub(peer.rcv_nxt) as i32 > 0;
-    let lacks = connected && (peer.rcv_nxt.wrapping_sub(start) as i32) < 0;
+    let flow = &work.entry.flow;
+    let (start, kept) = (flow.start, flow.kept);
+    let lacks = peer.kind == peer::CONNECTION && (peer.rcv_nxt.wrapping_sub(start) as i32) < 0;
     if lacks && (segment.seq.wrapping_sub(start) as i32) < 0 {
         return Course::dropped(Reason::Overlap);
     }
-    let of_head = body.wrapping_sub(segment.seq) as i32;
-    if of_head > 0 && !host_has_head {
+    let of_head = start.wrapping_add(kept).wrapping_sub(segment.seq) as i32;
+    if of_head > 0 && !host_has_head(peer, flow) {
         if env.hello_load(kept) {
             if !repeats(env, segment, of_head.unsigned_abs()) {
                 return Course::dropped(Reason::Overlap);
@@ -515,22 +507,42 @@ pub fn between<E: Env>(env: &mut E, segment: Segment) -> Course {
             return Course::dropped(Reason::Overlap);
         }
     }
+    behind_head(env, segment)
+}
+
+/// Whether the host has all bytes of the head that the entry is about.
+#[inline(always)]
+fn host_has_head(peer: &Peer, flow: &Flow) -> bool {
+    let body = flow.start.wrapping_add(flow.kept);
+    peer.kind == peer::CONNECTION && peer.rcv_nxt.wrapping_sub(body) as i32 >= 0
+}
+
+/// What of the segment is not the head again. Reads anew what it needs: the stack is short.
+#[inline(always)]
+fn behind_head<E: Env>(env: &mut E, segment: Segment) -> Course {
+    let Some(work) = env.work() else {
+        return Course::JUDGED;
+    };
+    let (peer, flow) = (&work.peer, &mut work.entry.flow);
+    let next = flow.next;
     let end = segment.seq.wrapping_add(segment.len);
     if end.wrapping_sub(next) as i32 <= 0 {
-        if !host_has_head && end.wrapping_sub(body) as i32 > 0 {
+        let body = flow.start.wrapping_add(flow.kept);
+        if !host_has_head(peer, flow) && end.wrapping_sub(body) as i32 > 0 {
             note_beyond(env);
         }
         return Course::passes(Reason::NoMatch);
     }
+    // With bytes missing before it, what comes now could be replaced before the host reads it, and so
+    // could they once the entry begins behind them.
+    let connected = peer.kind == peer::CONNECTION;
+    let gap = !connected || segment.seq.wrapping_sub(peer.rcv_nxt) as i32 > 0;
     if segment.seq.wrapping_sub(next) as i32 > 0 || gap {
         return Course::dropped(Reason::HeldBack);
     }
     // The entry stays until what is read takes its place: what is dropped instead comes again.
-    if let Some(work) = env.work() {
-        let flow = &mut work.entry.flow;
-        // Whoever waits for the answer before asking again acknowledges it with that.
-        flow.clean = (segment.ack.wrapping_sub(flow.ack) as i32 > 0) as u16;
-        flow.beyond = 0;
-    }
+    // Whoever waits for the answer before asking again acknowledges it with that.
+    flow.clean = (segment.ack.wrapping_sub(flow.ack) as i32 > 0) as u16;
+    flow.beyond = 0;
     Course::NEXT
 }

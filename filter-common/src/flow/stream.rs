@@ -144,24 +144,31 @@ pub fn judge<E: Env>(env: &mut E) -> Reading {
     let segment = Segment::unpack(work.planned);
     let certain = flow(env).certain != 0;
     let protocol = protocol_of(env, segment);
-    if protocol == Protocol::None {
-        if certain {
-            let next = segment.seq.wrapping_add(segment.len);
-            if !env.settle(state::PASSED, next, 0) {
-                return not_kept(env, Protocol::None);
-            }
-        }
+    if protocol == Protocol::None && !certain {
         return Reading::nothing(Reason::OtherProtocol, Protocol::None);
     }
     let refused = refused(env, segment);
     if refused == Reason::NoMatch {
-        return read(env, segment, protocol);
+        return match protocol {
+            Protocol::None => passed(env, segment),
+            _ => read(env, segment, protocol),
+        };
     }
     // In mid-stream the host's refusal is enough; flags that it might take are not let through.
     if certain || refused == Reason::BadFlags {
         return Reading::dropped(refused, Protocol::None);
     }
     Reading::nothing(refused, Protocol::None)
+}
+
+/// Another protocol, where the stream is known to start.
+#[inline(always)]
+fn passed<E: Env>(env: &mut E, segment: Segment) -> Reading {
+    let next = segment.seq.wrapping_add(segment.len);
+    if env.settle(state::PASSED, next, 0) {
+        return Reading::nothing(Reason::OtherProtocol, Protocol::None);
+    }
+    not_kept(env, Protocol::None)
 }
 
 /// Whether an urgent pointer may change what was, or is to be, read: the host takes the urgent byte out of
