@@ -114,6 +114,16 @@ pub fn everything() -> Variant {
         action = "observe"
         hosts = ["watched.example"]
         [[rule]]
+        id = "page"
+        action = "redirect"
+        domains = ["page.example"]
+        origins = ["198.51.100.77", "2001:db8::77"]
+        [[rule]]
+        id = "told"
+        action = "refuse"
+        domains = ["told.example"]
+        origins = ["198.51.100.78", "2001:db8::78"]
+        [[rule]]
         id = "elsewhere"
         action = "redirect"
         redirect = {{ interface = "lo" }}
@@ -123,7 +133,8 @@ pub fn everything() -> Variant {
         every_length()
     );
     Variant {
-        host: "debug = true\n[inspect]\nno_sni = \"drop\"\nhttp2 = \"drop\"\n\
+        host: "debug = true\n[block_page]\ncertificates = \"/nowhere\"\n\
+               [inspect]\nquic_refuse = true\nno_sni = \"drop\"\nhttp2 = \"drop\"\n\
                tls = [{ port = 443, proxy_protocol = true }]\n\
                http = [{ port = 80, proxy_protocol = true }]\n\
                serves = [\"198.51.100.1\", \"2001:db8::1\", \"203.0.113.0/24\", \"2001:db8:2::/64\"]\n",
@@ -149,6 +160,10 @@ pub fn all() -> Vec<Variant> {
             interfaces: 2,
             ..Variant::live("names, router role", NAMES)
         },
+        Variant::live(
+            "names, refused",
+            "[[rule]]\nid = \"told\"\naction = \"refuse\"\ndomains = [\"told.example\"]\n",
+        ),
         Variant {
             lenient: false,
             ..Variant::live("names, strict checksums", NAMES)

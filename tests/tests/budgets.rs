@@ -35,7 +35,7 @@ fn every_variant_of_the_program_loads_and_stays_far_below_the_verifiers_limit() 
         VERIFIED_INSTRUCTIONS_MAX
     };
     for variant in variants::all() {
-        let mut program = load(&variant);
+        let program = load(&variant);
         let verified = program
             .verified_instructions()
             .expect("a kernel that counts");

@@ -170,14 +170,12 @@ impl Private {
         self.loaded.load_time
     }
 
-    /// Instructions that the verifier went through, if the kernel tells.
-    pub fn verified_instructions(&mut self) -> Option<u32> {
-        self.loaded
-            .program()
-            .ok()?
-            .info()
-            .ok()?
-            .verified_instruction_count()
+    /// Instructions that the verifier went through for the program, or for the one that answers if those
+    /// are more; if the kernel tells.
+    pub fn verified_instructions(&self) -> Option<u32> {
+        let programs = self.loaded.ebpf.programs();
+        let counts = programs.filter_map(|(_, it)| it.info().ok()?.verified_instruction_count());
+        counts.max()
     }
 
     /// Bytes of memory of all the program's maps.
