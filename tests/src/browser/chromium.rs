@@ -114,11 +114,14 @@ impl Chromium {
         loop {
             let evaluate = json!({ "expression": DESCRIBE });
             let told = self.ask("Runtime.evaluate", evaluate, VISIT_MAX);
-            let page = described(&told["result"]["value"]);
-            if page["ready"] == "complete" && page["url"] == url {
+            // A document that has just begun has nothing to tell.
+            if let Some(page) = described(&told["result"]["value"])
+                && page["ready"] == "complete"
+                && page["url"] == url
+            {
                 return Ok(page);
             }
-            assert!(Instant::now() < deadline, "{url} is not complete: {page}");
+            assert!(Instant::now() < deadline, "{url} is not complete: {told}");
             thread::sleep(POLL);
         }
     }

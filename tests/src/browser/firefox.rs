@@ -77,7 +77,7 @@ impl Firefox {
         self.ask("WebDriver:Navigate", json!({ "url": url }), VISIT_MAX)?;
         let script = json!({ "script": format!("return {DESCRIBE}"), "args": [] });
         let told = self.ask("WebDriver:ExecuteScript", script, VISIT_MAX)?;
-        Ok(described(&told["value"]))
+        Ok(described(&told["value"]).unwrap_or_else(|| panic!("a description: {told}")))
     }
 
     pub(super) fn screenshot(&mut self) -> String {

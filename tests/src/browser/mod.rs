@@ -139,10 +139,9 @@ pub(crate) fn contained(namespace: &Namespace, profile: &Path) -> Command {
     command
 }
 
-/// What [`DESCRIBE`] told.
-fn described(told: &Value) -> Value {
-    let text = told.as_str().unwrap_or_else(|| panic!("a text: {told}"));
-    serde_json::from_str(text).unwrap_or_else(|e| panic!("{e}: {text}"))
+/// What [`DESCRIBE`] told, if it could.
+fn described(told: &Value) -> Option<Value> {
+    serde_json::from_str(told.as_str()?).ok()
 }
 
 /// The next message for which `pick` finds something.
