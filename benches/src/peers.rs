@@ -23,7 +23,7 @@ const PACKAGES: [&str; 6] = [
     "ipset",
     "iptables",
     "haproxy",
-    "nginx-light",
+    "libnginx-mod-stream",
 ];
 
 /// A filter that is fed by a command of its own.
