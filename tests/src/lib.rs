@@ -5,7 +5,9 @@
 //! reports every clean-up error.
 
 pub mod adapter;
+pub mod browser;
 pub mod captures;
+pub mod certificate;
 pub mod client;
 pub mod conform;
 pub mod dialer;

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -30,13 +30,27 @@ impl Process {
     /// # Panics
     /// If it cannot be started.
     pub fn spawn(what: &str, mut command: Command) -> Self {
+        command.stdin(Stdio::null());
+        Self::started(what, command, |log| log.into())
+    }
+
+    /// As [`Process::spawn`]; its standard input and output are the caller's.
+    ///
+    /// # Panics
+    /// As there.
+    pub fn spawn_talking(what: &str, mut command: Command) -> (Self, ChildStdin, ChildStdout) {
+        command.stdin(Stdio::piped());
+        let mut process = Self::started(what, command, |_| Stdio::piped());
+        let (input, output) = (process.child.stdin.take(), process.child.stdout.take());
+        (process, input.expect("a pipe"), output.expect("a pipe"))
+    }
+
+    fn started(what: &str, mut command: Command, output: impl FnOnce(File) -> Stdio) -> Self {
         let logs = tempfile::tempdir().expect("a temporary directory");
         let log = |name| File::create(logs.path().join(name)).expect("a log file");
-        command
-            .stdin(Stdio::null())
-            .stdout(log("stdout"))
-            .stderr(log("stderr"));
         let child = command
+            .stdout(output(log("stdout")))
+            .stderr(log("stderr"))
             .spawn()
             .unwrap_or_else(|e| panic!("start {what}: {e}"));
         Self {

@@ -6,9 +6,16 @@ use rcgen::{CertifiedKey, generate_simple_self_signed};
 use tempfile::TempDir;
 
 use crate::{
+    certificate::Wildcard,
     net::Namespace,
     process::{Process, wait_for},
 };
+
+/// In a virtual host: requests for other names than the hello's are sent back, and HTTP/3 is
+/// offered.
+const MODERN: &str = "set $greeted $host; if ($https) { set $greeted $ssl_server_name; } \
+                      if ($greeted != $host) { return 421; } \
+                      add_header Alt-Svc 'h3=\":443\"; ma=86400';";
 
 /// A running server. Each virtual host answers every request with its own name in the body;
 /// unknown and missing names get `default`.
@@ -26,11 +33,30 @@ impl Site {
     pub fn start(namespace: &Namespace, names: &[&str]) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         write_certificate(dir.path(), names);
-        fs::write(
-            dir.path().join("nginx.conf"),
-            configuration(dir.path(), names),
-        )
-        .expect("a configuration file");
+        let text = configuration(dir.path(), names, "ssl", "");
+        Self::run(namespace, dir, &text)
+    }
+
+    /// As [`Site::start`], with HTTP/2 and this certificate. Answers `421` if the name of the
+    /// request is not that of the hello, and offers HTTP/3 on the same port, which it does not
+    /// have.
+    ///
+    /// # Panics
+    /// As there.
+    pub fn start_with(namespace: &Namespace, names: &[&str], certificate: &Wildcard) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        for (from, name) in [
+            (certificate.certificate(), "cert.pem"),
+            (certificate.key(), "key.pem"),
+        ] {
+            fs::copy(from, dir.path().join(name)).expect("a copied file");
+        }
+        let text = configuration(dir.path(), names, "ssl http2", MODERN);
+        Self::run(namespace, dir, &text)
+    }
+
+    fn run(namespace: &Namespace, dir: TempDir, configuration: &str) -> Self {
+        fs::write(dir.path().join("nginx.conf"), configuration).expect("a configuration file");
         let mut command = namespace.command("nginx");
         command.args(["-g", "daemon off;", "-p"]).arg(dir.path());
         command.arg("-c").arg(dir.path().join("nginx.conf"));
@@ -69,7 +95,8 @@ fn write_certificate(dir: &Path, names: &[&str]) {
     fs::write(dir.join("key.pem"), signing_key.serialize_pem()).expect("a key file");
 }
 
-fn configuration(dir: &Path, names: &[&str]) -> String {
+/// `tls` is how it listens on port 443, `more` what each virtual host does first.
+fn configuration(dir: &Path, names: &[&str], tls: &str, more: &str) -> String {
     let dir = dir.display();
     // One worker in the same process, so that killing it leaves nothing behind.
     let mut text = format!(
@@ -81,8 +108,8 @@ fn configuration(dir: &Path, names: &[&str]) -> String {
     );
     let mut server = |name: &str, default: &str| {
         text.push_str(&format!(
-            "server {{ listen 80{default}; listen [::]:80{default}; listen 443 ssl{default}; \
-             listen [::]:443 ssl{default}; server_name {name}; \
+            "server {{ listen 80{default}; listen [::]:80{default}; listen 443 {tls}{default}; \
+             listen [::]:443 {tls}{default}; server_name {name}; {more} \
              location / {{ default_type text/plain; return 200 \"served {name}\\n\"; }} }}\n"
         ));
     };

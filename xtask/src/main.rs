@@ -45,7 +45,13 @@ enum Command {
     ///
     /// Needs root. Prints what was tried, expected and seen, fails if a line differs, and
     /// removes everything it made.
-    Demo,
+    Demo {
+        /// Leaves a picture of the block page, as Chromium shows it, in the current directory
+        ///
+        /// Installs Debian's chromium if it is missing.
+        #[arg(long)]
+        browser: bool,
+    },
     /// Formatting, clippy with warnings as errors, and this repository's own rules
     Lint,
     /// Every test that decides whether the product works, with a count at the end
@@ -103,7 +109,7 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Setup => setup::run(),
         Command::Build { release } => bpf_build::run(release),
-        Command::Demo => demo::run(),
+        Command::Demo { browser } => demo::run(browser),
         Command::Lint => lint::run(),
         Command::Fuzz {
             seconds,

@@ -42,6 +42,12 @@ pub(crate) const PROGRAMS: [Program; 5] = [
     },
 ];
 
+/// The browser that makes pictures.
+pub(crate) const BROWSER: Program = Program {
+    name: "chromium",
+    package: "chromium",
+};
+
 /// What tests call besides: real clients.
 pub(crate) const TEST_PROGRAMS: [Program; 6] = [
     Program {
@@ -52,10 +58,7 @@ pub(crate) const TEST_PROGRAMS: [Program; 6] = [
         name: "go",
         package: "golang-go",
     },
-    Program {
-        name: "chromium",
-        package: "chromium",
-    },
+    BROWSER,
     Program {
         name: "firefox-esr",
         package: "firefox-esr",

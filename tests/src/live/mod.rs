@@ -6,16 +6,16 @@ mod page;
 use std::{
     fs,
     net::{IpAddr, SocketAddr},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Command, Stdio},
     sync::Arc,
     time::Duration,
 };
 
-use browser::Browser;
 use tempfile::TempDir;
 
 use crate::{
+    browser::Kind,
     client::{curl_with, s_client_within},
     conform::{ALLOWED, BLOCKED, each, report::target, scene::Scene},
     dialer::{Length, ask_tls, open, tls_config},
@@ -152,8 +152,8 @@ impl Visit<'_> {
                 let program = self.go();
                 self.program(&program.to_string_lossy(), &[], wanted)
             }
-            Client::Chromium => browser::served(self, Browser::Chromium, wanted),
-            Client::Firefox => browser::served(self, Browser::Firefox, wanted),
+            Client::Chromium => browser::served(self, Kind::Chromium, wanted),
+            Client::Firefox => browser::served(self, Kind::Firefox, wanted),
         }
     }
 
@@ -256,12 +256,4 @@ fn run(what: &str, mut command: Command) {
         output.status,
         String::from_utf8_lossy(&output.stderr)
     );
-}
-
-/// Whether a directory could be removed, which it cannot be while somebody writes into it.
-fn is_removed(path: &Path) -> bool {
-    match fs::remove_dir_all(path) {
-        Ok(()) => true,
-        Err(error) => error.kind() == std::io::ErrorKind::NotFound,
-    }
 }

@@ -9,15 +9,19 @@
 //!                                                        nginx
 //! ```
 //! The edge serves all hostnames on one address (server role) and forwards to the origin (router
-//! role). The same with IPv6. In the end blocked visitors see the block page.
+//! role). The same with IPv6. In the end blocked visitors see the block page, and `--browser` leaves
+//! a picture of it.
 
 mod attempt;
+mod browser;
 mod controller;
 mod table;
 mod world;
 
 use std::{
-    fs, thread,
+    fs,
+    path::Path,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -64,6 +68,9 @@ statement = "https://provider.example/statements/1"
 review_by = 2099-01-01T00:00:00Z
 "#;
 
+/// What the page says of it.
+const PAGE_REASON: &str = "Immediate threat to human life";
+
 /// A changed policy file must be in force within this time.
 const RELOAD_MAX: Duration = Duration::from_secs(1);
 const RELOAD_GIVE_UP: Duration = Duration::from_secs(10);
@@ -73,25 +80,33 @@ const RELOAD_PATIENCE: Duration = Duration::from_millis(200);
 const RELOAD_PAUSE: Duration = Duration::from_millis(50);
 
 /// Shows the filter at work; an error if anything differs from what is expected.
-pub(crate) fn run() -> Result<()> {
+///
+/// With `browser`, Chromium's picture of the block page stays in the current directory.
+pub(crate) fn run(browser: bool) -> Result<()> {
     if !shell::is_root() {
         bail!("not root: the demo makes network namespaces and loads the program into the kernel");
     }
     interrupt::install()?;
     setup::ensure_programs()?;
+    let picture = browser.then(browser::picture).transpose()?;
     bpf_build::object(&setup::ensure_toolchain()?)?;
     shell::run(shell::cargo().args(["build", "--quiet", "--package", "filter-user"]))?;
 
     let world = World::new()?;
     let mut table = Table::new();
-    let shown = show(&world, &mut table);
+    let shown = show(&world, &mut table, picture.as_deref());
     let removed = world.remove();
     shown?;
     removed?;
-    table.finish()
+    table.finish()?;
+    if let Some(picture) = picture {
+        println!("the block page as Chromium shows it: {}", picture.display());
+    }
+    Ok(())
 }
 
-fn show(world: &World, table: &mut Table) -> Result<()> {
+/// `picture`: where a browser's picture of the block page goes, if one is wanted.
+fn show(world: &World, table: &mut Table, picture: Option<&Path>) -> Result<()> {
     table.part("Without the filter");
     tried(
         table,
@@ -165,6 +180,14 @@ fn show(world: &World, table: &mut Table) -> Result<()> {
         Seen::Served,
     );
     interrupt::check()?;
+    if let Some(picture) = picture {
+        let seen = browser::seen(world, BLOCKED_NAME, EDGE_V4, PAGE_REASON, picture)?;
+        table.row(
+            &format!("chromium --screenshot https://{BLOCKED_NAME}/"),
+            &Seen::Page.to_string(),
+            &seen.to_string(),
+        );
+    }
     table.row(
         "edgefilter detach",
         "exit code 0",
@@ -301,8 +324,6 @@ fn http(address: &'static str) -> Attempt {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
 
     #[test]
