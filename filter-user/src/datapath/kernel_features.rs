@@ -44,7 +44,7 @@ const REDIRECT_SUPPORT: Lacking = Lacking {
 const HAND_OVER: Lacking = Lacking {
     feature: "handing a connection to a listening socket (bpf_sk_assign_tcp_reqsk)",
     since: "6.9",
-    instead: "blocked names that lead to the block page are refused; blocked addresses have it",
+    instead: "blocked names that lead to the block page are refused; blocked addresses have it from Linux 6.6 on",
 };
 
 /// Asks the running kernel.
