@@ -141,14 +141,14 @@ fn chromium_comes_back_from_refused_quic_and_sees_the_page() {
     // The server's answer offers HTTP/3: the browser asks for it from now on.
     assert_served(browser.visit(BLOCKED_URL), BLOCKED);
 
-    // A connection that is open would be used again.
-    drop(site);
-    let _site = Site::start_with(hosts.server, &NAMES, &certificate);
     edge.replace_policy(POLICY);
     wait_for("the page is there", CHANGE_MAX, || {
         let answer = curl_with(&net.visitor, BLOCKED_URL, Direct::EDGE_V4, &["--include"]);
         answer.body.contains(" 451 ")
     });
+    // A connection that was open before the rule would be used again.
+    drop(site);
+    let _site = Site::start_with(hosts.server, &NAMES, &certificate);
     let start = Instant::now();
     assert_page(browser.visit(BLOCKED_URL), &SAID_IN_ENGLISH, "en");
     let took = start.elapsed();
