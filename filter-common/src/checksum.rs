@@ -21,6 +21,12 @@ pub const fn fold(sum: u64) -> u32 {
     ((sum & 0xffff) + (sum >> 16)) as u32
 }
 
+/// Sum of the four 16-bit words of `x`.
+#[inline(always)]
+pub const fn words(x: u64) -> u32 {
+    ((x >> 48) + (x >> 32 & 0xffff) + (x >> 16 & 0xffff) + (x & 0xffff)) as u32
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

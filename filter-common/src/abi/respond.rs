@@ -173,8 +173,6 @@ pub mod method {
     pub const NONE: u32 = 0;
     /// By `bpf_sk_assign_tcp_reqsk` (Linux 6.9).
     pub const KFUNC: u32 = 1;
-    /// By a socket that the controller makes (`TCP_REPAIR`).
-    pub const REPAIR: u32 = 2;
 }
 
 /// Where frames go that a rule sends to a next hop; the controller keeps it fresh.

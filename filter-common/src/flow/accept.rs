@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     abi::feature,
-    checksum,
+    checksum::{self, words},
     env::{Env, Window},
     reason::Reason,
     wire::{self, Family, IPV4_LEN},
@@ -328,12 +328,6 @@ fn pseudo_header<E: Env>(env: &mut E, segment: Segment) -> (Family, u32) {
     let addresses = words(src[0]) + words(src[1]) + words(dst[0]) + words(dst[1]);
     let sum = addresses - mapped_words + u32::from(wire::TCP) + (len >> 16) + (len & 0xffff);
     (family, sum)
-}
-
-/// Sum of the four 16-bit words of `x`.
-#[inline(always)]
-const fn words(x: u64) -> u32 {
-    ((x >> 48) + (x >> 32 & 0xffff) + (x >> 16 & 0xffff) + (x & 0xffff)) as u32
 }
 
 #[cfg(test)]

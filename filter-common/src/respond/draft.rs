@@ -3,7 +3,7 @@
 
 use super::Request;
 use crate::{
-    checksum::fold,
+    checksum::{fold, words},
     limits::ICMP_QUOTE_BYTES_MAX,
     wire::{Address, Family, IPV4_LEN, IPV6_LEN, UDP},
 };
@@ -107,19 +107,14 @@ impl Network {
     /// Sum of the addresses' 16-bit words.
     #[inline(always)]
     fn addresses(&self) -> u64 {
-        match self.family {
+        let sum = match self.family {
             Family::V4 => words(self.src[1] & 0xffff_ffff) + words(self.dst[1] & 0xffff_ffff),
             Family::V6 => {
                 words(self.src[0]) + words(self.src[1]) + words(self.dst[0]) + words(self.dst[1])
             }
-        }
+        };
+        u64::from(sum)
     }
-}
-
-/// Sum of the four 16-bit words of `x`.
-#[inline(always)]
-const fn words(x: u64) -> u64 {
-    (x >> 48) + (x >> 32 & 0xffff) + (x >> 16 & 0xffff) + (x & 0xffff)
 }
 
 impl Draft {

@@ -70,7 +70,6 @@ pub(super) fn write(out: &mut dyn Write, page: &PageStatus) -> std::io::Result<(
             "page       served by pid {pid}; {}",
             match page.method {
                 SinkMethod::Kfunc => "connections are handed over by the kernel",
-                SinkMethod::Repair => "connections are handed over by the controller",
                 SinkMethod::None =>
                     "for blocked addresses only: this kernel hands no connections over, names are refused",
             }

@@ -6,7 +6,7 @@ use super::CommandError;
 use crate::{
     compile::NextHop,
     datapath::{Resolved, Root, netdev},
-    netlink::{Neighbour, Netlink},
+    netlink::{Link, Neighbour, Netlink},
 };
 
 /// Has the kernel send to these next hops, as far as they are known, asks for those that are not, and says
@@ -23,9 +23,11 @@ pub(super) fn refresh(
         return Ok(Vec::new());
     }
     let netlink = Netlink::open()?;
+    // Without the list nothing is known of any of them.
+    let links = netlink.links().unwrap_or_default();
     let mut unresolved = Vec::new();
     for (number, hop) in next_hops {
-        let resolved = resolve(&netlink, hop);
+        let resolved = resolve(&netlink, &links, hop);
         if resolved.is_none() {
             unresolved.push(hop.address.to_string());
         }
@@ -46,14 +48,13 @@ pub(super) fn devices(next_hops: &[NextHop]) -> Vec<(u32, u32)> {
     found.collect()
 }
 
-fn resolve(netlink: &Netlink, hop: &NextHop) -> Option<Resolved> {
+fn resolve(netlink: &Netlink, links: &[Link], hop: &NextHop) -> Option<Resolved> {
     let (ifindex, neighbour) = place(netlink, hop).ok()?;
     let Neighbour { mac, is_fresh } = netlink.neighbour(ifindex, neighbour).ok()?;
     if !is_fresh {
         // What comes of it is seen the next time.
         let _ = netlink.probe(ifindex, neighbour);
     }
-    let links = netlink.links().ok()?;
     let from = links.iter().find(|link| link.index == ifindex)?.mac?;
     Some(Resolved {
         ifindex,

@@ -7,7 +7,7 @@ use std::{
 };
 
 use aya::{
-    maps::{Map, MapData, MapError, PerCpuArray, PerCpuHashMap, PerCpuValues},
+    maps::{Map, MapData, PerCpuArray, PerCpuHashMap, PerCpuValues},
     programs::ProgramInfo,
 };
 use filter_common::{
@@ -16,8 +16,8 @@ use filter_common::{
 };
 
 use super::{
-    DatapathError, Root, install::PROGRAM, object::DIRECTIONS, pod::Raw, root::entries,
-    stored::Stored, sys,
+    DatapathError, Root, error::map_error, install::PROGRAM, object::DIRECTIONS, pod::Raw,
+    root::entries, stored::Stored, sys,
 };
 
 /// Name of the shared map.
@@ -232,11 +232,4 @@ pub(super) fn sum_rule(
             packets: sum.packets + one.packets,
             bytes: sum.bytes + one.bytes,
         }))
-}
-
-fn map_error(map: &'static str) -> impl Fn(MapError) -> DatapathError {
-    move |source| DatapathError::Map {
-        map: map.to_owned(),
-        source,
-    }
 }

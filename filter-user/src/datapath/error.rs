@@ -299,3 +299,11 @@ fn undo_text(problems: &[String]) -> String {
         ),
     }
 }
+
+/// Says which map it was that a call about one failed on.
+pub(super) fn map_error(map: &'static str) -> impl Fn(MapError) -> DatapathError + Copy {
+    move |source| DatapathError::Map {
+        map: map.to_owned(),
+        source,
+    }
+}

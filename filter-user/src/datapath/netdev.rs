@@ -2,8 +2,11 @@
 
 use std::{
     io,
-    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+    os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
+    panic, thread,
 };
+
+use nix::sched::{CloneFlags, setns};
 
 use super::{DatapathError, Mode};
 
@@ -35,20 +38,34 @@ pub(super) fn name(ifindex: u32) -> Option<String> {
     String::from_utf8(buffer[..end].to_vec()).ok()
 }
 
+/// Runs `action` in a network namespace, on a thread of its own; `failed` says what it means that the
+/// namespace cannot be entered.
+///
+/// # Errors
+///
+/// As `failed` and `action`.
+pub fn in_namespace<T: Send, E: Send>(
+    namespace: BorrowedFd<'_>,
+    failed: impl FnOnce(io::Error) -> E + Send,
+    action: impl FnOnce() -> Result<T, E> + Send,
+) -> Result<T, E> {
+    thread::scope(|scope| {
+        let inside = scope.spawn(|| {
+            setns(namespace, CloneFlags::CLONE_NEWNET)
+                .map_err(|errno| failed(io::Error::from(errno)))?;
+            action()
+        });
+        inside
+            .join()
+            .unwrap_or_else(|panic| panic::resume_unwind(panic))
+    })
+}
+
 /// Link-layer address of an interface of this thread's network namespace (`SIOCGIFHWADDR`).
 pub(super) fn hardware_address(name: &str) -> io::Result<[u8; 6]> {
-    let socket = nix::sys::socket::socket(
-        nix::sys::socket::AddressFamily::Inet,
-        nix::sys::socket::SockType::Datagram,
-        nix::sys::socket::SockFlag::SOCK_CLOEXEC,
-        None,
-    )?;
     let mut request = named_request(name);
-    // SAFETY: a request with a name that ends in zero, which the command fills.
-    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFHWADDR, &raw mut request) };
-    if result != 0 {
-        return Err(io::Error::last_os_error());
-    }
+    // SAFETY: the command fills the request, and reads its name only.
+    unsafe { carry_out(libc::SIOCGIFHWADDR, &mut request)? };
     // SAFETY: the command has filled this member of the union.
     let address = unsafe { request.ifr_ifru.ifru_hwaddr.sa_data };
     Ok(std::array::from_fn(|i| address[i].cast_unsigned()))
@@ -112,22 +129,26 @@ pub fn set_gro(name: &str) -> io::Result<()> {
 
 /// One command of ethtool(8): `buffer` begins with its number, and has the size that it reads and writes.
 fn ethtool(name: &str, buffer: &mut [u8]) -> io::Result<()> {
+    let mut request = named_request(name);
+    request.ifr_ifru.ifru_data = buffer.as_mut_ptr().cast();
+    // SAFETY: a buffer of the size that the command writes.
+    unsafe { carry_out(libc::SIOCETHTOOL, &mut request) }
+}
+
+/// A command about an interface (netdevice(7)).
+///
+/// # Safety
+///
+/// What the request points to is as the command demands.
+unsafe fn carry_out(command: libc::Ioctl, request: &mut libc::ifreq) -> io::Result<()> {
     let socket = nix::sys::socket::socket(
         nix::sys::socket::AddressFamily::Inet,
         nix::sys::socket::SockType::Datagram,
         nix::sys::socket::SockFlag::SOCK_CLOEXEC,
         None,
     )?;
-    // SAFETY: every field is an integer or a pointer, for which zero is valid.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    let room = request.ifr_name.len() - 1;
-    for (to, from) in request.ifr_name[..room].iter_mut().zip(name.bytes()) {
-        *to = from.cast_signed();
-    }
-    request.ifr_ifru.ifru_data = buffer.as_mut_ptr().cast();
-    // SAFETY: a request with a name that ends in zero and a buffer of the size that the command writes.
-    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL, &raw mut request) };
-    match result {
+    // SAFETY: as the caller promises.
+    match unsafe { libc::ioctl(socket.as_raw_fd(), command, &raw mut *request) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }

@@ -18,6 +18,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::{
     DatapathError,
+    error::map_error,
     mapped::{self, Mapped},
     netdev,
     pod::Raw,
@@ -147,10 +148,7 @@ impl Loaded {
                 action: "find the program that answers",
                 source,
             })?;
-        let map_error = |source| DatapathError::Map {
-            map: RESPONDER.to_owned(),
-            source,
-        };
+        let map_error = map_error(RESPONDER);
         let map = self
             .ebpf
             .map_mut(RESPONDER)
@@ -327,10 +325,7 @@ fn set_redirects(
             _ => Err(missing(REDIRECT)),
         };
     };
-    let map_error = |source| DatapathError::Map {
-        map: REDIRECT.to_owned(),
-        source,
-    };
+    let map_error = map_error(REDIRECT);
     let mut devices: DevMap<_> = map.try_into().map_err(map_error)?;
     let mut set = |key, ifindex, what: &str| {
         devices
@@ -355,10 +350,7 @@ fn set_redirects(
 
 /// Targets of a pinned redirect map that lead nowhere.
 pub(super) fn lost_redirects(path: &Path, meta: &Meta) -> Result<Vec<String>, DatapathError> {
-    let map_error = |source| DatapathError::Map {
-        map: REDIRECT.to_owned(),
-        source,
-    };
+    let map_error = map_error(REDIRECT);
     let interfaces = &meta.redirect_interfaces;
     if interfaces.is_empty() {
         return Ok(Vec::new());

@@ -6,6 +6,7 @@ use filter_common::abi::NextHop;
 
 use super::{
     DatapathError, Root,
+    error::map_error,
     object::{self, NEXT_HOPS, REDIRECT, SINK},
 };
 
@@ -77,12 +78,5 @@ impl Root {
                 reserved: 0,
             },
         )
-    }
-}
-
-fn map_error(map: &'static str) -> impl Fn(aya::maps::MapError) -> DatapathError {
-    move |source| DatapathError::Map {
-        map: map.to_owned(),
-        source,
     }
 }

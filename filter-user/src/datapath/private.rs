@@ -17,6 +17,7 @@ use filter_common::{
 use super::{
     DatapathError,
     counters::{ReasonCounters, sum_reasons, sum_rule},
+    error::map_error,
     full::FullTables,
     object::{self, Loaded, Pins},
     pod::Raw,
@@ -214,13 +215,6 @@ impl Private {
                 action: "run the program on a frame",
                 source,
             })
-    }
-}
-
-fn map_error(map: &'static str) -> impl Fn(aya::maps::MapError) -> DatapathError {
-    move |source| DatapathError::Map {
-        map: map.to_owned(),
-        source,
     }
 }
 

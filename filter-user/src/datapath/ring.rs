@@ -11,7 +11,7 @@ use std::{
 use aya::maps::{Map, MapData, RingBuf};
 use filter_common::abi::Event;
 
-use super::{DatapathError, Root};
+use super::{DatapathError, Root, error::map_error};
 
 const NAME: &str = "EVENTS";
 
@@ -32,10 +32,7 @@ impl Root {
             return Err(DatapathError::NothingEnforced);
         }
         self.check_abi()?;
-        let map_error = |source| DatapathError::Map {
-            map: NAME.to_owned(),
-            source,
-        };
+        let map_error = map_error(NAME);
         let map = MapData::from_pin(path)
             .and_then(Map::from_map_data)
             .map_err(map_error)?;

@@ -17,7 +17,6 @@ use std::{
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     path::Path,
     sync::atomic::Ordering,
-    thread,
 };
 
 use aya::{
@@ -26,10 +25,11 @@ use aya::{
     programs::{ProgramError, SchedClassifier},
 };
 use filter_common::abi::{NextHop, Sink, method, sink};
-use nix::sched::{CloneFlags, setns};
 
 use super::{
-    DatapathError, Lock, Root, kfunc,
+    DatapathError, Lock, Root,
+    error::map_error,
+    kfunc,
     mapped::Writable,
     netdev,
     object::{self, NEXT_HOPS, RESPONDING, SINK, SINK_DEV},
@@ -57,8 +57,6 @@ pub enum SinkMethod {
     None,
     /// The kernel makes a socket of the segment (Linux 6.9).
     Kfunc,
-    /// The controller makes the socket.
-    Repair,
 }
 
 impl SinkMethod {
@@ -74,14 +72,12 @@ impl SinkMethod {
         match self {
             Self::None => method::NONE,
             Self::Kfunc => method::KFUNC,
-            Self::Repair => method::REPAIR,
         }
     }
 
     const fn from_word(word: u32) -> Self {
         match word {
             method::KFUNC => Self::Kfunc,
-            method::REPAIR => Self::Repair,
             _ => Self::None,
         }
     }
@@ -145,7 +141,11 @@ impl Root {
             Some(_) => Some(load(&mut programs, SINK_IN)?),
             None => None,
         };
-        let sink_mac = in_namespace(place.namespace, || {
+        let entering = |source| DatapathError::Kernel {
+            action: "enter the block page's network namespace".to_owned(),
+            source,
+        };
+        let sink_mac = netdev::in_namespace(place.namespace, entering, || {
             if let Some(inside) = &inside {
                 let index = netdev::index(place.sink_interface)?;
                 pin_link(&links.join(SINK_IN), place.sink_interface, || {
@@ -208,10 +208,7 @@ impl Root {
     ///
     /// The map could not be written.
     pub fn set_next_hop(&self, index: u32, hop: NextHop) -> Result<(), DatapathError> {
-        let map_error = |source| DatapathError::Map {
-            map: NEXT_HOPS.to_owned(),
-            source,
-        };
+        let map_error = map_error(NEXT_HOPS);
         let data = MapData::from_pin(self.shared_dir().join(NEXT_HOPS)).map_err(map_error)?;
         let mut hops: aya::maps::Array<_, Raw<NextHop>> = aya::maps::Map::from_map_data(data)
             .and_then(TryInto::try_into)
@@ -318,10 +315,7 @@ fn hardware_address(interface: &str) -> Result<[u8; 6], DatapathError> {
 }
 
 fn set_device(programs: &mut Ebpf, ifindex: u32, interface: &str) -> Result<(), DatapathError> {
-    let map_error = |source| DatapathError::Map {
-        map: SINK_DEV.to_owned(),
-        source,
-    };
+    let map_error = map_error(SINK_DEV);
     let map = programs
         .map_mut(SINK_DEV)
         .ok_or_else(|| DatapathError::Unfit {
@@ -334,26 +328,4 @@ fn set_device(programs: &mut Ebpf, ifindex: u32, interface: &str) -> Result<(), 
             action: format!("make `{interface}` the way to the block page"),
             source: io::Error::other(error),
         })
-}
-
-/// Runs `action` in a network namespace, on a thread of its own.
-fn in_namespace<T: Send>(
-    namespace: BorrowedFd<'_>,
-    action: impl FnOnce() -> Result<T, DatapathError> + Send,
-) -> Result<T, DatapathError> {
-    let failed = |source| DatapathError::Kernel {
-        action: "enter the block page's network namespace".to_owned(),
-        source,
-    };
-    thread::scope(|scope| {
-        let entered = scope.spawn(|| {
-            setns(namespace, CloneFlags::CLONE_NEWNET)
-                .map_err(|errno| failed(io::Error::from(errno)))?;
-            action()
-        });
-        match entered.join() {
-            Ok(result) => result,
-            Err(panic) => std::panic::resume_unwind(panic),
-        }
-    })
 }

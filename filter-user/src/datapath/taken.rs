@@ -11,6 +11,7 @@ use filter_common::{
 
 use super::{
     DatapathError, Root,
+    error::map_error,
     mapped::Writable,
     object::{ANSWERS, TAKEN, TAKEN_PORTS},
     pod::Raw,
@@ -123,11 +124,4 @@ fn set_port(ports: &Writable, port: u16) {
 fn monotonic_s() -> u32 {
     nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)
         .map_or(0, |now| now.tv_sec() as u32)
-}
-
-fn map_error(map: &'static str) -> impl Fn(aya::maps::MapError) -> DatapathError {
-    move |source| DatapathError::Map {
-        map: map.to_owned(),
-        source,
-    }
 }

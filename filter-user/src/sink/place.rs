@@ -15,7 +15,7 @@ use std::{
     thread,
 };
 
-use nix::sched::{CloneFlags, setns, unshare};
+use nix::sched::{CloneFlags, unshare};
 use serde::{Deserialize, Serialize};
 
 use super::error::{SinkError, step};
@@ -76,19 +76,6 @@ pub struct Mtu {
     pub path: u32,
 }
 
-/// The host's end of the pair.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Ends {
-    /// Index of the host's end.
-    pub near_index: u32,
-    /// Address of the host's end.
-    pub near_mac: Mac,
-    /// Index of the sink's end, in its namespace.
-    pub far_index: u32,
-    /// Address of the sink's end.
-    pub far_mac: Mac,
-}
-
 /// Name of the host's end for a host's namespace.
 pub fn near_name(inode: u64) -> String {
     // Such inodes have 32 bits.
@@ -134,8 +121,6 @@ pub fn remove(inode: u64) -> Result<bool, SinkError> {
 #[derive(Debug)]
 pub struct Place {
     namespace: OwnedFd,
-    /// Both ends of the pair.
-    pub ends: Ends,
 }
 
 impl Place {
@@ -160,28 +145,18 @@ impl Place {
         netlink
             .add_pair(&near, &far, namespace.as_fd(), mtu.link)
             .map_err(step(format!("make the pair of interfaces {name}")))?;
-        let mut place = Self {
-            namespace,
-            ends: Ends {
-                near_index: netdev::index(&name)?,
-                near_mac: NEAR_MAC,
-                far_index: 0,
-                far_mac: FAR_MAC,
-            },
-        };
+        let near_index = netdev::index(&name)?;
+        let place = Self { namespace };
         let made = netlink
-            .set_alias(place.ends.near_index, &alias)
-            .and_then(|()| netlink.without_addresses(place.ends.near_index))
-            .and_then(|()| netlink.set_up(place.ends.near_index))
+            .set_alias(near_index, &alias)
+            .and_then(|()| netlink.without_addresses(near_index))
+            .and_then(|()| netlink.set_up(near_index))
             .map_err(step(format!("set up the interface {name}")))
             .and_then(|()| place.inside(|| furnish(mtu)));
-        match made {
-            Ok(far_index) => place.ends.far_index = far_index,
-            Err(error) => {
-                // The error of the step says more than one of clearing up.
-                let _ = netlink.delete_link(place.ends.near_index);
-                return Err(error);
-            }
+        if let Err(error) = made {
+            // The error of the step says more than one of clearing up.
+            let _ = netlink.delete_link(near_index);
+            return Err(error);
         }
         Ok(place)
     }
@@ -200,16 +175,8 @@ impl Place {
         &self,
         f: impl FnOnce() -> Result<T, E> + Send,
     ) -> Result<T, E> {
-        thread::scope(|scope| {
-            let inside = scope.spawn(|| {
-                setns(self.namespace.as_fd(), CloneFlags::CLONE_NEWNET)
-                    .map_err(|errno| step("enter the sink's namespace")(errno.into()))?;
-                f()
-            });
-            inside
-                .join()
-                .unwrap_or_else(|panic| panic::resume_unwind(panic))
-        })
+        let failed = |error| step("enter the sink's namespace")(error).into();
+        netdev::in_namespace(self.namespace(), failed, f)
     }
 }
 
@@ -225,8 +192,8 @@ fn fresh_namespace() -> io::Result<OwnedFd> {
         .unwrap_or_else(|panic| panic::resume_unwind(panic))
 }
 
-/// Everything inside the namespace; index of the interface there.
-fn furnish(mtu: Mtu) -> Result<u32, SinkError> {
+/// Everything inside the namespace.
+fn furnish(mtu: Mtu) -> Result<(), SinkError> {
     let netlink = Netlink::open().map_err(step("open rtnetlink"))?;
     let loopback = netdev::index("lo")?;
     let far = netdev::index(FAR_NAME)?;
@@ -254,7 +221,7 @@ fn furnish(mtu: Mtu) -> Result<u32, SinkError> {
             .and_then(|()| netlink.add_default(far, gateway, NEAR_MAC, mtu.path))
             .map_err(step(format!("set routes in the sink ({family:?})")))?;
     }
-    Ok(far)
+    Ok(())
 }
 
 /// Writes a setting of the calling thread's namespace. One that this kernel has not is left out, but for

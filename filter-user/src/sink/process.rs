@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     error::{SinkError, file, step},
-    place::{self, Ends, Place},
+    place::{self, Place},
     spec::{Files, Shape, Spec},
 };
 
@@ -38,13 +38,11 @@ const KEPT_VARIABLES: [&str; 2] = ["EDGEFILTER_LOG", "RUST_BACKTRACE"];
 
 const STOP_RETRY: Duration = Duration::from_millis(10);
 
-/// The page's process, and the interfaces that lead to it.
+/// The page's process.
 #[derive(Debug)]
 pub struct Process {
     /// Its process id.
     pub pid: u32,
-    /// The interfaces.
-    pub ends: Ends,
     /// What it was made for.
     pub shape: Shape,
     handle: OwnedFd,
@@ -56,7 +54,6 @@ pub struct Process {
 #[derive(Debug, Serialize, Deserialize)]
 struct Remembered {
     pid: u32,
-    ends: Ends,
     shape: Shape,
 }
 
@@ -80,7 +77,6 @@ impl Process {
         match started {
             Ok((child, handle)) => Ok(Self {
                 pid: child.id(),
-                ends: place.ends,
                 shape,
                 handle,
                 child: Some(child),
@@ -95,17 +91,12 @@ impl Process {
 
     /// The process that an earlier controller started, if it goes on with this shape.
     pub fn adopt(files: &Files, shape: &Shape) -> Option<Self> {
-        let Remembered {
-            pid,
-            ends,
-            shape: found,
-        } = remembered(files)?;
+        let Remembered { pid, shape: found } = remembered(files)?;
         if found != *shape || !is_alive(files) || !is_ours(pid, files) {
             return None;
         }
         Some(Self {
             pid,
-            ends,
             shape: found,
             handle: pidfd(pid).ok()?,
             child: None,
@@ -232,7 +223,6 @@ fn launch(files: &Files, shape: &Shape, place: &Place) -> Result<(Child, OwnedFd
     let handle = pidfd(child.id()).map_err(step("watch the page's process"));
     let remembered = Remembered {
         pid: child.id(),
-        ends: place.ends,
         shape: shape.clone(),
     };
     let started = handle.and_then(|handle| {
