@@ -9,7 +9,9 @@ mod respond;
 
 use core::net::Ipv6Addr;
 
-pub use self::respond::{NextHop, Response, Sink, Taken, method, redirect, rule_flag, sink, taken};
+pub use self::respond::{
+    Handover, NextHop, Response, Sink, Taken, method, redirect, rule_flag, sink, taken,
+};
 
 use crate::{
     limits::{EVENT_NAME_BYTES, NAME_BYTES_MAX, PORT_RANGES_PER_RULE},
@@ -17,7 +19,7 @@ use crate::{
 };
 
 /// Version of every layout in this module and in [`crate::tables`].
-pub const ABI_VERSION: u32 = 4;
+pub const ABI_VERSION: u32 = 5;
 
 /// Metadata before a frame that the controller sends through a program that is not attached yet:
 /// nothing is counted and no event written. Nothing that arrives on a wire has metadata.

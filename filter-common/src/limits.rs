@@ -105,6 +105,21 @@ pub const TAKEN_HELLOS_MAX: u32 = 512;
 /// longer one is refused. The kernel's packets hold no more than one part of 16 KiB.
 pub const TAKEN_HELLO_BYTES_MAX: u32 = 8_192;
 
+/// Payload of the page's segments on a connection over IPv4 that was taken over: the client's SYN was for the
+/// server, and these are segments that any path takes.
+pub const PAGE_MSS_V4: u16 = 1_200;
+
+/// The same over IPv6.
+pub const PAGE_MSS_V6: u16 = 1_220;
+
+/// Scale of the client's window on such a connection: nearly everybody's, and a guess that is too large makes
+/// the page's few packets no more.
+pub const PAGE_WINDOW_SCALE: u8 = 8;
+
+/// Bytes of the ring buffer of connections that a process makes sockets of: some 500 of 8 KiB. Beyond, the
+/// segment is dropped, and handed over when the client sends it again.
+pub const HANDOVER_RING_BYTES: u32 = 1 << 22;
+
 /// Next hops that rules may send to.
 pub const NEXT_HOPS_MAX: usize = 64;
 

@@ -33,7 +33,7 @@ pub use self::{
     draft::{DRAFT_BYTES, Draft, REPLY_BYTES_MAX, Reply},
     follow::follow,
     page::{Way, way},
-    plan::{Cause, Occasion, Refusal, plan, refused},
+    plan::{Cause, Occasion, Refusal, plan},
     request::{ICMP, ICMPV6, LongHeader, Request},
     tcp::{ALERT, UNAVAILABLE},
 };

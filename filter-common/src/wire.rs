@@ -16,20 +16,26 @@ pub const TCP: u8 = 6;
 /// IP protocol number of UDP.
 pub const UDP: u8 = 17;
 
-pub(crate) const ETHERNET_LEN: u32 = 14;
-pub(crate) const ETHERTYPE_IPV4: u16 = 0x0800;
-pub(crate) const ETHERTYPE_IPV6: u16 = 0x86dd;
+/// Bytes of an Ethernet header without tags.
+pub const ETHERNET_LEN: u32 = 14;
+/// EtherType of IPv4.
+pub const ETHERTYPE_IPV4: u16 = 0x0800;
+/// EtherType of IPv6.
+pub const ETHERTYPE_IPV6: u16 = 0x86dd;
 const ETHERTYPE_VLAN: u16 = 0x8100;
 const ETHERTYPE_QINQ: u16 = 0x88a8;
-pub(crate) const VLAN_TAG_LEN: u32 = 4;
+/// Bytes of a VLAN tag.
+pub const VLAN_TAG_LEN: u32 = 4;
 
-pub(crate) const IPV4_LEN: u32 = 20;
+/// Bytes of an IPv4 header without options.
+pub const IPV4_LEN: u32 = 20;
 const IPV4_MORE_FRAGMENTS: u16 = 0x2000;
 const IPV4_OFFSET: u16 = 0x1fff;
 /// Set in a part of a datagram.
 pub(crate) const IPV4_FRAGMENT: u16 = IPV4_MORE_FRAGMENTS | IPV4_OFFSET;
 
-pub(crate) const IPV6_LEN: u32 = 40;
+/// Bytes of an IPv6 header.
+pub const IPV6_LEN: u32 = 40;
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
 const FRAGMENT: u8 = 44;
@@ -37,7 +43,8 @@ const AUTHENTICATION: u8 = 51;
 const DESTINATION_OPTIONS: u8 = 60;
 const MOBILITY: u8 = 135;
 
-pub(crate) const TCP_LEN: u32 = 20;
+/// Bytes of a TCP header without options.
+pub const TCP_LEN: u32 = 20;
 pub(crate) const UDP_LEN: u32 = 8;
 
 /// An IP address in host byte order, most significant half first; IPv4 mapped

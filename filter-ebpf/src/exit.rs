@@ -340,10 +340,15 @@ fn emit(kernel: &Kernel, packet: &Packet, report: Report) {
     entry.submit(0);
 }
 
+/// The packet's addresses and ports, as it has them.
+///
+/// # Safety
+///
+/// `flow` points to writable memory of a key.
 #[inline(always)]
-unsafe fn write_flow(kernel: &Kernel, packet: &Packet, flow: *mut FlowKey) {
+pub(crate) unsafe fn write_flow(kernel: &Kernel, packet: &Packet, flow: *mut FlowKey) {
     let ports = packet.ports(kernel);
-    // SAFETY: the caller's event; addresses are written as big-endian words.
+    // SAFETY: the caller's key; addresses are written as big-endian words.
     unsafe {
         (*flow).src = [packet.src[0].to_be(), packet.src[1].to_be()];
         (*flow).dst = [packet.dst[0].to_be(), packet.dst[1].to_be()];

@@ -9,8 +9,8 @@ use filter_common::{
     abi::{Directions, FlowKey, Line, NextHop, Outcome, Response, Rule, RuleCounters, Sink, Taken},
     flow::{Blocked, Entry},
     limits::{
-        BLOCKED_FLOWS_MAX, EVENT_RING_BYTES, FLOWS_MAX, HELLO_KEPT_BYTES, HELLOS_MAX,
-        INTERFACES_COUNTED_MAX, LONG_HELLOS_MAX, NEXT_HOPS_MAX, ORIGIN_CLIENTS_MAX,
+        BLOCKED_FLOWS_MAX, EVENT_RING_BYTES, FLOWS_MAX, HANDOVER_RING_BYTES, HELLO_KEPT_BYTES,
+        HELLOS_MAX, INTERFACES_COUNTED_MAX, LONG_HELLOS_MAX, NEXT_HOPS_MAX, ORIGIN_CLIENTS_MAX,
         REDIRECT_TARGETS_MAX, RULES_MAX, STREAM_BYTES_MAX, TAKEN_HELLO_BYTES_MAX, TAKEN_HELLOS_MAX,
         TAKEN_MAX, VLAN_TAGS_MAX,
     },
@@ -197,6 +197,10 @@ pub(crate) static TAKEN_PORTS: Array<[u64; 1024]> = Array::with_max_entries(1, B
 #[map]
 pub(crate) static TAKEN_HELLOS: LruHashMap<FlowKey, [u8; TAKEN_HELLO_BYTES_MAX as usize]> =
     LruHashMap::with_max_entries(TAKEN_HELLOS_MAX, 0);
+
+/// Connections that a process is to make sockets of; one page where it does not.
+#[map]
+pub(crate) static HANDOVERS: RingBuf = RingBuf::with_byte_size(HANDOVER_RING_BYTES, 0);
 
 /// Clients of blocked addresses that the block page answers, shared by all generations.
 #[map]

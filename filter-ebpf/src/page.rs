@@ -13,19 +13,18 @@ use filter_common::{
     env::{Env as _, Window as _},
     limits::NEXT_HOPS_MAX,
     respond::counted::Answer,
+    wire::{ETHERNET_LEN, VLAN_TAG_LEN},
 };
 
 use crate::{
     calls, maps,
     respond::{Answerable, count, dropped},
-    state::{lookup, update},
+    state::update,
     taken as connections,
 };
 
 const MAC_LEN: usize = 6;
-const ETHERNET_LEN: u32 = 14;
-const TAGGED_LEN: u32 = 18;
-const TAG_LEN: i32 = 4;
+const TAGGED_LEN: u32 = ETHERNET_LEN + VLAN_TAG_LEN;
 
 /// Where the flags are in a TCP header, and the one that keeps the kernel from putting segments together.
 const TCP_FLAGS_AT: u32 = 13;
@@ -41,17 +40,7 @@ pub(crate) fn sink() -> Option<&'static Sink> {
 #[inline(always)]
 pub(crate) fn take_over(frame: &Answerable<'_>) -> u32 {
     let response = &frame.response;
-    let entry = Taken {
-        state: taken::PAGE,
-        protocol: response.protocol,
-        slot: response.slot,
-        slot_version: response.slot_version,
-        start: response.start,
-        seq: response.seq,
-        next: response.next,
-        ack: response.ack,
-        ..Taken::default()
-    };
+    let entry = Taken::of(response, taken::PAGE, connections::now());
     if response.seq != response.start && !hand_over_hello(frame) {
         return dropped(Answer::Failed);
     }
@@ -102,18 +91,10 @@ pub(crate) fn pass_on(frame: &Answerable<'_>) -> u32 {
 #[inline(always)]
 pub(crate) fn take_origin(frame: &Answerable<'_>) -> u32 {
     let response = &frame.response;
-    let known: *const Taken = lookup(&raw const maps::ORIGIN_CLIENTS, &response.key).cast();
-    // SAFETY: an element of the map or null, valid until the program returns.
-    if let Some(known) = unsafe { known.as_ref() } {
-        let known = *known;
+    if let Some(known) = connections::of_origin(&response.key) {
         return send(frame, &known, Answer::PageOrigin);
     }
-    let entry = Taken {
-        state: taken::ORIGIN,
-        slot: response.slot,
-        slot_version: response.slot_version,
-        ..Taken::default()
-    };
+    let entry = Taken::of(response, taken::ORIGIN, connections::now());
     let Some(entry) = seen_on(frame, entry) else {
         return dropped(Answer::Failed);
     };
@@ -137,7 +118,6 @@ fn seen_on(frame: &Answerable<'_>, mut entry: Taken) -> Option<Taken> {
     entry.edge_mac = mac(dst);
     entry.client_mac = mac(src);
     entry.interface = frame.kernel.ifindex();
-    entry.used = connections::now();
     if frame.packet.network == TAGGED_LEN {
         entry.flags |= taken::flag::TAGGED;
         entry.tag = link.be32::<12>();
@@ -234,7 +214,7 @@ fn redirect_to<M>(map: *const M, key: u32, answer: Answer) -> u32 {
 #[inline(always)]
 fn shorten(frame: &Answerable<'_>) -> bool {
     // SAFETY: the context the kernel gave us; no window is used behind this.
-    unsafe { bpf_xdp_adjust_head(frame.kernel.context().ctx, TAG_LEN) == 0 }
+    unsafe { bpf_xdp_adjust_head(frame.kernel.context().ctx, VLAN_TAG_LEN as i32) == 0 }
 }
 
 #[inline(always)]

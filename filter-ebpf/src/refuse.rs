@@ -9,11 +9,11 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use filter_common::{
-    abi::{Response, Taken},
+    abi::{Response, Taken, taken as state},
     reason::Reason,
     respond::{
         Cause, DRAFT_BYTES, Draft, Occasion, REPLY_BYTES_MAX, Refusal, Reply, compose,
-        counted::Answer, plan, refused,
+        counted::Answer, plan,
     },
     wire::{self, Packet},
 };
@@ -126,7 +126,8 @@ fn remember(
     match entry {
         Some(entry) => entry.flags |= stage,
         None if occasion.cause == Cause::Name && response.has(Response::NAMED) => {
-            desk.taken = refused(response, stage);
+            desk.taken = Taken::of(response, state::REFUSED, taken::now());
+            desk.taken.flags |= stage;
             taken::store(&response.key, &desk.taken);
         }
         None => {}

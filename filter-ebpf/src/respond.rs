@@ -13,7 +13,7 @@ use filter_common::{
     wire::{self, Packet},
 };
 
-use crate::{calls, kernel::Kernel, maps, page, refuse, state};
+use crate::{calls, exit::write_flow, kernel::Kernel, maps, page, refuse, state};
 
 /// One frame that is to be answered.
 pub(crate) struct Answerable<'a> {
@@ -66,12 +66,8 @@ fn respond(ctx: XdpContext) -> u32 {
 #[inline(always)]
 fn complete(kernel: &Kernel, packet: &Packet, response: &mut Response) -> u32 {
     let ports = packet.ports(kernel);
-    response.key.src = [packet.src[0].to_be(), packet.src[1].to_be()];
-    response.key.dst = [packet.dst[0].to_be(), packet.dst[1].to_be()];
-    response.key.src_port = ports.src;
-    response.key.dst_port = ports.dst;
-    response.key.protocol = packet.protocol;
-    response.key.reserved = [0; 3];
+    // SAFETY: this CPU's element.
+    unsafe { write_flow(kernel, packet, &raw mut response.key) };
     response.flags = 0;
     response.start = 0;
     response.next = 0;

@@ -2,7 +2,8 @@
 //!
 //! `sink_in`, at the page's end, gives the first segment of a connection that was taken over to the
 //! server that listens there, so that the kernel makes an established socket of it and the server just
-//! accepts. `sink_out`, at the edge's end, sends what the page answers straight to where the client's
+//! accepts. Where the kernel cannot, `sink_repair` is in its place, and tells a process what it needs to make
+//! such a socket. `sink_out`, at the edge's end, sends what the page answers straight to where the client's
 //! frames came from: by routing it would meet connection tracking that never saw the page's half.
 
 mod frame;
@@ -12,48 +13,64 @@ use aya_ebpf::{
     bindings::{__sk_buff, BPF_CSUM_LEVEL_INC, BPF_F_INGRESS, bpf_sock, bpf_sock_tuple},
     helpers::generated::{
         bpf_clone_redirect, bpf_csum_level, bpf_redirect, bpf_sk_release, bpf_skb_change_tail,
-        bpf_skb_vlan_push, bpf_skc_lookup_tcp, bpf_skc_to_tcp_sock,
+        bpf_skb_load_bytes, bpf_skb_store_bytes, bpf_skb_vlan_push, bpf_skc_lookup_tcp,
+        bpf_skc_to_tcp_sock,
     },
     macros::classifier,
     programs::TcContext,
 };
 use filter_common::{
-    abi::{FlowKey, Sink, Taken, sink, taken},
+    abi::{FlowKey, Handover, Taken, taken},
     flow::flags,
-    limits::TAKEN_HELLO_BYTES_MAX,
+    limits::{PAGE_MSS_V4, PAGE_MSS_V6, PAGE_WINDOW_SCALE, TAKEN_HELLO_BYTES_MAX},
     respond::counted::Answer,
+    wire::TCP_LEN,
 };
 
 use self::frame::{Frame, load, store};
-use crate::{maps, packet::one_to, respond::count, sockets, state::lookup, taken as connections};
+use crate::{
+    maps,
+    packet::one_to,
+    respond::count,
+    sockets::{self, CURRENT_NETNS, LISTEN},
+    state::lookup,
+    taken as connections,
+};
 
 /// `TC_ACT_OK` and `TC_ACT_SHOT` of linux/pkt_cls.h.
 const PASS: i32 = 0;
 const DROP: i32 = 2;
 
-/// `TCP_LISTEN` of `net/tcp_states.h`.
-const LISTEN: u32 = 10;
-
-/// `BPF_F_CURRENT_NETNS`: the namespace of the interface that the frame came in on.
-const CURRENT_NETNS: u64 = u64::MAX;
-
-/// Bytes of a TCP header without options.
-const TCP_LEN: u32 = 20;
-
-/// The client's side of a connection whose SYN was not seen: segments that any path takes, a window that
-/// is scaled as nearly everybody's is (too large a guess makes the page's few packets no more).
-const MSS_V4: u16 = 1_200;
-const MSS_V6: u16 = 1_220;
-const WINDOW_SCALE: u8 = 8;
+/// Where the window is in a TCP header.
+const WINDOW_AT: u32 = 14;
 
 /// Bytes of a timestamps option behind two that do nothing, and how they begin.
 const TIMESTAMPS_LEN: u32 = 12;
 const TIMESTAMPS: u32 = 0x0101_080a;
 
-/// At the page's end.
+/// At the page's end, where the kernel takes connections over.
 #[classifier]
 fn sink_in(ctx: TcContext) -> i32 {
-    let skb = ctx.skb.skb;
+    come_in::<ByKernel>(ctx.skb.skb)
+}
+
+/// At the page's end, where a process makes the sockets.
+#[classifier]
+fn sink_repair(ctx: TcContext) -> i32 {
+    come_in::<ByProcess>(ctx.skb.skb)
+}
+
+/// How a connection is handed to the page's server.
+trait HandOver {
+    /// Whether its socket is there when the next segment comes.
+    const IS_AT_ONCE: bool;
+
+    /// Hands over a connection with the segment, of which `socket` listens on the port.
+    fn hand_over(skb: *mut __sk_buff, frame: &Frame, entry: &Taken, socket: *mut bpf_sock) -> i32;
+}
+
+#[inline(always)]
+fn come_in<H: HandOver>(skb: *mut __sk_buff) -> i32 {
     let Some(frame) = Frame::read(skb) else {
         return dropped(Answer::SinkStray);
     };
@@ -70,15 +87,15 @@ fn sink_in(ctx: TcContext) -> i32 {
     if entry.state != taken::PAGE {
         return dropped(Answer::SinkStray);
     }
-    arrive(skb, &frame, entry)
+    arrive::<H>(skb, &frame, entry)
 }
 
 /// A segment of a connection that was taken over.
 #[inline(always)]
-fn arrive(skb: *mut __sk_buff, frame: &Frame, entry: &mut Taken) -> i32 {
-    let begins = frame.seq == entry.seq || frame.seq == entry.start;
+fn arrive<H: HandOver>(skb: *mut __sk_buff, frame: &Frame, entry: &mut Taken) -> i32 {
     let is_bare = frame.len == 0;
-    if !begins && !is_bare {
+    let begins = !is_bare && (frame.seq == entry.seq || frame.seq == entry.start);
+    if H::IS_AT_ONCE && !begins && !is_bare {
         // Behind the first in the same batch there is no socket yet, and will be when this gets there.
         return PASS;
     }
@@ -89,69 +106,136 @@ fn arrive(skb: *mut __sk_buff, frame: &Frame, entry: &mut Taken) -> i32 {
     // SAFETY: the context the kernel gave us, and a tuple of the stated length.
     let socket = unsafe { bpf_skc_lookup_tcp(skb.cast(), tuple, len, CURRENT_NETNS, 0) };
     if socket.is_null() {
-        if !is_bare && let Some(sink) = maps::SINK.get_ptr_mut(0) {
-            // Nobody serves the page: from now on it is refused.
-            // SAFETY: an aligned word of the map.
-            unsafe { (&raw mut (*sink.cast::<Sink>()).state).write_volatile(sink::DOWN) };
+        if !begins {
+            return dropped(Answer::SinkStray);
         }
-        return dropped(if is_bare {
-            Answer::SinkStray
-        } else {
-            Answer::SinkRefused
-        });
+        // This connection only: other ports may be served. When the client sends its hello again it is
+        // told.
+        entry.state = taken::REFUSED;
+        return dropped(Answer::SinkNobody);
     }
     // SAFETY: a socket that the lookup returned.
     let listens = unsafe { (*socket).state } == LISTEN;
-    let action = match (listens, is_bare) {
+    let action = match (listens, begins) {
         (false, _) => PASS,
+        (true, true) => {
+            end_server(skb, entry);
+            match frame.seq == entry.start || put_in_front(skb, frame, entry) {
+                true => H::hand_over(skb, frame, entry, socket),
+                false => dropped(Answer::SinkRefused),
+            }
+        }
         // To a listener it means nothing, and it would answer with an RST.
-        (true, true) if frame.flags & flags::FIN == 0 => dropped(Answer::SinkStray),
-        (true, true) => PASS,
-        (true, false) => assign(skb, frame, entry, socket),
+        (true, false) if H::IS_AT_ONCE && frame.flags & flags::FIN != 0 => PASS,
+        (true, false) => dropped(Answer::SinkStray),
     };
     // SAFETY: the reference that the lookup took.
     unsafe { bpf_sk_release(socket.cast()) };
     action
 }
 
-/// Gives the segment, with what the server had before it in front, to a listening socket.
+/// Ends the server's half, once.
 #[inline(always)]
-fn assign(skb: *mut __sk_buff, frame: &Frame, entry: &mut Taken, socket: *mut bpf_sock) -> i32 {
+fn end_server(skb: *mut __sk_buff, entry: &mut Taken) {
     if entry.flags & taken::flag::SERVER_RESET == 0 {
         entry.flags |= taken::flag::SERVER_RESET;
-        // At the other end it becomes the RST that ends the server's half.
+        // At the other end it becomes the RST.
         // SAFETY: the context the kernel gave us, and its own device.
         unsafe { bpf_clone_redirect(skb, (*skb).ifindex, 0) };
     }
-    if frame.seq != entry.start && !put_in_front(skb, frame, entry) {
-        return dropped(Answer::SinkRefused);
-    }
-    // SAFETY: a socket that the lookup returned.
-    let tcp = unsafe { bpf_skc_to_tcp_sock(socket.cast()) };
-    if tcp.is_null() {
-        return dropped(Answer::SinkRefused);
-    }
-    let mut attributes = kfunc::RequestAttributes {
-        mss: if frame.is_v4() { MSS_V4 } else { MSS_V6 },
-        wscale_ok: 1,
-        snd_wscale: WINDOW_SCALE,
-        ..kfunc::RequestAttributes::default()
-    };
-    if frame.header_len >= TCP_LEN + TIMESTAMPS_LEN {
-        let mut options = [0u32; 3];
-        if load(skb, frame.transport + TCP_LEN, &mut options)
-            && u32::from_be(options[0]) == TIMESTAMPS
-        {
-            attributes.tstamp_ok = 1;
-            attributes.rcv_tsval = u32::from_be(options[1]);
-            attributes.rcv_tsecr = u32::from_be(options[2]);
+}
+
+/// The segment, with what the server had before it in front, opens a connection at the listening socket.
+struct ByKernel;
+
+impl HandOver for ByKernel {
+    const IS_AT_ONCE: bool = true;
+
+    #[inline(always)]
+    fn hand_over(skb: *mut __sk_buff, frame: &Frame, _: &Taken, socket: *mut bpf_sock) -> i32 {
+        // SAFETY: a socket that the lookup returned.
+        let tcp = unsafe { bpf_skc_to_tcp_sock(socket.cast()) };
+        if tcp.is_null() {
+            return dropped(Answer::SinkRefused);
         }
+        let mut attributes = kfunc::RequestAttributes {
+            mss: if frame.is_v4() {
+                PAGE_MSS_V4
+            } else {
+                PAGE_MSS_V6
+            },
+            wscale_ok: 1,
+            snd_wscale: PAGE_WINDOW_SCALE,
+            ..kfunc::RequestAttributes::default()
+        };
+        if let Some([value, echo]) = timestamps(skb, frame) {
+            attributes.tstamp_ok = 1;
+            attributes.rcv_tsval = value;
+            attributes.rcv_tsecr = echo;
+        }
+        if !kfunc::assign(skb, tcp.cast(), &mut attributes) {
+            return dropped(Answer::SinkRefused);
+        }
+        count(Answer::SinkAssigned);
+        PASS
     }
-    if !kfunc::assign(skb, tcp.cast(), &mut attributes) {
-        return dropped(Answer::SinkRefused);
+}
+
+/// A process is told of the connection; the segment is not needed any more.
+struct ByProcess;
+
+impl HandOver for ByProcess {
+    const IS_AT_ONCE: bool = false;
+
+    #[inline(always)]
+    fn hand_over(skb: *mut __sk_buff, frame: &Frame, entry: &Taken, _: *mut bpf_sock) -> i32 {
+        let before = frame.seq.wrapping_sub(entry.start);
+        let whole = before.wrapping_add(frame.len);
+        let Some(len) = one_to::<{ TAKEN_HELLO_BYTES_MAX as u64 }>(whole) else {
+            return dropped(Answer::SinkRefused);
+        };
+        let mut window = 0u16;
+        if !load(skb, frame.transport + WINDOW_AT, &mut window) {
+            return dropped(Answer::SinkRefused);
+        }
+        let stamps = timestamps(skb, frame);
+        let Some(mut record) = maps::HANDOVERS.reserve::<Handover>(0) else {
+            return dropped(Answer::SinkQueueFull);
+        };
+        let to = record.as_mut_ptr();
+        // SAFETY: the reserved record, and `len` bytes of a hello that long.
+        let is_read = unsafe {
+            (*to).key = frame.key;
+            (*to).start = entry.start;
+            (*to).ack = entry.ack;
+            (*to).window = u16::from_be(window);
+            (*to).len = len as u16;
+            (*to).flags = u32::from(stamps.is_some()) * Handover::TIMESTAMPS;
+            (*to).timestamps = stamps.unwrap_or_default();
+            let hello = (&raw mut (*to).hello).cast();
+            let payload = frame.transport + frame.header_len;
+            bpf_skb_load_bytes(skb.cast(), payload, hello, len as u32) == 0
+        };
+        if !is_read {
+            record.discard(0);
+            return dropped(Answer::SinkRefused);
+        }
+        record.submit(0);
+        dropped(Answer::SinkTold)
     }
-    count(Answer::SinkAssigned);
-    PASS
+}
+
+/// The client's timestamp and the one that it gives back, where the option is as it usually is.
+#[inline(always)]
+fn timestamps(skb: *mut __sk_buff, frame: &Frame) -> Option<[u32; 2]> {
+    let mut options = [0u32; 3];
+    if frame.header_len < TCP_LEN + TIMESTAMPS_LEN
+        || !load(skb, frame.transport + TCP_LEN, &mut options)
+        || u32::from_be(options[0]) != TIMESTAMPS
+    {
+        return None;
+    }
+    Some([u32::from_be(options[1]), u32::from_be(options[2])])
 }
 
 /// Makes the segment begin where the page's server begins to read.
@@ -170,13 +254,7 @@ fn put_in_front(skb: *mut __sk_buff, frame: &Frame, entry: &Taken) -> bool {
     // SAFETY: the context the kernel gave us, and `len` bytes of an element that long.
     let grown = unsafe {
         bpf_skb_change_tail(skb, payload + len as u32, 0) == 0
-            && aya_ebpf::helpers::generated::bpf_skb_store_bytes(
-                skb,
-                payload,
-                kept.cast(),
-                len as u32,
-                0,
-            ) == 0
+            && bpf_skb_store_bytes(skb, payload, kept.cast(), len as u32, 0) == 0
     };
     if !grown || !frame.set_length(skb, payload + len as u32) {
         return false;
@@ -214,24 +292,14 @@ fn sink_out(ctx: TcContext) -> i32 {
         dst_port: frame.key.src_port,
         ..frame.key
     };
-    if let Some(entry) = answered(&of_client) {
+    let answered = connections::load(&of_client).or_else(|| connections::of_origin(&of_client));
+    if let Some(entry) = answered {
         return reply(skb, &frame, &entry);
     }
     match connections::load(&frame.key) {
         Some(entry) if entry.state == taken::PAGE => reset_server(skb, &frame, &entry),
         _ => dropped(Answer::SinkOther),
     }
-}
-
-/// The connection of a client that the page answers.
-#[inline(always)]
-fn answered(key: &FlowKey) -> Option<Taken> {
-    if let Some(entry) = connections::load(key) {
-        return Some(entry);
-    }
-    let entry: *const Taken = lookup(&raw const maps::ORIGIN_CLIENTS, key).cast();
-    // SAFETY: an element of the map or null, valid until the program returns.
-    unsafe { entry.as_ref().copied() }
 }
 
 /// What the page sends to a client.

@@ -13,7 +13,7 @@ use aya_ebpf::{
 use filter_common::{
     abi::{FlowKey, feature},
     flow::{Peer, Segment, flags, peer},
-    wire,
+    wire::{self, TCP_LEN},
     work::{HANDSHAKE_AT, Variable as _},
 };
 
@@ -23,16 +23,14 @@ use crate::{
 };
 
 /// `BPF_F_CURRENT_NETNS`: the namespace of the interface that the frame came in on.
-const CURRENT_NETNS: u64 = u64::MAX;
+pub(crate) const CURRENT_NETNS: u64 = u64::MAX;
 
 /// `TCP_LISTEN` and `TCP_NEW_SYN_RECV` of `net/tcp_states.h`.
-const LISTEN: u32 = 10;
+pub(crate) const LISTEN: u32 = 10;
 const NEW_SYN_RECV: u32 = 12;
 
 /// Bytes of an IPv6 header; an IPv4 header and the start of TCP's are as long.
 const NETWORK_LEN: u32 = 40;
-/// Bytes of a TCP header without options.
-const TCP_LEN: u32 = 20;
 
 /// Writes what the host knows of the working area's flow, to which `segment` belongs, to the
 /// working area.

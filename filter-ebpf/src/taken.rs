@@ -38,6 +38,14 @@ pub(crate) fn load(key: &FlowKey) -> Option<Taken> {
     Some(unsafe { entry.read() })
 }
 
+/// The client of a blocked address, which the page is the server of.
+#[inline(always)]
+pub(crate) fn of_origin(key: &FlowKey) -> Option<Taken> {
+    let entry: *const Taken = lookup(&raw const maps::ORIGIN_CLIENTS, key).cast();
+    // SAFETY: an element of the map or null, valid until the program returns.
+    unsafe { entry.as_ref().copied() }
+}
+
 /// Notes that another connection may start at `at`.
 #[inline(always)]
 pub(crate) fn reopen(key: &FlowKey, at: u32) {

@@ -1,6 +1,13 @@
 //! What the server is given.
 
-use std::{net::TcpListener, os::unix::net::UnixListener, path::PathBuf, time::Duration};
+use std::{
+    net::{TcpListener, TcpStream},
+    os::unix::net::UnixListener,
+    path::PathBuf,
+    time::Duration,
+};
+
+use tokio::sync::mpsc;
 
 /// Where things are, and the limits.
 #[derive(Clone, Debug)]
@@ -39,6 +46,17 @@ pub struct Listeners {
     pub visitors: Vec<TcpListener>,
     /// Whoever connects here gets the statistics as one line of JSON.
     pub stats: Option<UnixListener>,
+    /// Connections of visitors that somebody else has accepted.
+    pub handed: Option<mpsc::Receiver<Handed>>,
+}
+
+/// What who accepts connections for the server has to say.
+#[derive(Debug)]
+pub enum Handed {
+    /// A visitor's connection, not blocking.
+    Visitor(TcpStream),
+    /// So many that were to be accepted were not.
+    Lost(u64),
 }
 
 /// Bounds on what visitors can take. Beyond each, the outcome in its description is counted.

@@ -16,6 +16,7 @@
 //! let listeners = Listeners {
 //!     visitors: vec![TcpListener::bind("[::]:443").expect("the port is free")],
 //!     stats: None,
+//!     handed: None,
 //! };
 //! let server = Server::new(config, listeners)?;
 //! let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
@@ -41,7 +42,7 @@ pub mod stats;
 mod tls;
 mod visitors;
 
-pub use config::{Config, Limits, Listeners};
+pub use config::{Config, Handed, Limits, Listeners};
 pub use error::Error;
 pub use server::Server;
 

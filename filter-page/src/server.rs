@@ -3,7 +3,7 @@
 use std::{
     future::Future,
     io,
-    net::{IpAddr, TcpListener as StdTcpListener},
+    net::{IpAddr, TcpListener as StdTcpListener, TcpStream as StdTcpStream},
     os::unix::net::UnixListener as StdUnixListener,
     path::PathBuf,
     sync::Arc,
@@ -15,13 +15,13 @@ use socket2::SockRef;
 use tokio::{
     io::AsyncWriteExt as _,
     net::{TcpListener, TcpStream, UnixListener},
-    sync::watch,
+    sync::{mpsc, watch},
     task::JoinSet,
     time::{sleep, timeout},
 };
 
 use crate::{
-    Config, Error, Limits, Listeners,
+    Config, Error, Handed, Limits, Listeners,
     certificates::Certificates,
     connection::{self, Stage},
     page::Theme,
@@ -114,6 +114,9 @@ impl Server {
             })?;
             tasks.spawn(tell(shared.clone(), listener));
         }
+        if let Some(handed) = self.listeners.handed {
+            tasks.spawn(take(shared.clone(), handed, stages.clone()));
+        }
         tasks.spawn(reload::follow(shared.clone()));
         drop(stages);
 
@@ -162,6 +165,34 @@ async fn accept(shared: Arc<Shared>, listener: TcpListener, stage: watch::Receiv
             }
         }
     }
+}
+
+async fn take(
+    shared: Arc<Shared>,
+    mut handed: mpsc::Receiver<Handed>,
+    stage: watch::Receiver<Stage>,
+) {
+    while let Some(handed) = handed.recv().await {
+        let accepted = match handed {
+            Handed::Visitor(tcp) => visitor(tcp, &shared.limits),
+            Handed::Lost(count) => {
+                shared.stats.add(Counter::HandoverLost, count);
+                continue;
+            }
+        };
+        match accepted {
+            Ok((tcp, client)) => admit(&shared, tcp, client, &stage),
+            // It has ended meanwhile.
+            Err(_) => shared.stats.count(Counter::Broken),
+        }
+    }
+}
+
+/// A connection as it comes from a listener.
+fn visitor(tcp: StdTcpStream, limits: &Limits) -> io::Result<(TcpStream, IpAddr)> {
+    SockRef::from(&tcp).set_send_buffer_size(limits.send_buffer_bytes)?;
+    let client = tcp.peer_addr()?.ip();
+    Ok((TcpStream::from_std(tcp)?, client))
 }
 
 fn admit(shared: &Arc<Shared>, tcp: TcpStream, client: IpAddr, stage: &watch::Receiver<Stage>) {

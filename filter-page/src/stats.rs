@@ -42,6 +42,8 @@ counters! {
     OverConnectionsPerClient "over_connections_per_client",
     /// Times that accepting failed: mostly a lack of descriptors.
     AcceptFailed "accept_failed",
+    /// Connections taken over that did not get here, mostly since there were too many at once.
+    HandoverLost "handover_lost",
     /// TLS handshakes completed.
     Handshakes "handshakes",
     /// Handshakes refused: no usable certificate for the name (alert `unrecognized_name`).

@@ -2,6 +2,7 @@
 //! (`sink_in`, `sink_out`) and the controller share.
 
 use super::FlowKey;
+use crate::limits::TAKEN_HELLO_BYTES_MAX;
 
 /// Values of [`super::Rule::redirect_index`]: smaller ones are keys of the map of devices.
 pub mod redirect {
@@ -69,6 +70,8 @@ impl Response {
     pub const CLEAN: u8 = 1 << 3;
     /// QUIC long headers are to be answered with a Version Negotiation packet.
     pub const QUIC: u8 = 1 << 4;
+    /// The server is on this host.
+    pub const LOCAL: u8 = 1 << 5;
 
     /// Whether all bits of `flags` are set.
     #[inline(always)]
@@ -90,8 +93,8 @@ pub mod taken {
     pub mod flag {
         /// The server's half was reset.
         pub const SERVER_RESET: u8 = 1 << 0;
-        /// The client was sent a TLS alert.
-        pub const ALERTED: u8 = 1 << 1;
+        /// The server is on this host: a reset to it is not lost.
+        pub const LOCAL: u8 = 1 << 1;
         /// A later SYN was seen; `reopened_at` is valid.
         pub const REOPENED: u8 = 1 << 2;
         /// The frames carry one VLAN tag, `tag`.
@@ -111,12 +114,12 @@ pub struct Taken {
     pub protocol: u8,
     /// Bits of [`taken::flag`].
     pub flags: u8,
-    /// Zero.
-    pub reserved: u8,
+    /// Resets that the controller sent to the server.
+    pub late_resets: u8,
     /// Slot of the rule.
     pub slot: u16,
-    /// The client's maximum segment size; 0 if not known.
-    pub mss: u16,
+    /// Zero.
+    pub reserved_middle: u16,
     /// Version of the slot's rule.
     pub slot_version: u32,
     /// Sequence number of the first byte that the page's server reads.
@@ -139,8 +142,42 @@ pub struct Taken {
     pub edge_mac: [u8; 6],
     /// When it was last used, in seconds of CLOCK_MONOTONIC: what the controller's sweep goes by.
     pub used: u32,
+    /// When it was answered first, likewise.
+    pub since: u32,
     /// Zero.
-    pub reserved_end: [u32; 2],
+    pub reserved_end: u32,
+}
+
+impl Taken {
+    /// A connection that is answered from the segment of `response` on, in this state.
+    #[inline(always)]
+    pub const fn of(response: &Response, state: u8, now: u32) -> Self {
+        Self {
+            state,
+            protocol: response.protocol,
+            flags: if response.has(Response::LOCAL) {
+                taken::flag::LOCAL
+            } else {
+                0
+            },
+            late_resets: 0,
+            slot: response.slot,
+            reserved_middle: 0,
+            slot_version: response.slot_version,
+            start: response.start,
+            seq: response.seq,
+            next: response.next,
+            ack: response.ack,
+            reopened_at: 0,
+            interface: 0,
+            tag: 0,
+            client_mac: [0; 6],
+            edge_mac: [0; 6],
+            used: now,
+            since: now,
+            reserved_end: 0,
+        }
+    }
 }
 
 /// The way to the block page: the one element of its map, which the controller writes.
@@ -157,6 +194,8 @@ pub struct Sink {
     pub edge_mac: [u8; 6],
     /// Zero.
     pub reserved: u32,
+    /// Resets that the controller sent to servers, see [`crate::respond::counted::Answer::LateReset`].
+    pub late_resets: u64,
 }
 
 /// States of the [`Sink`].
@@ -173,6 +212,36 @@ pub mod method {
     pub const NONE: u32 = 0;
     /// By `bpf_sk_assign_tcp_reqsk` (Linux 6.9).
     pub const KFUNC: u32 = 1;
+    /// By a process in the page's namespace that makes a socket of what it is told, see
+    /// [`super::Handover`].
+    pub const REPAIR: u32 = 2;
+}
+
+/// A connection for whose client a socket is to be made: the record of a ring buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Handover {
+    /// The client's flow, as the packet has it.
+    pub key: FlowKey,
+    /// Sequence number of the first byte of the hello.
+    pub start: u32,
+    /// What the client has acknowledged: the sequence number of the next byte to it.
+    pub ack: u32,
+    /// The client's timestamp and the one that it gives back, under [`Handover::TIMESTAMPS`].
+    pub timestamps: [u32; 2],
+    /// The client's window, not scaled.
+    pub window: u16,
+    /// Length of the hello.
+    pub len: u16,
+    /// Bits below.
+    pub flags: u32,
+    /// The hello; behind its length there is anything.
+    pub hello: [u8; TAKEN_HELLO_BYTES_MAX as usize],
+}
+
+impl Handover {
+    /// The client uses timestamps.
+    pub const TIMESTAMPS: u32 = 1 << 0;
 }
 
 /// Where frames go that a rule sends to a next hop; the controller keeps it fresh.
@@ -194,6 +263,7 @@ pub struct NextHop {
 const _: () = {
     assert!(size_of::<Response>() == 72);
     assert!(size_of::<Taken>() == 64);
-    assert!(size_of::<Sink>() == 24);
+    assert!(size_of::<Sink>() == 32);
+    assert!(size_of::<Handover>() == 64 + TAKEN_HELLO_BYTES_MAX as usize);
     assert!(size_of::<NextHop>() == 24);
 };

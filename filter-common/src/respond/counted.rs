@@ -65,7 +65,7 @@ answers! {
     PageHelloTooLong = "page_hello_too_long",
     /// The block page's server was given the connection.
     SinkAssigned = "sink_assigned",
-    /// Dropped at the block page: the kernel did not take the connection, or nobody listens.
+    /// Dropped at the block page: the kernel did not take the connection, or it does not fit a record.
     SinkRefused = "sink_refused",
     /// Dropped at the block page: a segment of a connection that it does not have.
     SinkStray = "sink_stray",
@@ -75,6 +75,14 @@ answers! {
     SinkOther = "sink_other",
     /// An RST to the server of a connection taken over.
     SinkServerReset = "sink_server_reset",
+    /// The process that makes sockets for the block page was told of the connection.
+    SinkTold = "sink_told",
+    /// Dropped: it has not kept up with the connections that it was told of.
+    SinkQueueFull = "sink_queue_full",
+    /// Dropped, and refused from then on: nobody listens on the port at the block page.
+    SinkNobody = "sink_nobody",
+    /// An RST to the server of a connection, sent by the controller: it had none, or might have lost it.
+    LateReset = "late_reset",
 }
 
 const _: () = assert!(Answer::ALL.len() <= 32);

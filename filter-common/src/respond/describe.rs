@@ -23,6 +23,12 @@ pub fn describe<M: Memory>(response: &mut Response, work: &Work<M>, segment: Seg
     if is_verified(&work.peer, flow, segment) {
         response.flags |= Response::VERIFIED;
     }
+    if matches!(
+        work.peer.kind,
+        peer::CONNECTION | peer::COOKIE | peer::NO_COOKIE
+    ) {
+        response.flags |= Response::LOCAL;
+    }
     if is_in_flight(&work.peer, segment) || work.queued.get() != 0 {
         response.flags |= Response::IN_FLIGHT;
     }

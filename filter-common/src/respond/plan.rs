@@ -174,23 +174,6 @@ impl Refusal {
     }
 }
 
-/// What is remembered of a connection that is refused by this segment, with its [`Refusal::stage`].
-#[inline(always)]
-pub fn refused(response: &Response, stage: u8) -> Taken {
-    Taken {
-        state: taken::REFUSED,
-        protocol: response.protocol,
-        flags: stage,
-        slot: response.slot,
-        slot_version: response.slot_version,
-        start: response.start,
-        seq: response.seq,
-        next: response.next,
-        ack: response.ack,
-        ..Taken::default()
-    }
-}
-
 /// The answer to a refused packet.
 #[inline(always)]
 pub const fn plan(occasion: &Occasion, request: &Request) -> Refusal {

@@ -11,14 +11,9 @@ use filter_common::{
     abi::FlowKey,
     checksum,
     flow::flags,
-    wire::{self, TCP},
+    wire::{self, ETHERNET_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, IPV4_LEN, IPV6_LEN, TCP, TCP_LEN},
 };
 
-const ETHERNET_LEN: u32 = 14;
-const ETHERTYPE_IPV4: u16 = 0x0800;
-const ETHERTYPE_IPV6: u16 = 0x86dd;
-const IPV4_LEN: u32 = 20;
-const IPV6_LEN: u32 = 40;
 const IPV4_PLAIN: u32 = 0x45;
 const IPV4_FRAGMENT: u32 = 0x3fff;
 
@@ -100,7 +95,7 @@ impl Frame {
         key.dst_port = word(0) as u16;
         let header_len = (word(3) >> 28) * 4;
         let payload = transport + header_len;
-        if header_len < IPV4_LEN || payload > end {
+        if header_len < TCP_LEN || payload > end {
             return None;
         }
         Some(Self {
@@ -158,7 +153,7 @@ impl Frame {
     pub(super) fn write_reset(&self, skb: *mut __sk_buff, seq: u32) -> bool {
         let ports = u32::from(self.key.src_port) << 16 | u32::from(self.key.dst_port);
         let offset_and_flags = 5 << 28 | u32::from(flags::RST) << 16;
-        let len = IPV4_LEN;
+        let len = TCP_LEN;
         let sum = u64::from(self.pseudo)
             + u64::from(len)
             + u64::from(ports)

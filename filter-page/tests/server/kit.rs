@@ -76,6 +76,7 @@ impl Served {
         let listeners = Listeners {
             visitors: vec![listener],
             stats: Some(told),
+            handed: None,
         };
         let server = Server::new(config, listeners).expect("a good configuration");
         let stats = server.stats();

@@ -124,6 +124,14 @@ pub enum Command {
         /// What the controller wrote for it
         spec: PathBuf,
     },
+    /// Make sockets for the block page: started by `sink`, where the kernel makes none
+    #[command(hide = true, name = crate::sink::HANDOVER_COMMAND)]
+    SinkHandover {
+        /// What the controller wrote for the page
+        spec: PathBuf,
+        /// Descriptor of the socket that the page's process has the other end of
+        to_page: i32,
+    },
 }
 
 fn parse_interface(text: &str) -> Result<InterfaceConfig, String> {

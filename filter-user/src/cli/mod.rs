@@ -113,6 +113,7 @@ pub fn run(env: &mut Env<'_>, command: Command) -> Result<ExitCode, CommandError
         Command::Events { count, timeout } => events::events(env, count, timeout)?,
         Command::Detach => detach::detach(env)?,
         Command::Sink { spec } => sink::serve(&spec)?,
+        Command::SinkHandover { spec, to_page } => sink::make_sockets(&spec, to_page)?,
         Command::Replay(args) => return Ok(replay::main(&args)?),
     }
     Ok(ExitCode::SUCCESS)

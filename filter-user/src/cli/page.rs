@@ -70,8 +70,9 @@ pub(super) fn write(out: &mut dyn Write, page: &PageStatus) -> std::io::Result<(
             "page       served by pid {pid}; {}",
             match page.method {
                 SinkMethod::Kfunc => "connections are handed over by the kernel",
+                SinkMethod::Repair => "connections are handed over by a process (TCP_REPAIR)",
                 SinkMethod::None =>
-                    "for blocked addresses only: this kernel hands no connections over, names are refused",
+                    "for blocked addresses only: no connections are handed over, names are refused",
             }
         )?,
         (_, _) => writeln!(out, "page       DOWN: what leads to it is refused")?,

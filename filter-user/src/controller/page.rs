@@ -201,8 +201,7 @@ impl Page {
                 namespace: place.namespace(),
                 sink_interface: place::FAR_NAME,
             };
-            root.attach_sink(&lock, way)?;
-            Ok(())
+            Ok(root.attach_sink(&lock, way, shape.method)?)
         })
     }
 

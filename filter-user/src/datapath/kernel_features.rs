@@ -44,7 +44,7 @@ const REDIRECT_SUPPORT: Lacking = Lacking {
 const HAND_OVER: Lacking = Lacking {
     feature: "handing a connection to a listening socket (bpf_sk_assign_tcp_reqsk)",
     since: "6.9",
-    instead: "blocked names that lead to the block page are refused; blocked addresses have it from Linux 6.6 on",
+    instead: "a process makes the sockets of connections to the block page (TCP_REPAIR)",
 };
 
 /// Asks the running kernel.
@@ -52,7 +52,7 @@ pub fn kernel() -> Kernel {
     let there = [
         (SOCKETS, kernel_fields::socket_offsets().is_some()),
         (REDIRECT_SUPPORT, netdev::tells_features()),
-        (HAND_OVER, SinkMethod::of_kernel() != SinkMethod::None),
+        (HAND_OVER, SinkMethod::of_kernel() == SinkMethod::Kfunc),
     ];
     Kernel {
         release: fs::read_to_string(RELEASE)

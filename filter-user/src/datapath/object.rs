@@ -61,6 +61,12 @@ pub(super) const SINK: &str = "SINK";
 pub(super) const SINK_DEV: &str = "SINK_DEV";
 pub(super) const NEXT_HOPS: &str = "NEXT_HOPS";
 
+/// Connections that a process is to make sockets of: used by the programs at the block page only.
+pub(super) const HANDOVERS: &str = "HANDOVERS";
+
+/// The smallest ring buffer: a page.
+pub(super) const RING_BYTES_MIN: u32 = 4_096;
+
 /// Of [`RESPONDING`], those that are large.
 const RESPONDING_LARGE: [&str; 3] = [TAKEN, "TAKEN_HELLOS", "ORIGIN_CLIENTS"];
 
@@ -207,6 +213,7 @@ pub(super) fn prepare(compiled: &Compiled, pins: &Pins) -> Result<Loaded, Datapa
             loader.map_max_entries(name, 1);
         }
     }
+    loader.map_max_entries(HANDOVERS, RING_BYTES_MIN);
     if !responds(compiled) {
         for name in RESPONDING_LARGE {
             loader.map_max_entries(name, 1);
@@ -269,7 +276,7 @@ fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp, DatapathEr
         })
 }
 
-fn missing(name: &str) -> DatapathError {
+pub(super) fn missing(name: &str) -> DatapathError {
     DatapathError::Unfit {
         problem: format!("the kernel program has no map {name}"),
     }

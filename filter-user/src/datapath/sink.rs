@@ -16,15 +16,21 @@ use std::{
     io,
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     path::Path,
-    sync::atomic::Ordering,
+    sync::{OnceLock, atomic::Ordering},
 };
 
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{DevMap, MapData},
-    programs::{ProgramError, SchedClassifier},
+    maps::{DevMap, Map, MapData},
+    programs::{
+        ProgramError, SchedClassifier, TcAttachType,
+        tc::{NlOptions, TcAttachOptions, qdisc_add_clsact},
+    },
 };
-use filter_common::abi::{NextHop, Sink, method, sink};
+use filter_common::{
+    abi::{NextHop, Sink, method, sink},
+    limits::HANDOVER_RING_BYTES,
+};
 
 use super::{
     DatapathError, Lock, Root,
@@ -32,11 +38,13 @@ use super::{
     kfunc,
     mapped::Writable,
     netdev,
-    object::{self, NEXT_HOPS, RESPONDING, SINK, SINK_DEV},
+    object::{self, HANDOVERS, NEXT_HOPS, RESPONDING, SINK, SINK_DEV},
     pod::Raw,
+    repair,
     root::{create_dirs, remove},
     sys,
 };
+use crate::policy::model::Takeover;
 
 /// Where the pair of interfaces is.
 #[derive(Clone, Copy, Debug)]
@@ -50,21 +58,34 @@ pub struct SinkPlace<'a> {
 }
 
 /// How an established connection is handed to the page's server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SinkMethod {
     /// It is not: names are refused, and the page answers for blocked addresses only.
     None,
     /// The kernel makes a socket of the segment (Linux 6.9).
     Kfunc,
+    /// A process in the page's namespace makes the socket, by `TCP_REPAIR`.
+    Repair,
 }
 
 impl SinkMethod {
-    /// What the running kernel offers.
+    /// What the running kernel offers, the best first. Asked once in a process.
     pub fn of_kernel() -> Self {
-        match kfunc::assign_id() {
+        static METHOD: OnceLock<SinkMethod> = OnceLock::new();
+        *METHOD.get_or_init(|| match kfunc::assign_id() {
             Some(_) => Self::Kfunc,
+            None if repair::is_possible() => Self::Repair,
             None => Self::None,
+        })
+    }
+
+    /// What there is of what the operator wants.
+    pub fn wanted(takeover: Takeover) -> Self {
+        match takeover {
+            Takeover::Auto => Self::of_kernel(),
+            Takeover::Repair if repair::is_possible() => Self::Repair,
+            Takeover::Repair | Takeover::Off => Self::None,
         }
     }
 
@@ -72,12 +93,14 @@ impl SinkMethod {
         match self {
             Self::None => method::NONE,
             Self::Kfunc => method::KFUNC,
+            Self::Repair => method::REPAIR,
         }
     }
 
     const fn from_word(word: u32) -> Self {
         match word {
             method::KFUNC => Self::Kfunc,
+            method::REPAIR => Self::Repair,
             _ => Self::None,
         }
     }
@@ -93,10 +116,14 @@ pub struct SinkStatus {
 }
 
 /// Words of [`Sink`] in its map: the first has state (low half) and method.
-type SinkWords = [u64; size_of::<Sink>() / size_of::<u64>()];
+pub(super) type SinkWords = [u64; size_of::<Sink>() / size_of::<u64>()];
+
+/// Where the controller's resets are counted.
+pub(super) const LATE_RESETS_AT: usize = std::mem::offset_of!(Sink, late_resets) / size_of::<u64>();
 
 /// Names of the programs and of the pins of their links.
 const SINK_IN: &str = "sink_in";
+const SINK_REPAIR: &str = "sink_repair";
 const SINK_OUT: &str = "sink_out";
 
 /// Maps of the other programs, which these do not use, and their smallest size.
@@ -112,51 +139,49 @@ const UNUSED: [(&str, u32); 7] = [
 
 impl Root {
     /// Attaches the programs to both ends of the pair, in the place of those there before, and tells the
-    /// answering program the way. The page counts as not served until [`Root::set_sink`].
+    /// answering program the way. The page counts as not served until [`Root::set_sink`]. What is returned is,
+    /// where a process makes the sockets, the ring buffer of the connections that it is told of
+    /// ([`filter_common::abi::Handover`]).
     ///
     /// # Errors
     ///
-    /// Of the kernel: before Linux 6.6 it cannot attach such programs by a link. What was attached before may
-    /// be gone then.
+    /// Of the kernel. What was attached before may be gone then.
     pub fn attach_sink(
         &self,
         _lock: &Lock,
         place: SinkPlace<'_>,
-    ) -> Result<SinkStatus, DatapathError> {
+        method: SinkMethod,
+    ) -> Result<Option<OwnedFd>, DatapathError> {
         self.check_abi()?;
         self.prepare_shared()?;
         let links = self.sink_dir();
         create_dirs(&links)?;
-        let kfunc = kfunc::assign_id();
-        let mut programs = self.load_sink(kfunc)?;
-        let method = SinkMethod::of_kernel();
+        let mut programs = self.load_sink(method)?;
 
         let edge_index = netdev::index(place.edge_interface)?;
         let edge_mac = hardware_address(place.edge_interface)?;
-        let out = load(&mut programs, SINK_OUT)?;
-        pin_link(&links.join(SINK_OUT), place.edge_interface, || {
-            sys::tcx_link_create(out.as_fd(), edge_index)
-        })?;
-        let inside = match kfunc {
-            Some(_) => Some(load(&mut programs, SINK_IN)?),
-            None => None,
+        attach(&mut programs, SINK_OUT, place.edge_interface, &links)?;
+        let inside = match method {
+            SinkMethod::Kfunc => Some(SINK_IN),
+            SinkMethod::Repair => Some(SINK_REPAIR),
+            SinkMethod::None => None,
         };
         let entering = |source| DatapathError::Kernel {
             action: "enter the block page's network namespace".to_owned(),
             source,
         };
         let sink_mac = netdev::in_namespace(place.namespace, entering, || {
-            if let Some(inside) = &inside {
-                let index = netdev::index(place.sink_interface)?;
-                pin_link(&links.join(SINK_IN), place.sink_interface, || {
-                    sys::tcx_link_create(inside.as_fd(), index)
-                })?;
+            if let Some(name) = inside {
+                attach(&mut programs, name, place.sink_interface, &links)?;
             }
             hardware_address(place.sink_interface)
         })?;
         set_device(&mut programs, edge_index, place.edge_interface)?;
         self.write_sink(sink_words(method, sink_mac, edge_mac))?;
-        Ok(SinkStatus { up: false, method })
+        match method {
+            SinkMethod::Repair => handovers(&programs).map(Some),
+            SinkMethod::Kfunc | SinkMethod::None => Ok(None),
+        }
     }
 
     /// Says whether the page is served: if not, what leads to it is refused.
@@ -216,10 +241,14 @@ impl Root {
         hops.set(index, Raw(hop), 0).map_err(map_error)
     }
 
-    fn load_sink(&self, kfunc: Option<u32>) -> Result<Ebpf, DatapathError> {
-        let object = match kfunc {
-            Some(id) => kfunc::link(object::OBJECT, id),
-            None => object::OBJECT.to_vec(),
+    fn load_sink(&self, method: SinkMethod) -> Result<Ebpf, DatapathError> {
+        let object = match kfunc::assign_id() {
+            Some(id) if method == SinkMethod::Kfunc => kfunc::link(object::OBJECT, id),
+            _ => object::OBJECT.to_vec(),
+        };
+        let ring_bytes = match method {
+            SinkMethod::Repair => HANDOVER_RING_BYTES,
+            SinkMethod::Kfunc | SinkMethod::None => object::RING_BYTES_MIN,
         };
         let shared = self.shared_dir();
         let pins: Vec<_> = RESPONDING.map(|name| (name, shared.join(name))).to_vec();
@@ -227,6 +256,7 @@ impl Root {
         for (name, entries) in UNUSED {
             loader.map_max_entries(name, entries);
         }
+        loader.map_max_entries(HANDOVERS, ring_bytes);
         for (name, path) in &pins {
             loader.map_pin_path(name, path.as_path());
         }
@@ -237,15 +267,15 @@ impl Root {
             })
     }
 
-    fn sink_map(&self) -> Result<Writable, DatapathError> {
+    pub(super) fn sink_map(&self) -> Result<Writable, DatapathError> {
         Writable::open::<SinkWords>(&self.shared_dir().join(SINK))
     }
 
-    fn write_sink(&self, words: SinkWords) -> Result<(), DatapathError> {
+    fn write_sink(&self, words: [u64; LATE_RESETS_AT]) -> Result<(), DatapathError> {
         let map = self.sink_map()?;
-        let pairs = map.words().iter().zip(words);
         // State and method last.
-        for (word, value) in pairs.rev() {
+        let known = map.words().iter().take(words.len());
+        for (word, value) in known.zip(words).rev() {
             word.store(value, Ordering::Release);
         }
         Ok(())
@@ -256,7 +286,8 @@ impl Root {
     }
 }
 
-fn sink_words(method: SinkMethod, sink_mac: [u8; 6], edge_mac: [u8; 6]) -> SinkWords {
+/// All words but those that count.
+fn sink_words(method: SinkMethod, sink_mac: [u8; 6], edge_mac: [u8; 6]) -> [u64; LATE_RESETS_AT] {
     let [a, b, c, d, e, f] = sink_mac;
     let [g, h, i, j, k, l] = edge_mac;
     [
@@ -266,45 +297,74 @@ fn sink_words(method: SinkMethod, sink_mac: [u8; 6], edge_mac: [u8; 6]) -> SinkW
     ]
 }
 
-/// Has the kernel verify and translate a program.
-fn load(programs: &mut Ebpf, name: &str) -> Result<OwnedFd, DatapathError> {
+/// Has the kernel verify and translate a program, and attaches it to what comes in on an interface: by a link
+/// that is pinned in the place of the one before, or, where tc knows no links (before Linux 6.6), by a filter that
+/// goes with the interface.
+fn attach(
+    programs: &mut Ebpf,
+    name: &str,
+    interface: &str,
+    links: &Path,
+) -> Result<(), DatapathError> {
+    let not_found = |source| DatapathError::Program {
+        action: "find the program of the block page",
+        source,
+    };
     let program: &mut SchedClassifier = programs
         .program_mut(name)
         .ok_or(ProgramError::NotLoaded)
         .and_then(TryInto::try_into)
-        .map_err(|source| DatapathError::Program {
-            action: "find the program of the block page",
-            source,
-        })?;
+        .map_err(not_found)?;
     program.load().map_err(object::load_error)?;
-    let fd = program.fd().map_err(|source| DatapathError::Program {
-        action: "find the program of the block page",
-        source,
-    })?;
-    fd.as_fd()
-        .try_clone_to_owned()
-        .map_err(|source| DatapathError::Kernel {
-            action: "keep the program of the block page".to_owned(),
+    let index = netdev::index(interface)?;
+    let path = links.join(name);
+    remove(&path)?;
+    let fd = program.fd().map_err(not_found)?;
+    match sys::tcx_link_create(fd.as_fd(), index) {
+        Ok(link) => sys::object_pin(link.as_fd(), &path).map_err(|source| DatapathError::Io {
+            action: "pin the link as",
+            path,
             source,
-        })
+        }),
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+            attach_filter(program, interface)
+        }
+        Err(source) => Err(DatapathError::Kernel {
+            action: format!("attach a program to `{interface}`"),
+            source,
+        }),
+    }
 }
 
-/// Makes a link and pins it in the place of the one before.
-fn pin_link(
-    path: &Path,
-    interface: &str,
-    create: impl FnOnce() -> io::Result<OwnedFd>,
-) -> Result<(), DatapathError> {
-    remove(path)?;
-    let link = create().map_err(|source| DatapathError::Kernel {
+/// As tc(8) does. The interface is one of a fresh pair, on which there is nothing yet.
+fn attach_filter(program: &mut SchedClassifier, interface: &str) -> Result<(), DatapathError> {
+    let failed = |error: io::Error| DatapathError::Kernel {
         action: format!("attach a program to `{interface}`"),
-        source,
-    })?;
-    sys::object_pin(link.as_fd(), path).map_err(|source| DatapathError::Io {
-        action: "pin the link as",
-        path: path.to_owned(),
-        source,
-    })
+        source: error,
+    };
+    qdisc_add_clsact(interface).map_err(|error| failed(io::Error::other(error)))?;
+    let options = TcAttachOptions::Netlink(NlOptions::default());
+    let link = program
+        .attach_with_options(interface, TcAttachType::Ingress, options)
+        .and_then(|id| program.take_link(id))
+        .map_err(|error| failed(io::Error::other(error)))?;
+    // Dropping it would take the filter off, which is to outlive this process.
+    std::mem::forget(link);
+    Ok(())
+}
+
+/// The ring buffer of connections to make sockets of.
+fn handovers(programs: &Ebpf) -> Result<OwnedFd, DatapathError> {
+    let Some(Map::RingBuf(map)) = programs.map(HANDOVERS) else {
+        return Err(object::missing(HANDOVERS));
+    };
+    map.fd()
+        .as_fd()
+        .try_clone_to_owned()
+        .map_err(|source| DatapathError::Kernel {
+            action: "keep the ring buffer of the block page".to_owned(),
+            source,
+        })
 }
 
 fn hardware_address(interface: &str) -> Result<[u8; 6], DatapathError> {
@@ -318,9 +378,7 @@ fn set_device(programs: &mut Ebpf, ifindex: u32, interface: &str) -> Result<(), 
     let map_error = map_error(SINK_DEV);
     let map = programs
         .map_mut(SINK_DEV)
-        .ok_or_else(|| DatapathError::Unfit {
-            problem: format!("the kernel program has no map {SINK_DEV}"),
-        })?;
+        .ok_or_else(|| object::missing(SINK_DEV))?;
     let mut devices: DevMap<_> = map.try_into().map_err(map_error)?;
     devices
         .set(0, ifindex, None, 0)

@@ -1,7 +1,7 @@
 //! What the program that answers does with what is refused.
 
 use filter_common::{
-    abi::{Response, Taken, Verdict, rule_flag},
+    abi::{Response, Taken, Verdict, rule_flag, taken as state},
     env::{Env as _, Rules as _},
     flow,
     pipeline::Decision,
@@ -144,7 +144,9 @@ fn remember(
             env.take(response.key, taken);
         }
         None if occasion.cause == Cause::Name && response.has(Response::NAMED) => {
-            env.take(response.key, respond::refused(response, stage));
+            let mut taken = Taken::of(response, state::REFUSED, 0);
+            taken.flags |= stage;
+            env.take(response.key, taken);
         }
         None => {}
     }

@@ -8,9 +8,10 @@ use std::{
 use super::{
     diagnostics::{Finding, Findings, quoted},
     fields::{Fields, Scalar},
+    host::take_word,
     inspected::take_inspected,
     limits::{LANGUAGES_MAX, PAGE_CONNECTIONS_MAX, PAGE_PORTS_MAX, PAGE_SECONDS_MAX},
-    model::{BlockPage, InspectPorts},
+    model::{BlockPage, InspectPorts, Takeover},
     rule::{check_language, check_text},
     source::{Located, SourceId},
 };
@@ -59,6 +60,14 @@ pub(super) fn take_block_page(
         if let Some(seconds) = take_count(&mut fields, key, PAGE_SECONDS_MAX, findings) {
             *time = Duration::from_secs(seconds);
         }
+    }
+    let ways = [
+        ("auto", Takeover::Auto),
+        ("repair", Takeover::Repair),
+        ("off", Takeover::Off),
+    ];
+    if let Some(takeover) = take_word(&mut fields, "takeover", &ways, findings) {
+        page.takeover = takeover;
     }
     fields.finish(findings);
     page

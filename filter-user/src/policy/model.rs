@@ -214,6 +214,18 @@ pub struct RuleText {
     pub reason: Option<String>,
 }
 
+/// How a connection to a blocked name reaches the block page: `block_page.takeover`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Takeover {
+    /// By the best that the kernel offers.
+    #[default]
+    Auto,
+    /// By a socket that a process makes.
+    Repair,
+    /// Not at all: names are refused.
+    Off,
+}
+
 /// The block page: `[block_page]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BlockPage {
@@ -238,6 +250,8 @@ pub struct BlockPage {
     pub timeout: Duration,
     /// Longest that one connection lasts.
     pub lifetime: Duration,
+    /// How connections to blocked names reach the page. Default: by the best that the kernel offers.
+    pub takeover: Takeover,
 }
 
 impl Default for BlockPage {
@@ -253,6 +267,7 @@ impl Default for BlockPage {
             connections_per_client: PAGE_CONNECTIONS_PER_CLIENT_DEFAULT,
             timeout: Duration::from_secs(PAGE_TIMEOUT_S_DEFAULT),
             lifetime: Duration::from_secs(PAGE_LIFETIME_S_DEFAULT),
+            takeover: Takeover::Auto,
         }
     }
 }

@@ -5,7 +5,7 @@ use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read as _, Write as _},
     os::{
-        fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
+        fd::{AsFd as _, AsRawFd, FromRawFd as _, OwnedFd, RawFd},
         unix::{
             fs::{OpenOptionsExt as _, PermissionsExt as _},
             net::UnixListener,
@@ -61,7 +61,8 @@ impl Process {
     /// Makes the namespace, has `connect` attach what leads into it, and starts the process there. It is
     /// asked to serve what is in `files` already.
     ///
-    /// `connect` is called in the host's namespace.
+    /// `connect` is called in the host's namespace, and returns the ring buffer of connections to make sockets
+    /// of, if the kernel makes none.
     ///
     /// # Errors
     ///
@@ -70,10 +71,11 @@ impl Process {
         inode: u64,
         files: &Files,
         shape: Shape,
-        connect: impl FnOnce(&Place) -> Result<(), SinkError>,
+        connect: impl FnOnce(&Place) -> Result<Option<OwnedFd>, SinkError>,
     ) -> Result<Self, SinkError> {
         let place = Place::new(inode, shape.mtu)?;
-        let started = connect(&place).and_then(|()| launch(files, &shape, &place));
+        let started =
+            connect(&place).and_then(|handovers| launch(files, &shape, &place, handovers));
         match started {
             Ok((child, handle)) => Ok(Self {
                 pid: child.id(),
@@ -179,7 +181,12 @@ pub fn pid(files: &Files) -> Option<u32> {
 }
 
 /// Starts the process inside, and waits until it serves.
-fn launch(files: &Files, shape: &Shape, place: &Place) -> Result<(Child, OwnedFd), SinkError> {
+fn launch(
+    files: &Files,
+    shape: &Shape,
+    place: &Place,
+    handovers: Option<OwnedFd>,
+) -> Result<(Child, OwnedFd), SinkError> {
     let lock = locked(files)?;
     let stats_path = files.stats();
     let _ = fs::remove_file(&stats_path);
@@ -198,9 +205,11 @@ fn launch(files: &Files, shape: &Shape, place: &Place) -> Result<(Child, OwnedFd
             visitors: visitors.iter().map(|socket| socket.as_raw_fd()).collect(),
             stats: stats.as_raw_fd(),
             ready: ready_out.as_raw_fd(),
+            handovers: handovers.as_ref().map(AsRawFd::as_raw_fd),
         };
         let mut kept: Vec<RawFd> = spec.visitors.clone();
         kept.extend([spec.stats, spec.ready, lock.as_raw_fd()]);
+        kept.extend(spec.handovers);
         write_whole(&files.spec(), 0o600, &spec)?;
         let mut command = Command::new("/proc/self/exe");
         command
@@ -259,7 +268,7 @@ fn wait_until_ready(ready: OwnedFd) -> Result<(), SinkError> {
 
 /// Leaves descriptors open over exec, and makes the process one of its own: no terminal's signal and no
 /// end of the controller reaches it.
-fn inherit(command: &mut Command, kept: Vec<RawFd>) {
+pub(super) fn inherit(command: &mut Command, kept: Vec<RawFd>) {
     // SAFETY: between fork and exec only system calls are made that are async-signal-safe; the
     // descriptors are open until the process is spawned.
     unsafe {

@@ -16,15 +16,13 @@ use std::{
 };
 
 use filter_page::{Config, Limits, Listeners, Server};
-use nix::{
-    sys::resource::{Resource, getrlimit, setrlimit},
-    unistd::{Gid, Uid, setgroups, setresgid, setresuid},
-};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{
     error::{SinkError, file, step},
+    handover,
     place::FAR_NAME,
+    privileges,
     spec::{Files, Shape, Spec},
 };
 use crate::datapath::netdev;
@@ -41,9 +39,6 @@ const OTHER_DESCRIPTORS: u64 = 1_024;
 /// Threads of the runtime at most: the rest of the machine has other work.
 const THREADS_MAX: usize = 4;
 
-/// Capabilities that a kernel may have, now and later.
-const CAPABILITIES: std::ops::Range<libc::c_ulong> = 0..64;
-
 /// Serves until SIGTERM, or until the interface is gone.
 ///
 /// # Errors
@@ -57,18 +52,29 @@ pub fn serve(spec: &Path) -> Result<(), SinkError> {
         visitors,
         stats,
         ready,
+        handovers,
     } = serde_json::from_slice(&text).map_err(|error| file("read", spec)(error.into()))?;
-    let listeners = Listeners {
-        visitors: visitors
-            .into_iter()
-            .map(|fd| TcpListener::from(inherited(fd)))
-            .collect(),
-        stats: Some(UnixListener::from(inherited(stats))),
-    };
+    // All of them before another process is started, which is to have none of these.
+    let visitors = visitors.into_iter().map(inherited).map(TcpListener::from);
+    let visitors = visitors.collect();
+    let stats = UnixListener::from(inherited(stats));
     let ready = File::from(inherited(ready));
+    let (handed, maker) = match handovers {
+        Some(ring) => {
+            let (handed, maker) = handover::start(spec, inherited(ring))?;
+            (Some(handed), Some(maker))
+        }
+        None => (None, None),
+    };
+    let listeners = Listeners {
+        visitors,
+        stats: Some(stats),
+        handed,
+    };
     let server = Server::new(config(&shape, &Files::at(directory)), listeners)
         .map_err(|error| step("set up the page")(io::Error::other(error)))?;
-    drop_privileges(&shape).map_err(step("give up privileges"))?;
+    let descriptors = u64::from(shape.connections) + OTHER_DESCRIPTORS;
+    privileges::drop(&shape, descriptors, &[]).map_err(step("give up privileges"))?;
 
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -84,6 +90,7 @@ pub fn serve(spec: &Path) -> Result<(), SinkError> {
                 tokio::select! {
                     _ = terminate.recv() => tracing::info!("the block page is no longer served"),
                     () = interface_gone() => tracing::info!("the block page's interface is gone"),
+                    () = handover::gone(maker) => tracing::error!("the process that makes its sockets has ended"),
                 }
             };
             server.run(ended).await.map_err(io::Error::other)
@@ -109,8 +116,10 @@ fn config(shape: &Shape, files: &Files) -> Config {
     }
 }
 
-/// A descriptor that the controller left open for this process.
-fn inherited(fd: i32) -> OwnedFd {
+/// A descriptor that was left open for this process, and is not for those that it starts.
+pub(super) fn inherited(fd: i32) -> OwnedFd {
+    // SAFETY: plain system call; that it may fail is noticed when the descriptor is used.
+    unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
     // SAFETY: the numbers are in a file that only the controller writes, for descriptors that it opened
     // and left open over exec; nothing else in this process has them.
     unsafe { OwnedFd::from_raw_fd(fd) }
@@ -128,38 +137,5 @@ fn say_ready(mut ready: File) -> io::Result<()> {
 async fn interface_gone() {
     while netdev::index(FAR_NAME).is_ok() {
         tokio::time::sleep(LOOK_EVERY).await;
-    }
-}
-
-/// Another user, no capabilities and no way to new ones, few descriptors, no core dumps.
-fn drop_privileges(shape: &Shape) -> io::Result<()> {
-    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    let descriptors = most.min(u64::from(shape.connections) + OTHER_DESCRIPTORS);
-    setrlimit(Resource::RLIMIT_NOFILE, descriptors, descriptors)?;
-    setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
-    for capability in CAPABILITIES {
-        // Those that this kernel does not know cannot be given either.
-        let _ = prctl(libc::PR_CAPBSET_DROP, capability);
-    }
-    prctl(
-        libc::PR_CAP_AMBIENT,
-        libc::PR_CAP_AMBIENT_CLEAR_ALL as libc::c_ulong,
-    )?;
-    let (user, group) = (Uid::from_raw(shape.user), Gid::from_raw(shape.group));
-    setgroups(&[])?;
-    setresgid(group, group, group)?;
-    // Capabilities go with the user.
-    setresuid(user, user, user)?;
-    prctl(libc::PR_SET_NO_NEW_PRIVS, 1)?;
-    // The keys are in memory: no debugger of the same user reads them.
-    prctl(libc::PR_SET_DUMPABLE, 0)
-}
-
-fn prctl(option: libc::c_int, argument: libc::c_ulong) -> io::Result<()> {
-    let none: libc::c_ulong = 0;
-    // SAFETY: plain system call, no pointers.
-    match unsafe { libc::prctl(option, argument, none, none, none) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
     }
 }

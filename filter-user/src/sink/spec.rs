@@ -12,9 +12,12 @@ use super::{
     error::{SinkError, file},
     place::Mtu,
 };
-use crate::policy::{
-    limits::PAGE_PORTS_MAX,
-    model::{BlockPage, HostConfig, InspectPorts},
+use crate::{
+    datapath::SinkMethod,
+    policy::{
+        limits::PAGE_PORTS_MAX,
+        model::{BlockPage, HostConfig, InspectPorts},
+    },
 };
 
 /// User that the page's process runs as unless configured, if there is one of this name.
@@ -96,6 +99,8 @@ pub struct Shape {
     pub(super) connections_per_client: u32,
     pub(super) timeout_s: u64,
     pub(super) lifetime_s: u64,
+    /// How it gets connections to blocked names.
+    pub method: SinkMethod,
 }
 
 impl Shape {
@@ -121,6 +126,7 @@ impl Shape {
             connections_per_client,
             timeout,
             lifetime,
+            takeover,
             ports: _,
             certificates: _,
             languages: _,
@@ -140,6 +146,7 @@ impl Shape {
             connections_per_client: *connections_per_client,
             timeout_s: timeout.as_secs(),
             lifetime_s: lifetime.as_secs(),
+            method: SinkMethod::wanted(*takeover),
         })
     }
 }
@@ -179,6 +186,8 @@ pub(super) struct Spec {
     pub(super) stats: i32,
     /// Where it says that it serves.
     pub(super) ready: i32,
+    /// Ring buffer of connections to make sockets of, if the kernel makes none.
+    pub(super) handovers: Option<i32>,
 }
 
 /// User and group that the process runs as.
