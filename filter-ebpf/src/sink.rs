@@ -168,10 +168,10 @@ impl HandOver for ByKernel {
             snd_wscale: PAGE_WINDOW_SCALE,
             ..kfunc::RequestAttributes::default()
         };
-        if let Some([value, echo]) = timestamps(skb, frame) {
+        let mut stamps = [0; 2];
+        if timestamps(skb, frame, &mut stamps) {
             attributes.tstamp_ok = 1;
-            attributes.rcv_tsval = value;
-            attributes.rcv_tsecr = echo;
+            [attributes.rcv_tsval, attributes.rcv_tsecr] = stamps;
         }
         if !kfunc::assign(skb, tcp.cast(), &mut attributes) {
             return dropped(Answer::SinkRefused);
@@ -198,7 +198,8 @@ impl HandOver for ByProcess {
         if !load(skb, frame.transport + WINDOW_AT, &mut window) {
             return dropped(Answer::SinkRefused);
         }
-        let stamps = timestamps(skb, frame);
+        let mut stamps = [0; 2];
+        let has_stamps = timestamps(skb, frame, &mut stamps);
         let Some(mut record) = maps::HANDOVERS.reserve::<Handover>(0) else {
             return dropped(Answer::SinkQueueFull);
         };
@@ -210,8 +211,8 @@ impl HandOver for ByProcess {
             (*to).ack = entry.ack;
             (*to).window = u16::from_be(window);
             (*to).len = len as u16;
-            (*to).flags = u32::from(stamps.is_some()) * Handover::TIMESTAMPS;
-            (*to).timestamps = stamps.unwrap_or_default();
+            (*to).flags = u32::from(has_stamps) * Handover::TIMESTAMPS;
+            (*to).timestamps = stamps;
             let hello = (&raw mut (*to).hello).cast();
             let payload = frame.transport + frame.header_len;
             bpf_skb_load_bytes(skb.cast(), payload, hello, len as u32) == 0
@@ -225,17 +226,21 @@ impl HandOver for ByProcess {
     }
 }
 
-/// The client's timestamp and the one that it gives back, where the option is as it usually is.
+/// Writes the client's timestamp and the one that it gives back, where the option is as it usually is; `false`
+/// if it is not. (What an `Option` has beside `None` is undefined, and the verifier refuses to store it.)
 #[inline(always)]
-fn timestamps(skb: *mut __sk_buff, frame: &Frame) -> Option<[u32; 2]> {
-    let mut options = [0u32; 3];
+fn timestamps(skb: *mut __sk_buff, frame: &Frame, to: &mut [u32; 2]) -> bool {
+    let at = frame.transport + TCP_LEN;
+    let mut kind = 0u32;
     if frame.header_len < TCP_LEN + TIMESTAMPS_LEN
-        || !load(skb, frame.transport + TCP_LEN, &mut options)
-        || u32::from_be(options[0]) != TIMESTAMPS
+        || !load(skb, at, &mut kind)
+        || u32::from_be(kind) != TIMESTAMPS
+        || !load(skb, at + size_of::<u32>() as u32, to)
     {
-        return None;
+        return false;
     }
-    Some([u32::from_be(options[1]), u32::from_be(options[2])])
+    *to = [u32::from_be(to[0]), u32::from_be(to[1])];
+    true
 }
 
 /// Makes the segment begin where the page's server begins to read.

@@ -6,15 +6,37 @@ use filter_common::{
 };
 use filter_user::{
     compile::{Compiled, HostFacts, Role, compile},
-    datapath::{Root, SinkPlace, SinkStatus, Sweep, kernel_fields},
+    datapath::{
+        HandoverRing, Root, SinkMethod, SinkPlace, SinkStatus, Sweep, kernel_fields, make_socket,
+    },
     policy::{
         model::{AttachMode, InterfaceConfig},
         parse_host_config, parse_policy,
     },
 };
-use std::{fs::File, os::fd::AsFd as _, path::Path, time::Duration};
+use nix::sched::{CloneFlags, setns};
+use std::{
+    fs::File,
+    io::ErrorKind,
+    net::TcpStream,
+    os::fd::{AsFd as _, OwnedFd},
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc::Sender,
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
 
-use crate::net::{Namespace, Offload, mac_of, set_offload};
+use crate::{
+    net::{Namespace, Offload, mac_of, set_offload},
+    witness::Witness,
+};
+
+/// How often new connections are looked for.
+const LOOK_EVERY: Duration = Duration::from_millis(1);
 
 /// The edge's end of the pair.
 const EDGE_END: &str = "sink0";
@@ -83,6 +105,21 @@ impl PageSpace {
     /// # Panics
     /// If the kernel refuses.
     pub fn attach(&self, edge: &Namespace) -> SinkStatus {
+        assert!(self.attach_by(SinkMethod::of_kernel(), edge).is_none());
+        status(edge)
+    }
+
+    /// As [`PageSpace::attach`], with sockets that a process would make: `page` serves them.
+    ///
+    /// # Panics
+    /// If the kernel refuses.
+    pub fn attach_repair(&self, edge: &Namespace, page: &Witness) -> SocketMaker {
+        let ring = self.attach_by(SinkMethod::Repair, edge);
+        let ring = HandoverRing::new(ring.expect("a ring buffer")).expect("a ring buffer");
+        SocketMaker::start(&self.namespace, ring, page.handed())
+    }
+
+    fn attach_by(&self, method: SinkMethod, edge: &Namespace) -> Option<OwnedFd> {
         let path = Path::new("/run/netns").join(self.namespace.name());
         let inside = File::open(&path).expect("the page's namespace");
         edge.run(|| {
@@ -93,11 +130,60 @@ impl PageSpace {
                 namespace: inside.as_fd(),
                 sink_interface: PAGE_END,
             };
-            root.attach_sink(&lock, place)
+            let ring = root
+                .attach_sink(&lock, place, method)
                 .unwrap_or_else(|e| panic!("attach the page: {e}"));
             root.set_sink(true).expect("a map of the sink");
-            root.sink_status().expect("a sink")
+            ring
         })
+    }
+}
+
+/// Makes sockets in the page's namespace, as the process does that the page's process starts. Dropping it
+/// ends it.
+#[derive(Debug)]
+pub struct SocketMaker {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl SocketMaker {
+    fn start(namespace: &Namespace, mut ring: HandoverRing, page: Sender<TcpStream>) -> Self {
+        let stop = Arc::<AtomicBool>::default();
+        let stopped = Arc::clone(&stop);
+        let path = Path::new("/run/netns").join(namespace.name());
+        let inside = File::open(&path).expect("the page's namespace");
+        let thread = thread::spawn(move || {
+            setns(inside, CloneFlags::CLONE_NEWNET).expect("entered");
+            while !stopped.load(Ordering::Relaxed) {
+                while let Some(handover) = ring.next_handover() {
+                    match make_socket(&handover) {
+                        // Without a page nobody takes it.
+                        Ok(socket) => drop(page.send(socket)),
+                        Err(error) if error.kind() == ErrorKind::AddrNotAvailable => {}
+                        Err(error) => panic!("no socket of {:?}: {error}", handover.key),
+                    }
+                }
+                thread::sleep(LOOK_EVERY);
+            }
+        });
+        Self {
+            stop,
+            thread: Some(thread),
+        }
+    }
+}
+
+impl Drop for SocketMaker {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if self
+            .thread
+            .take()
+            .is_some_and(|thread| thread.join().is_err())
+        {
+            crate::net::report("socket maker", &["its thread panicked".to_owned()]);
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use std::{
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
+        mpsc::{Receiver, Sender, channel},
     },
     thread::{self, JoinHandle, Scope},
     time::Duration,
@@ -39,6 +40,7 @@ pub struct Witness {
     names: Arc<Mutex<Vec<String>>>,
     authority: Authority,
     stop: Arc<AtomicBool>,
+    handed: Sender<TcpStream>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -89,11 +91,13 @@ impl Witness {
             stop: Arc::default(),
         };
         let (names, stop) = (Arc::clone(&serving.names), Arc::clone(&serving.stop));
-        let thread = thread::spawn(move || serving.run(&listeners));
+        let (handed, accepted) = channel();
+        let thread = thread::spawn(move || serving.run(&listeners, &accepted));
         Self {
             names,
             authority,
             stop,
+            handed,
             thread: Some(thread),
         }
     }
@@ -104,6 +108,11 @@ impl Witness {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    /// Takes connections that somebody else has accepted.
+    pub fn handed(&self) -> Sender<TcpStream> {
+        self.handed.clone()
     }
 
     /// Who signed its certificate.
@@ -164,6 +173,14 @@ fn certified(names: &[&str]) -> (ServerConfig, Authority) {
     (config, authority)
 }
 
+/// What a connection is for.
+enum Service {
+    Tls,
+    Http,
+    /// What its port says.
+    OfPort,
+}
+
 struct Serving {
     config: Arc<ServerConfig>,
     names: Arc<Mutex<Vec<String>>>,
@@ -171,28 +188,40 @@ struct Serving {
 }
 
 impl Serving {
-    fn run(&self, listeners: &[TcpListener; 2]) {
+    fn run(&self, listeners: &[TcpListener; 2], handed: &Receiver<TcpStream>) {
         let [tls, http] = listeners;
         thread::scope(|scope| {
             while !self.stop.load(Ordering::Relaxed) {
-                let tls = self.accept(scope, tls, Self::tls);
-                let http = self.accept(scope, http, Self::http);
-                if !tls && !http {
+                let tls = tls.accept().map(|(stream, _)| stream);
+                let http = http.accept().map(|(stream, _)| stream);
+                let accepted = [
+                    tls.ok().map(|stream| (stream, Service::Tls)),
+                    http.ok().map(|stream| (stream, Service::Http)),
+                    handed
+                        .try_recv()
+                        .ok()
+                        .map(|stream| (stream, Service::OfPort)),
+                ];
+                if accepted.iter().all(Option::is_none) {
                     thread::sleep(ACCEPT_POLL);
+                }
+                for (stream, service) in accepted.into_iter().flatten() {
+                    self.serve(scope, stream, service);
                 }
             }
         });
     }
 
-    /// Whether there was a connection.
-    fn accept<'scope, 'a: 'scope>(
+    fn serve<'scope, 'a: 'scope>(
         &'a self,
         scope: &'scope Scope<'scope, 'a>,
-        listener: &TcpListener,
-        serve: fn(&Self, &mut Patient<'_>) -> io::Result<()>,
-    ) -> bool {
-        let Ok((stream, _)) = listener.accept() else {
-            return false;
+        stream: TcpStream,
+        service: Service,
+    ) {
+        let is_tls = match service {
+            Service::Tls => true,
+            Service::Http => false,
+            Service::OfPort => stream.local_addr().is_ok_and(|it| it.port() == TLS_PORT),
         };
         scope.spawn(move || {
             let prepared = stream
@@ -205,9 +234,11 @@ impl Serving {
                 stop: &self.stop,
             };
             // What goes wrong on a connection is the client's to notice.
-            drop(prepared.and_then(|()| serve(self, &mut patient)));
+            drop(prepared.and_then(|()| match is_tls {
+                true => self.tls(&mut patient),
+                false => self.http(&mut patient),
+            }));
         });
-        true
     }
 
     fn tls(&self, stream: &mut Patient<'_>) -> io::Result<()> {

@@ -45,8 +45,21 @@ struct Blocking<'n> {
     _certificates: TempDir,
 }
 
+/// The ways to take a connection over that there are on every kernel of these tests.
+const TAKEOVERS: [&str; 2] = ["auto", "repair"];
+
 impl<'n> Blocking<'n> {
     fn start(namespace: &'n Namespace, interfaces: &[&str], more: &str, policy: &str) -> Self {
+        Self::taking_over("auto", namespace, interfaces, more, policy)
+    }
+
+    fn taking_over(
+        takeover: &str,
+        namespace: &'n Namespace,
+        interfaces: &[&str],
+        more: &str,
+        policy: &str,
+    ) -> Self {
         let certificates = tempfile::tempdir().expect("a temporary directory");
         let names = vec![BLOCKED.to_owned(), format!("*.{BLOCKED}")];
         let CertifiedKey { cert, signing_key } =
@@ -56,7 +69,7 @@ impl<'n> Blocking<'n> {
         fs::write(at("page.pem"), cert.pem()).expect("a certificate file");
         let mut edge = Edge::new(namespace, interfaces, policy);
         let config = format!(
-            "{more}[block_page]\ncertificates = {:?}\n",
+            "{more}[block_page]\ncertificates = {:?}\ntakeover = {takeover:?}\n",
             certificates.path()
         );
         edge.configure(interfaces, &config);
@@ -121,9 +134,16 @@ fn assert_blocks(visitor: &Namespace, addresses: [&str; 2]) {
 
 #[test]
 fn visitors_of_a_blocked_site_on_this_host_see_the_page() {
+    for takeover in TAKEOVERS {
+        visitors_on_this_host_see_the_page(takeover);
+    }
+}
+
+fn visitors_on_this_host_see_the_page(takeover: &str) {
     let net = Direct::new();
     let _site = Site::start(&net.edge, &NAMES);
-    let blocking = Blocking::start(&net.edge, &[Direct::EDGE_IF], "", &names());
+    let interfaces = [Direct::EDGE_IF];
+    let blocking = Blocking::taking_over(takeover, &net.edge, &interfaces, "", &names());
     assert_blocks(&net.visitor, [Direct::EDGE_V4, Direct::EDGE_V6]);
     assert!(blocking.edge.rule_packets("page") > 0);
 
@@ -138,6 +158,12 @@ fn visitors_of_a_blocked_site_on_this_host_see_the_page() {
 
 #[test]
 fn visitors_of_a_blocked_site_behind_this_router_see_the_page() {
+    for takeover in TAKEOVERS {
+        visitors_behind_this_router_see_the_page(takeover);
+    }
+}
+
+fn visitors_behind_this_router_see_the_page(takeover: &str) {
     let net = Routed::new();
     let _site = Site::start(&net.origin, &NAMES);
     let serves = format!(
@@ -146,7 +172,7 @@ fn visitors_of_a_blocked_site_behind_this_router_see_the_page() {
         Routed::NEIGHBOUR_V6
     );
     let sides = [Routed::VISITOR_SIDE, Routed::ORIGIN_SIDE];
-    let _blocking = Blocking::start(&net.edge, &sides, &serves, &names());
+    let _blocking = Blocking::taking_over(takeover, &net.edge, &sides, &serves, &names());
     assert_blocks(&net.visitor, [Routed::NEIGHBOUR_V4, Routed::NEIGHBOUR_V6]);
 }
 
