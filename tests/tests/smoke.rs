@@ -1,7 +1,11 @@
 //! Whether the product works on this kernel at all: the real commands, and connections through a
 //! veth pair. Needs no program but `ip`, so that it runs in a small virtual machine as well.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    io::{self, Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
+    time::Duration,
+};
 
 use filter_tests::{
     client::exchange,
@@ -132,4 +136,71 @@ fn a_hello_in_one_jumbo_frame_of_several_buffers_is_read() {
     wait_for("both hellos count", Duration::from_secs(5), || {
         edge.rule_packets("name") >= 2
     });
+}
+
+const LED: &str = r#"
+version = 1
+[[rule]]
+id = "page"
+domains = ["blocked.example"]
+action = "redirect"
+reason = "Immediate threat to human life"
+statement = "https://provider.example/statements/1"
+review_by = 2099-01-01T00:00:00Z
+"#;
+
+/// Longest that an answer may take in a machine under emulation.
+const ANSWER_MAX: Duration = Duration::from_secs(20);
+
+/// What comes back until the end, for parts that are sent one after the other.
+fn ask(net: &Direct, to: &str, port: u16, parts: &[&[u8]]) -> io::Result<String> {
+    let to = SocketAddr::new(to.parse().expect("an address"), port);
+    net.visitor.run(|| {
+        let mut stream = TcpStream::connect_timeout(&to, ANSWER_MAX)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(ANSWER_MAX))?;
+        for part in parts {
+            stream.write_all(part)?;
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    })
+}
+
+#[test]
+fn who_asks_for_a_blocked_name_gets_the_page_by_every_way_that_this_kernel_has() {
+    for takeover in ["auto", "repair"] {
+        let net = Direct::new();
+        let addresses = [Direct::EDGE_V4, Direct::EDGE_V6];
+        let _servers = [80, 443].map(|port| Echo::start(&net.edge, &addresses, port));
+        let mut edge = Edge::new(&net.edge, &[Direct::EDGE_IF], LED);
+        let config = format!("[block_page]\ntakeover = \"{takeover}\"\n");
+        edge.configure(&[Direct::EDGE_IF], &config);
+        edge.start();
+        let page = &edge.json("status")["page"];
+        assert_eq!(page["is_up"], true, "{takeover}: {page}");
+        let by = if takeover == "repair" || running() < version("6.9") {
+            "repair"
+        } else {
+            "kfunc"
+        };
+        assert_eq!(page["method"], by, "{takeover}");
+
+        let head = format!("GET / HTTP/1.1\r\nHost: {BLOCKED}\r\nConnection: close\r\n\r\n");
+        let head = head.as_bytes();
+        for address in addresses {
+            for parts in [&[head][..], &[&head[..10], &head[10..]]] {
+                let answer = ask(&net, address, 80, parts);
+                let context = format!("{takeover} {address} in {} parts", parts.len());
+                let answer =
+                    answer.unwrap_or_else(|e| panic!("{context}: {e}, {}", edge.json("counters")));
+                // The server of this test sends back what it got before.
+                assert!(answer.contains("HTTP/1.1 451 "), "{context}: {answer}");
+                assert!(answer.contains("Immediate threat"), "{context}: {answer}");
+            }
+        }
+        assert_eq!(served(&net, 80, &Request::to(ALLOWED).bytes()), [true; 2]);
+    }
 }

@@ -23,7 +23,7 @@ const TESTS: &str = "target/debug/deps";
 const PRODUCT: &str = "target/debug/edgefilter";
 
 /// What the tests need that is not built into Debian's kernels.
-const MODULES: [&str; 1] = ["veth"];
+const MODULES: [&str; 3] = ["cls_bpf", "sch_ingress", "veth"];
 
 /// Memory in MiB and processors of the machine.
 const MEMORY: &str = "2048";
