@@ -39,6 +39,9 @@ pub mod exit {
 
 /// How long the controller has to load a program and attach it.
 const START_MAX: Duration = Duration::from_secs(15);
+
+/// The same in a machine under emulation, where the kernel takes long to verify the programs.
+const EMULATED_START_MAX: Duration = Duration::from_secs(180);
 /// How long it has to stop.
 const STOP_MAX: Duration = Duration::from_secs(5);
 
@@ -151,10 +154,22 @@ impl<'n> Edge<'n> {
     /// # Panics
     /// If it ends, or does not enforce in time; its output is printed.
     pub fn start(&mut self) {
+        self.start_within(START_MAX);
+    }
+
+    /// As [`Edge::start`], also in a machine under emulation.
+    ///
+    /// # Panics
+    /// As there.
+    pub fn start_patiently(&mut self) {
+        self.start_within(EMULATED_START_MAX);
+    }
+
+    fn start_within(&mut self, time_max: Duration) {
         assert!(self.controller.is_none(), "one controller at a time");
         let mut controller = self.spawn();
         let mut ended = None;
-        wait_for("edgefilter run enforces", START_MAX, || {
+        wait_for("edgefilter run enforces", time_max, || {
             ended = controller.wait(Duration::ZERO);
             ended.is_some() || self.run(&["status"]).code == exit::OK
         });

@@ -105,21 +105,27 @@ impl PageSpace {
     /// # Panics
     /// If the kernel refuses.
     pub fn attach(&self, edge: &Namespace) -> SinkStatus {
-        assert!(self.attach_by(SinkMethod::of_kernel(), edge).is_none());
+        assert!(self.attach_only(SinkMethod::of_kernel(), edge).is_none());
         status(edge)
     }
 
-    /// As [`PageSpace::attach`], with sockets that a process would make: `page` serves them.
+    /// As [`PageSpace::attach`], by this method; where the kernel makes no sockets, what does it for the
+    /// page's server.
     ///
     /// # Panics
     /// If the kernel refuses.
-    pub fn attach_repair(&self, edge: &Namespace, page: &Witness) -> SocketMaker {
-        let ring = self.attach_by(SinkMethod::Repair, edge);
-        let ring = HandoverRing::new(ring.expect("a ring buffer")).expect("a ring buffer");
-        SocketMaker::start(&self.namespace, ring, page.handed())
+    pub fn attach_by(
+        &self,
+        method: SinkMethod,
+        edge: &Namespace,
+        page: &Witness,
+    ) -> Option<SocketMaker> {
+        let ring = self.attach_only(method, edge)?;
+        let ring = HandoverRing::new(ring).expect("a ring buffer");
+        Some(SocketMaker::start(&self.namespace, ring, page.handed()))
     }
 
-    fn attach_by(&self, method: SinkMethod, edge: &Namespace) -> Option<OwnedFd> {
+    fn attach_only(&self, method: SinkMethod, edge: &Namespace) -> Option<OwnedFd> {
         let path = Path::new("/run/netns").join(self.namespace.name());
         let inside = File::open(&path).expect("the page's namespace");
         edge.run(|| {
@@ -193,14 +199,6 @@ impl Drop for SocketMaker {
 /// If it was never attached.
 pub fn status(edge: &Namespace) -> SinkStatus {
     edge.run(|| Root::open().expect("a root").sink_status().expect("a sink"))
-}
-
-/// Says whether the page is served.
-///
-/// # Panics
-/// If it was never attached.
-pub fn set_up(edge: &Namespace, up: bool) {
-    edge.run(|| Root::open().expect("a root").set_sink(up).expect("a sink"));
 }
 
 /// Forgets what was idle for a second.

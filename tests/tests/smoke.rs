@@ -178,7 +178,7 @@ fn who_asks_for_a_blocked_name_gets_the_page_by_every_way_that_this_kernel_has()
         let mut edge = Edge::new(&net.edge, &[Direct::EDGE_IF], LED);
         let config = format!("[block_page]\ntakeover = \"{takeover}\"\n");
         edge.configure(&[Direct::EDGE_IF], &config);
-        edge.start();
+        edge.start_patiently();
         let page = &edge.json("status")["page"];
         assert_eq!(page["is_up"], true, "{takeover}: {page}");
         let by = if takeover == "repair" || running() < version("6.9") {

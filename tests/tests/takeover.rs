@@ -7,20 +7,24 @@ use std::{
         Arc,
         atomic::{AtomicU16, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use filter_common::respond::counted::Answer;
 use filter_tests::{
     dialer::{Length, ask_http, ask_tls, ask_tls_in_pieces, open, tls_config},
+    foreign::ForeignProgram,
     frames::FrameSocket,
     net::{Direct, Namespace, Offload, Routed, mac_of, set_offload},
     packet::{Packet, TPID_8021Q, flag, tls::ClientHello},
-    page::{PageSpace, answered, answers, enforce, enforce_in, set_up, status, sweep},
+    page::{PageSpace, SocketMaker, answered, answers, enforce, enforce_in, status, sweep},
     process::wait_for,
     witness::{HTTP_PORT, TLS_PORT, Witness},
 };
-use filter_user::{datapath::Sweep, policy::model::AttachMode};
+use filter_user::{
+    datapath::{SinkMethod, Sweep},
+    policy::model::AttachMode,
+};
 
 const BLOCKED: &str = "blocked.example";
 const NEIGHBOUR: &str = "neighbour.example";
@@ -31,6 +35,17 @@ id = "name"
 hosts = ["blocked.example"]
 action = "drop"
 "#;
+
+/// The ways in which a connection is handed over.
+const METHODS: [SinkMethod; 2] = [SinkMethod::Kfunc, SinkMethod::Repair];
+
+/// What is counted of a connection that is handed over.
+fn handed_over(method: SinkMethod) -> Answer {
+    match method {
+        SinkMethod::Repair => Answer::SinkTold,
+        SinkMethod::Kfunc | SinkMethod::None => Answer::SinkAssigned,
+    }
+}
 
 /// How long an answer may take on a busy machine.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -110,12 +125,19 @@ fn assert_taken_over(edge: &Namespace, clients: &[Client<'_>], server: &Witness,
 
 #[test]
 fn a_server_on_this_host_is_replaced_by_the_page_for_the_blocked_name_only() {
+    METHODS
+        .into_iter()
+        .for_each(server_on_this_host_is_replaced);
+}
+
+fn server_on_this_host_is_replaced(method: SinkMethod) {
     let net = Direct::new();
     let space = PageSpace::new(&net.edge);
     let server = Witness::start(&net.edge, &[BLOCKED, NEIGHBOUR]);
     let page = Witness::start_for_any_address(&space.namespace, &[BLOCKED, NEIGHBOUR]);
     enforce(&net.edge, &[Direct::EDGE_IF], "", POLICY);
-    assert!(space.attach(&net.edge).up);
+    let _maker = space.attach_by(method, &net.edge, &page);
+    assert_eq!(status(&net.edge).method, method);
     let clients = both_families(
         &net.visitor,
         [
@@ -125,7 +147,7 @@ fn a_server_on_this_host_is_replaced_by_the_page_for_the_blocked_name_only() {
     );
     assert_taken_over(&net.edge, &clients, &server, &page);
     assert_eq!(answered(&net.edge, Answer::PageTaken), 8);
-    assert_eq!(answered(&net.edge, Answer::SinkAssigned), 8);
+    assert_eq!(answered(&net.edge, handed_over(method)), 8);
     wait_for("the server's halves are reset", LIMIT, || {
         answered(&net.edge, Answer::SinkServerReset) == 8
     });
@@ -133,6 +155,12 @@ fn a_server_on_this_host_is_replaced_by_the_page_for_the_blocked_name_only() {
 
 #[test]
 fn a_server_behind_the_router_is_replaced_by_the_page_for_the_blocked_name_only() {
+    METHODS
+        .into_iter()
+        .for_each(server_behind_the_router_is_replaced);
+}
+
+fn server_behind_the_router_is_replaced(method: SinkMethod) {
     let net = Routed::new();
     let space = PageSpace::new(&net.edge);
     let server = Witness::start(&net.origin, &[BLOCKED, NEIGHBOUR]);
@@ -140,7 +168,8 @@ fn a_server_behind_the_router_is_replaced_by_the_page_for_the_blocked_name_only(
     let host = "[inspect]\nserves = [\"203.0.113.0/24\", \"2001:db8:2::/64\"]\n";
     let interfaces = [Routed::VISITOR_SIDE, Routed::ORIGIN_SIDE];
     enforce(&net.edge, &interfaces, host, POLICY);
-    assert!(space.attach(&net.edge).up);
+    let _maker = space.attach_by(method, &net.edge, &page);
+    assert_eq!(status(&net.edge).method, method);
     let clients = both_families(
         &net.visitor,
         [
@@ -157,25 +186,33 @@ struct Scene {
     net: Direct,
     space: PageSpace,
     server: Witness,
+    method: SinkMethod,
+    _maker: Option<SocketMaker>,
     page: Option<Witness>,
 }
 
 impl Scene {
     fn new() -> Self {
-        Self::attached(AttachMode::Native)
+        Self::attached(AttachMode::Native, SinkMethod::Kfunc)
     }
 
-    fn attached(mode: AttachMode) -> Self {
+    fn both() -> [Self; 2] {
+        METHODS.map(|method| Self::attached(AttachMode::Native, method))
+    }
+
+    fn attached(mode: AttachMode, method: SinkMethod) -> Self {
         let net = Direct::new();
         let space = PageSpace::new(&net.edge);
         let server = Witness::start(&net.edge, &[BLOCKED, NEIGHBOUR]);
         let page = Witness::start_for_any_address(&space.namespace, &[BLOCKED, NEIGHBOUR]);
         enforce_in(mode, &net.edge, &[Direct::EDGE_IF], "", POLICY);
-        space.attach(&net.edge);
+        let maker = space.attach_by(method, &net.edge, &page);
         Self {
             net,
             space,
             server,
+            method,
+            _maker: maker,
             page: Some(page),
         }
     }
@@ -195,7 +232,12 @@ impl Scene {
 
 #[test]
 fn a_hello_in_many_pieces_reaches_the_page_whole() {
-    let scene = Scene::new();
+    for scene in Scene::both() {
+        hello_in_many_pieces_reaches_the_page_whole(&scene);
+    }
+}
+
+fn hello_in_many_pieces_reaches_the_page_whole(scene: &Scene) {
     for to in [
         (Direct::VISITOR_V4, Direct::EDGE_V4),
         (Direct::VISITOR_V6, Direct::EDGE_V6),
@@ -219,7 +261,12 @@ fn a_hello_in_many_pieces_reaches_the_page_whole() {
 
 #[test]
 fn clients_that_complete_their_checksums_reach_the_page_as_well() {
-    let scene = Scene::new();
+    for scene in Scene::both() {
+        with_clients_that_complete_their_checksums_reach_the_page_as_well(&scene);
+    }
+}
+
+fn with_clients_that_complete_their_checksums_reach_the_page_as_well(scene: &Scene) {
     set_offload(
         &scene.net.visitor,
         Direct::VISITOR_IF,
@@ -238,7 +285,12 @@ fn clients_that_complete_their_checksums_reach_the_page_as_well() {
 
 #[test]
 fn behind_the_driver_the_program_hands_over_as_well() {
-    let scene = Scene::attached(AttachMode::Generic);
+    for method in METHODS {
+        hands_over_behind_the_driver(&Scene::attached(AttachMode::Generic, method));
+    }
+}
+
+fn hands_over_behind_the_driver(scene: &Scene) {
     for length in [Length::Short, Length::Long] {
         let client = scene.client();
         let seen = client.tls(BLOCKED, scene.page(), length);
@@ -263,7 +315,12 @@ fn no_connection_is_left(edge: &Namespace) {
 
 #[test]
 fn the_servers_half_of_the_connection_is_gone() {
-    let scene = Scene::new();
+    for scene in Scene::both() {
+        with_the_servers_half_of_the_connection_is_gone(&scene);
+    }
+}
+
+fn with_the_servers_half_of_the_connection_is_gone(scene: &Scene) {
     let seen = scene.client().tls(BLOCKED, scene.page(), Length::Short);
     assert!(seen.is_ok(), "{seen:?}");
     no_connection_is_left(&scene.net.edge);
@@ -271,7 +328,12 @@ fn the_servers_half_of_the_connection_is_gone() {
 
 #[test]
 fn a_request_behind_others_on_a_kept_connection_is_answered_by_the_page() {
-    let scene = Scene::new();
+    for scene in Scene::both() {
+        request_behind_others_on_a_kept_connection_is_answered_by_the_page(&scene);
+    }
+}
+
+fn request_behind_others_on_a_kept_connection_is_answered_by_the_page(scene: &Scene) {
     let (from, to) = endpoints(Direct::VISITOR_V4, Direct::EDGE_V4, HTTP_PORT);
     scene.net.visitor.run(|| {
         let mut stream = open(from, to, LIMIT).expect("a connection");
@@ -348,7 +410,12 @@ fn a_forged_hello_is_neither_answered_nor_handed_over() {
 
 #[test]
 fn ports_that_are_used_again_belong_to_the_next_connection() {
-    let scene = Scene::new();
+    for scene in Scene::both() {
+        with_ports_that_are_used_again_belong_to_the_next_connection(&scene);
+    }
+}
+
+fn with_ports_that_are_used_again_belong_to_the_next_connection(scene: &Scene) {
     // No connection lingers at the client, so that the same ports can be used at once.
     scene.net.visitor.sysctl("net/ipv4/tcp_max_tw_buckets", "0");
     let ends = endpoints(Direct::VISITOR_V4, Direct::EDGE_V4, TLS_PORT);
@@ -368,8 +435,13 @@ fn ports_that_are_used_again_belong_to_the_next_connection() {
 
 #[test]
 fn a_forged_syn_and_what_agrees_with_it_do_not_end_a_connection_to_the_page() {
+    for scene in Scene::both() {
+        forged_syn_and_what_agrees_with_it_do_not_end_a_connection_to_the_page(&scene);
+    }
+}
+
+fn forged_syn_and_what_agrees_with_it_do_not_end_a_connection_to_the_page(scene: &Scene) {
     const FORGED_SEQ: u32 = 0x1234_5678;
-    let scene = Scene::new();
     let (from, to) = endpoints(Direct::VISITOR_V4, Direct::EDGE_V4, HTTP_PORT);
     let macs = [
         mac_of(&scene.net.visitor, Direct::VISITOR_IF),
@@ -439,32 +511,33 @@ fn ask_again(
 }
 
 #[test]
-fn without_a_server_the_page_counts_as_down_and_what_leads_there_is_not_taken_over() {
-    let mut scene = Scene::new();
-    let authority = scene.page().authority().clone();
-    drop(scene.page.take());
-    let ask = |scene: &Scene| {
+fn on_a_port_that_nobody_serves_the_page_on_the_client_is_refused_and_others_get_it() {
+    for mut scene in Scene::both() {
+        let authority = scene.page().authority().clone();
+        drop(scene.page.take());
+        // What the filter sends back into a veth is not taken otherwise.
+        let _receives = ForeignProgram::attach(&scene.net.visitor, Direct::VISITOR_IF);
         let (from, to) = endpoints(Direct::VISITOR_V4, Direct::EDGE_V4, TLS_PORT);
         let config = tls_config(&authority, Length::Short);
-        let limit = Duration::from_millis(300);
-        scene
-            .net
-            .visitor
-            .run(|| ask_tls(open(from, to, limit)?, BLOCKED, config))
-    };
-    assert!(ask(&scene).is_err());
-    assert!(!status(&scene.net.edge).up);
-    let taken = answered(&scene.net.edge, Answer::PageTaken);
-    assert!(ask(&scene).is_err());
-    assert_eq!(answered(&scene.net.edge, Answer::PageTaken), taken);
-    assert!(answered(&scene.net.edge, Answer::PageDown) > 0);
-    let seen = scene.client().tls(NEIGHBOUR, &scene.server, Length::Short);
-    assert!(seen.is_ok(), "{seen:?}");
+        let ask = || ask_tls(open(from, to, LIMIT)?, BLOCKED, config);
+        let begin = Instant::now();
+        let refused = scene.net.visitor.run(ask).expect_err("nobody answers");
+        assert!(
+            refused.to_string().contains("UnrecognisedName"),
+            "{refused} {:?}",
+            answers(&scene.net.edge)
+        );
+        assert!(begin.elapsed() < LIMIT, "told when the hello came again");
+        assert_eq!(answered(&scene.net.edge, Answer::SinkNobody), 1);
+        assert!(status(&scene.net.edge).up);
+        let seen = scene.client().tls(NEIGHBOUR, &scene.server, Length::Short);
+        assert!(seen.is_ok(), "{seen:?}");
 
-    let page = Witness::start_for_any_address(&scene.space.namespace, &[BLOCKED]);
-    set_up(&scene.net.edge, true);
-    let seen = scene.client().tls(BLOCKED, &page, Length::Short);
-    assert!(seen.is_ok(), "{seen:?} {:?}", answers(&scene.net.edge));
+        let page = Witness::start_for_any_address(&scene.space.namespace, &[BLOCKED]);
+        let _maker = scene.space.attach_by(scene.method, &scene.net.edge, &page);
+        let seen = scene.client().tls(BLOCKED, &page, Length::Short);
+        assert!(seen.is_ok(), "{seen:?} {:?}", answers(&scene.net.edge));
+    }
 }
 
 #[test]
@@ -571,7 +644,16 @@ fn idle_connections_are_forgotten_and_busy_ones_are_not() {
 fn many_connections_at_once_are_all_answered_by_the_page() {
     const CLIENTS: usize = 8;
     const EACH: usize = 12;
-    let scene = Scene::new();
+    for scene in Scene::both() {
+        answers_many::<CLIENTS, EACH>(&scene);
+        assert_eq!(
+            answered(&scene.net.edge, Answer::PageTaken),
+            (CLIENTS * EACH) as u64
+        );
+    }
+}
+
+fn answers_many<const CLIENTS: usize, const EACH: usize>(scene: &Scene) {
     std::thread::scope(|threads| {
         for _ in 0..CLIENTS {
             threads.spawn(|| {
@@ -582,8 +664,4 @@ fn many_connections_at_once_are_all_answered_by_the_page() {
             });
         }
     });
-    assert_eq!(
-        answered(&scene.net.edge, Answer::PageTaken),
-        (CLIENTS * EACH) as u64
-    );
 }

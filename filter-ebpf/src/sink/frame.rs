@@ -174,18 +174,15 @@ impl Frame {
 /// Sum of the pseudo-header's 16-bit words, without the length.
 #[inline(always)]
 fn pseudo(key: &FlowKey, transport: u32) -> u32 {
-    let halves = |x: u64| {
-        let x = u64::from_be(x);
-        (x >> 48) + (x >> 32 & 0xffff) + (x >> 16 & 0xffff) + (x & 0xffff)
-    };
-    let sum = halves(key.src[0]) + halves(key.src[1]) + halves(key.dst[0]) + halves(key.dst[1]);
+    let words = |x: u64| checksum::words(u64::from_be(x));
+    let sum = words(key.src[0]) + words(key.src[1]) + words(key.dst[0]) + words(key.dst[1]);
     // The mapped form's constant words are taken off again.
     let mapped = if transport == ETHERNET_LEN + IPV4_LEN {
         2 * 0xffff
     } else {
         0
     };
-    (sum - mapped) as u32 + u32::from(TCP)
+    sum - mapped + u32::from(TCP)
 }
 
 /// Reads a value of the frame, in the frame's byte order.

@@ -90,6 +90,7 @@ async fn follow(
         retry_at: Instant::now(),
         page: Page::new(&root),
         answers: false,
+        is_reset_reported: false,
         sweep_at: Instant::now(),
         next_hops: Vec::new(),
         unresolved: Vec::new(),
@@ -137,6 +138,7 @@ async fn follow(
             }
             _ = tick.tick() => {
                 controller.look_after_page();
+                controller.reset_servers();
                 controller.sweep();
                 let before = controller.unresolved.clone();
                 controller.refresh_next_hops();
@@ -192,6 +194,8 @@ struct Controller {
     page: Page,
     /// Whether rules answer, so that connections that were answered are remembered.
     answers: bool,
+    /// Whether it was said that servers cannot be told.
+    is_reset_reported: bool,
     sweep_at: Instant,
     /// Next hops of the policy in place.
     next_hops: Vec<(u32, NextHop)>,
@@ -255,6 +259,21 @@ impl Controller {
         match next_hop::refresh(&self.root, &self.next_hops) {
             Ok(unresolved) => self.unresolved = unresolved,
             Err(error) => tracing::error!(%error, "next hops are not followed"),
+        }
+    }
+
+    /// Tells servers that connections are over whose clients were answered in their place.
+    fn reset_servers(&mut self) {
+        if !self.answers {
+            return;
+        }
+        match self.root.reset_servers() {
+            Ok(_) => self.is_reset_reported = false,
+            Err(_) if self.is_reset_reported => {}
+            Err(error) => {
+                tracing::error!(%error, "servers of refused connections are not told");
+                self.is_reset_reported = true;
+            }
         }
     }
 

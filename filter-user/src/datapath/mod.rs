@@ -35,6 +35,7 @@ mod kernel_features;
 pub mod kernel_fields;
 mod kernel_log;
 mod kfunc;
+mod late_reset;
 mod local;
 mod mapped;
 pub mod netdev;

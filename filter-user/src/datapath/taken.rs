@@ -15,6 +15,7 @@ use super::{
     mapped::Writable,
     object::{ANSWERS, TAKEN, TAKEN_PORTS},
     pod::Raw,
+    sink::LATE_RESETS_AT,
     sys,
 };
 
@@ -30,7 +31,7 @@ pub struct Sweep {
     pub removed: usize,
 }
 
-type Connections = HashMap<MapData, Raw<FlowKey>, Raw<Taken>>;
+pub(super) type Connections = HashMap<MapData, Raw<FlowKey>, Raw<Taken>>;
 
 impl Root {
     /// Forgets connections that were idle for longer than `idle_max`, and clears the ports' bits that none
@@ -87,14 +88,25 @@ impl Root {
             .and_then(TryInto::try_into)
             .map_err(map_error(ANSWERS))?;
         let by_cpu = map.get(&0, 0).map_err(map_error(ANSWERS))?;
-        let sum = |answer: Answer| by_cpu.iter().map(|counts| counts[answer as usize]).sum();
+        let late_resets = self.late_resets();
+        let sum = |answer: Answer| match answer {
+            Answer::LateReset => late_resets,
+            _ => by_cpu.iter().map(|counts| counts[answer as usize]).sum(),
+        };
         Ok(Answer::ALL
             .iter()
             .map(|answer| (*answer, sum(*answer)))
             .collect())
     }
 
-    fn taken_map(&self) -> Result<Connections, DatapathError> {
+    /// Counted by controllers, not by the kernel programs.
+    fn late_resets(&self) -> u64 {
+        let map = self.sink_map().ok();
+        let count = map.as_ref().and_then(|map| map.words().get(LATE_RESETS_AT));
+        count.map_or(0, |count| count.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn taken_map(&self) -> Result<Connections, DatapathError> {
         let data = MapData::from_pin(self.shared_dir().join(TAKEN)).map_err(map_error(TAKEN))?;
         Map::from_map_data(data)
             .and_then(TryInto::try_into)
@@ -121,7 +133,7 @@ fn set_port(ports: &Writable, port: u16) {
 }
 
 /// Seconds of CLOCK_MONOTONIC, as the kernel programs have them.
-fn monotonic_s() -> u32 {
+pub(super) fn monotonic_s() -> u32 {
     nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)
         .map_or(0, |now| now.tv_sec() as u32)
 }
