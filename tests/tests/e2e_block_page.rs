@@ -219,6 +219,68 @@ fn a_process_that_ends_is_started_again_and_status_says_so_meanwhile() {
     assert_eq!(interfaces(&net.edge).len(), 1);
 }
 
+/// The process that makes sockets for the page's process.
+fn socket_maker(page: i32) -> Option<i32> {
+    let parent = format!("PPid:\t{page}");
+    let processes = fs::read_dir("/proc")
+        .expect("a list of processes")
+        .flatten();
+    let mut ids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    ids.find(|id: &i32| {
+        let read = |file: &str| fs::read_to_string(format!("/proc/{id}/{file}"));
+        read("status").is_ok_and(|status| status.lines().any(|line| line == parent))
+            && read("cmdline").is_ok_and(|line| line.contains("sink-handover"))
+    })
+}
+
+#[test]
+fn what_makes_sockets_for_the_page_has_two_capabilities_and_neither_process_goes_on_alone() {
+    let net = Direct::new();
+    let mut edge = Edge::new(&net.edge, &[Direct::EDGE_IF], POLICY);
+    let page = "[block_page]\ntakeover = \"repair\"\n";
+    edge.configure(&[Direct::EDGE_IF], page);
+    edge.start();
+    let status = edge.json("status");
+    assert_eq!(status["page"]["method"], "repair", "{status}");
+    assert!(edge.run(&["status"]).stdout.contains("TCP_REPAIR"));
+    let pid = page_pid(&edge).expect("a page");
+    let maker = socket_maker(pid).expect("a process that makes sockets");
+
+    let told = fs::read_to_string(format!("/proc/{maker}/status")).expect("a process");
+    // CAP_NET_BIND_SERVICE and CAP_NET_ADMIN.
+    for set in ["CapPrm:\t0000000000001400", "CapEff:\t0000000000001400"] {
+        assert!(told.contains(set), "{set} in {told}");
+    }
+    for set in ["CapInh", "CapBnd", "CapAmb"] {
+        let none = format!("{set}:\t0000000000000000");
+        assert!(told.contains(&none), "{none} in {told}");
+    }
+    assert!(told.contains("NoNewPrivs:\t1"), "{told}");
+    assert!(!told.contains("Uid:\t0"), "{told}");
+
+    kill(Pid::from_raw(maker), Signal::SIGKILL).expect("a process");
+    wait_for("the page's process ends as well", CHANGE_MAX, || {
+        is_gone(pid)
+    });
+    wait_for("it is served again", CHANGE_MAX, || {
+        page_pid(&edge).is_some_and(|now| now != pid)
+    });
+    let pid = page_pid(&edge).expect("a page");
+    let maker = socket_maker(pid).expect("a process that makes sockets");
+    kill(Pid::from_raw(pid), Signal::SIGKILL).expect("a process");
+    wait_for("it ends as well", CHANGE_MAX, || is_gone(maker));
+    wait_for("it is served again", CHANGE_MAX, || {
+        page_pid(&edge).is_some_and(|now| now != pid)
+    });
+
+    edge.kill_controller();
+    let pid = page_pid(&edge).expect("a page without a controller");
+    let maker = socket_maker(pid).expect("a process that makes sockets");
+    drop(edge);
+    wait_for("both end", CHANGE_MAX, || is_gone(pid) && is_gone(maker));
+    assert_eq!(interfaces(&net.edge), Vec::<String>::new());
+}
+
 #[test]
 fn a_policy_without_a_page_removes_it_and_one_with_it_brings_it_back() {
     let net = Direct::new();
