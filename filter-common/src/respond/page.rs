@@ -94,7 +94,8 @@ fn takeover(response: &Response, sink: &Sink, len: u32) -> Way {
         return Way::InFlight;
     }
     let whole = response.seq.wrapping_add(len).wrapping_sub(response.start);
-    if response.seq != response.start && whole > TAKEN_HELLO_BYTES_MAX {
+    let is_kept = response.seq != response.start || sink.method == method::REPAIR;
+    if is_kept && whole > TAKEN_HELLO_BYTES_MAX {
         return Way::TooLong;
     }
     Way::Takeover
@@ -111,4 +112,53 @@ fn is_plain(packet: &Packet) -> bool {
     packet.network <= ETHERNET_LEN + VLAN_TAG_LEN
         && packet.transport.wrapping_sub(packet.network) == header
         && matches!(packet.fragment, Fragment::Whole)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: u32 = 1_000;
+
+    /// The way of a hello whose last segment, with these bytes, comes behind so many others.
+    fn way_of(method: u32, before: u32, len: u32) -> Way {
+        let response = Response {
+            verdict: Verdict::Redirect as u8,
+            reason: Reason::Hostname as u8,
+            redirect_index: redirect::PAGE,
+            protocol: Protocol::Tls as u8,
+            flags: Response::NAMED | Response::VERIFIED | Response::CLEAN,
+            start: START,
+            seq: START + before,
+            ..Response::default()
+        };
+        let sink = Sink {
+            state: sink::UP,
+            method,
+            ..Sink::default()
+        };
+        let packet = Packet {
+            protocol: TCP,
+            network: ETHERNET_LEN,
+            transport: ETHERNET_LEN + IPV4_LEN,
+            ..Packet::EMPTY
+        };
+        way(&response, &sink, &packet, len)
+    }
+
+    #[test]
+    fn a_hello_that_has_to_be_kept_has_a_bound() {
+        const MAX: u32 = TAKEN_HELLO_BYTES_MAX;
+        for (method, before, len, expected) in [
+            (method::KFUNC, 0, MAX + 1, Way::Takeover),
+            (method::KFUNC, 1, MAX - 1, Way::Takeover),
+            (method::KFUNC, 1, MAX, Way::TooLong),
+            (method::REPAIR, 0, MAX, Way::Takeover),
+            (method::REPAIR, 0, MAX + 1, Way::TooLong),
+            (method::NONE, 0, 1, Way::Down),
+        ] {
+            let found = way_of(method, before, len);
+            assert_eq!(found, expected, "{method} {before} {len}");
+        }
+    }
 }
