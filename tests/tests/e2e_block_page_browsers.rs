@@ -66,30 +66,12 @@ const CHANGE_MAX: Duration = Duration::from_secs(10);
 
 #[test]
 fn chromium_shows_the_page_and_loads_the_neighbour_of_the_same_certificate() {
-    let net = Direct::new();
-    let hosts = Hosts {
-        visitor: &net.visitor,
-        server: &net.edge,
-        edge: &net.edge,
-        interfaces: &[Direct::EDGE_IF],
-        address: Direct::EDGE_V4,
-        inspect: "",
-    };
-    compare(Kind::Chromium, &hosts, "chromium.png");
+    compare_here(Kind::Chromium, Direct::EDGE_V4, "chromium.png");
 }
 
 #[test]
 fn firefox_shows_the_page_and_loads_the_neighbour_of_the_same_certificate() {
-    let net = Direct::new();
-    let hosts = Hosts {
-        visitor: &net.visitor,
-        server: &net.edge,
-        edge: &net.edge,
-        interfaces: &[Direct::EDGE_IF],
-        address: Direct::EDGE_V6,
-        inspect: "",
-    };
-    compare(Kind::Firefox, &hosts, "firefox.png");
+    compare_here(Kind::Firefox, Direct::EDGE_V6, "firefox.png");
 }
 
 #[test]
@@ -156,6 +138,20 @@ fn chromium_comes_back_from_refused_quic_and_sees_the_page() {
     assert!(refused > 0, "QUIC was tried");
     assert!(took < RETURN_MAX, "back at once: {took:?}");
     println!("Chromium: the page {took:?} after the click, {refused} packets of QUIC refused");
+}
+
+/// [`compare`] with a server on the host of the filter.
+fn compare_here(kind: Kind, address: &str, picture: &str) {
+    let net = Direct::new();
+    let hosts = Hosts {
+        visitor: &net.visitor,
+        server: &net.edge,
+        edge: &net.edge,
+        interfaces: &[Direct::EDGE_IF],
+        address,
+        inspect: "",
+    };
+    compare(kind, &hosts, picture);
 }
 
 /// The blocked name, its neighbour and the blocked name again, in one session.

@@ -2,7 +2,7 @@
 //! being enforced meanwhile.
 
 use std::{
-    fs,
+    fs::{self, File},
     time::{Duration, Instant},
 };
 
@@ -132,6 +132,29 @@ fn enforcement_outlives_the_controller_and_detach_ends_it() {
         exit::DIFFERS,
         "nothing is enforced"
     );
+}
+
+/// As `status` does, which asks whether a controller is running.
+#[test]
+fn a_controller_starts_while_somebody_looks_whether_one_is_running() {
+    let net = Direct::new();
+    let mut edge = Edge::enforcing(&net.edge, &[Direct::EDGE_IF], &policy(true));
+    edge.stop_controller();
+    let lock = net.edge.run_dir().join("controller.lock");
+    let looking = File::open(&lock).expect("the lock of the controller that ended");
+    looking.lock_shared().expect("nobody has it");
+    let mut controller = edge.spawn();
+    assert_eq!(controller.wait(Duration::from_millis(200)), None);
+    drop(looking);
+    wait_for("the lock is taken", RELOAD_MAX, || {
+        let lock = File::open(&lock).expect("the lock");
+        lock.try_lock_shared().is_err()
+    });
+    let mut second = edge.spawn();
+    let status = second.wait(RELOAD_MAX * 5).expect("there is one already");
+    assert_eq!(status.code(), Some(exit::LOCKED));
+    assert_eq!(controller.wait(Duration::ZERO), None);
+    controller.kill();
 }
 
 #[test]

@@ -19,6 +19,9 @@ const RUN: &str = "/run/edgefilter";
 /// Changes take well under a second; a process that holds the lock longer is stuck.
 const LOCK_WAIT_MAX: Duration = Duration::from_secs(10);
 const LOCK_RETRY: Duration = Duration::from_millis(20);
+const CONTROLLER_LOCK: &str = "controller.lock";
+/// Who asks whether a controller is running holds its lock for some microseconds; a controller keeps it.
+const GLANCE_MAX: Duration = Duration::from_millis(500);
 
 /// Name of the shared map that holds the ABI version and the namespace's cookie.
 const IDENTITY: &str = "ABI";
@@ -101,36 +104,9 @@ impl Root {
     ///
     /// [`DatapathError::Locked`] when another process keeps it for ten seconds.
     pub fn lock(&self) -> Result<Lock, DatapathError> {
-        let path = self.run.join("lock");
-        let mut file = self.open_lock(&path)?;
-        let begin = Instant::now();
-        loop {
-            match file.try_lock() {
-                Ok(()) if is_at(&file, &path) => break,
-                // `detach` removed it meanwhile.
-                Ok(()) => file = self.open_lock(&path)?,
-                Err(TryLockError::WouldBlock) if begin.elapsed() < LOCK_WAIT_MAX => {
-                    thread::sleep(LOCK_RETRY);
-                }
-                Err(TryLockError::WouldBlock) => {
-                    return Err(DatapathError::Locked {
-                        pid: holder(&mut file),
-                        waited_s: LOCK_WAIT_MAX.as_secs(),
-                    });
-                }
-                Err(TryLockError::Error(source)) => {
-                    return Err(DatapathError::Io {
-                        action: "lock",
-                        path,
-                        source,
-                    });
-                }
-            }
-        }
-        sign(&mut file).map_err(|source| DatapathError::Io {
-            action: "write",
-            path,
-            source,
+        let file = self.acquire("lock", LOCK_WAIT_MAX, |pid| DatapathError::Locked {
+            pid,
+            waited_s: LOCK_WAIT_MAX.as_secs(),
         })?;
         Ok(Lock { _file: file })
     }
@@ -141,36 +117,12 @@ impl Root {
     ///
     /// [`DatapathError::ControllerRunning`] if there is one already.
     pub fn controller_lock(&self) -> Result<ControllerLock, DatapathError> {
-        let path = self.run.join("controller.lock");
-        let mut file = self.open_lock(&path)?;
-        match file.try_lock() {
-            Ok(()) if is_at(&file, &path) => {}
-            // `detach` removed it meanwhile.
-            Ok(()) => return self.controller_lock(),
-            Err(TryLockError::WouldBlock) => {
-                return Err(DatapathError::ControllerRunning {
-                    pid: holder(&mut file),
-                });
-            }
-            Err(TryLockError::Error(source)) => {
-                return Err(DatapathError::Io {
-                    action: "lock",
-                    path,
-                    source,
-                });
-            }
-        }
-        sign(&mut file).map_err(|source| DatapathError::Io {
-            action: "write",
-            path,
-            source,
-        })?;
-        Ok(ControllerLock { _file: file })
+        self.become_controller(GLANCE_MAX)
     }
 
     /// Process id of the running controller, if there is one.
     pub fn controller_pid(&self) -> Option<u32> {
-        let mut file = File::open(self.run.join("controller.lock")).ok()?;
+        let mut file = File::open(self.run.join(CONTROLLER_LOCK)).ok()?;
         match file.try_lock_shared() {
             Err(TryLockError::WouldBlock) => holder(&mut file).parse().ok(),
             Ok(()) | Err(TryLockError::Error(_)) => None,
@@ -186,11 +138,52 @@ impl Root {
         if self.pins.exists() {
             return Ok(());
         }
-        match self.controller_lock() {
+        match self.become_controller(Duration::ZERO) {
             Ok(_nobody_begins_meanwhile) => remove(&self.run),
             Err(DatapathError::ControllerRunning { .. }) => Ok(()),
             Err(error) => Err(error),
         }
+    }
+
+    fn become_controller(&self, wait_max: Duration) -> Result<ControllerLock, DatapathError> {
+        let running = |pid| DatapathError::ControllerRunning { pid };
+        let file = self.acquire(CONTROLLER_LOCK, wait_max, running)?;
+        Ok(ControllerLock { _file: file })
+    }
+
+    /// The lock of this name, signed with this process's id; `taken` is told who keeps it for longer than
+    /// `wait_max`.
+    fn acquire(
+        &self,
+        name: &str,
+        wait_max: Duration,
+        taken: impl FnOnce(String) -> DatapathError,
+    ) -> Result<File, DatapathError> {
+        let path = self.run.join(name);
+        let failed = |action| {
+            let path = path.clone();
+            move |source| DatapathError::Io {
+                action,
+                path,
+                source,
+            }
+        };
+        let begin = Instant::now();
+        let mut file = self.open_lock(&path)?;
+        loop {
+            match file.try_lock() {
+                Ok(()) if is_at(&file, &path) => break,
+                // `detach` removed it meanwhile.
+                Ok(()) => file = self.open_lock(&path)?,
+                Err(TryLockError::WouldBlock) if begin.elapsed() < wait_max => {
+                    thread::sleep(LOCK_RETRY);
+                }
+                Err(TryLockError::WouldBlock) => return Err(taken(holder(&mut file))),
+                Err(TryLockError::Error(source)) => return Err(failed("lock")(source)),
+            }
+        }
+        sign(&mut file).map_err(failed("write"))?;
+        Ok(file)
     }
 
     pub(super) fn pins(&self) -> &Path {
