@@ -18,6 +18,7 @@ use super::{
         CONFIG_FILE_BYTES_MAX, EVENTS_PER_WINDOW_MAX, INTERFACE_NAME_BYTES_MAX, INTERFACES_MAX,
     },
     load::directory_of,
+    metrics::take_metrics,
     model::{
         AttachMode, ChecksumMode, HostConfig, HostName, InspectPorts, InterfaceConfig, Outcome,
     },
@@ -106,6 +107,9 @@ fn take_config(
     }
     if let Some(proxies) = fields.take_table("local_proxies", findings) {
         config.local_proxies = take_local_proxies(proxies, base_dir, findings);
+    }
+    if let Some(metrics) = fields.take_table("metrics", findings) {
+        config.metrics = take_metrics(metrics, base_dir, findings);
     }
     fields.finish(findings);
     config

@@ -1,7 +1,13 @@
 //! A policy and a host configuration after parsing and validation: what the
 //! compiler works on. Invalid values cannot be represented or were refused.
 
-use std::{collections::BTreeMap, fmt, net::IpAddr, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use filter_common::abi::{Action, PortRange};
 use ipnet::IpNet;
@@ -308,6 +314,17 @@ pub struct HostConfig {
     /// Control group (of version 2) whose processes are kept from connecting to blocked origins, as a
     /// directory. Default: none.
     pub local_proxies: Option<PathBuf>,
+    /// Where a running controller tells its numbers. Default: nowhere.
+    pub metrics: Metrics,
+}
+
+/// `[metrics]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Metrics {
+    /// Address on which `/metrics` is served over HTTP.
+    pub listen: Option<SocketAddr>,
+    /// File for node_exporter's textfile collector.
+    pub file: Option<PathBuf>,
 }
 
 impl Default for HostConfig {
@@ -335,6 +352,7 @@ impl Default for HostConfig {
             events_per_window: EVENTS_PER_WINDOW_DEFAULT,
             debug: false,
             local_proxies: None,
+            metrics: Metrics::default(),
         }
     }
 }
