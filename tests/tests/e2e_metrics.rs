@@ -1,10 +1,6 @@
 //! What monitoring is told: over HTTP, in a file and by a command, and when it cannot be told.
 
-use std::{
-    fs,
-    net::TcpListener,
-    time::Duration,
-};
+use std::{fs, net::TcpListener, time::Duration};
 
 use filter_common::{reason::Reason, respond::counted::Answer};
 use filter_tests::{
