@@ -9,7 +9,9 @@ mod respond;
 
 use core::net::Ipv6Addr;
 
-pub use self::respond::{NextHop, Response, Sink, Taken, method, redirect, rule_flag, sink, taken};
+pub use self::respond::{
+    NextHop, Response, Sink, Taken, local_page_address, method, redirect, rule_flag, sink, taken,
+};
 
 use crate::{
     limits::{EVENT_NAME_BYTES, NAME_BYTES_MAX, PORT_RANGES_PER_RULE},

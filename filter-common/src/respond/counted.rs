@@ -75,6 +75,8 @@ answers! {
     SinkOther = "sink_other",
     /// An RST to the server of a connection taken over.
     SinkServerReset = "sink_server_reset",
+    /// A connection of a local proxy to a blocked address, led to the block page.
+    PageLocal = "page_local",
 }
 
 const _: () = assert!(Answer::ALL.len() <= 32);

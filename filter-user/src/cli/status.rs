@@ -94,6 +94,8 @@ pub struct Status {
     pub local_proxies: Option<PathBuf>,
     /// Whether connections of that group are decided about.
     pub local_attached: bool,
+    /// Whether they are led to the block page where the rule leads there.
+    pub local_page: bool,
     /// What this version does not see.
     pub limits: Vec<&'static str>,
 }
@@ -224,6 +226,7 @@ fn gather(root: &Root, wanted: Wanted) -> Result<Status, CommandError> {
         differences.extend(page.as_ref().and_then(PageStatus::difference));
     }
     let local_proxies = meta.as_ref().and_then(|meta| meta.local_proxies.clone());
+    let local_page = meta.as_ref().is_some_and(|meta| meta.local_page);
     let local_attached = match &local_proxies {
         Some(group) => root.local_hooked(group)?,
         None => false,
@@ -282,6 +285,7 @@ fn gather(root: &Root, wanted: Wanted) -> Result<Status, CommandError> {
         page,
         local_proxies,
         local_attached,
+        local_page,
         limits: LIMITS.to_vec(),
     })
 }
@@ -469,7 +473,11 @@ fn write_status(out: &mut dyn std::io::Write, status: &Status) -> std::io::Resul
         let group = group.display();
         writeln!(
             out,
-            "local      connections of {group} to blocked origins fail"
+            "local      connections of {group} to blocked origins {}",
+            match status.local_page {
+                true => "are led to the block page where the rule leads there, else fail",
+                false => "fail",
+            }
         )?;
     }
     for rule in &status.not_in_force {

@@ -237,7 +237,7 @@ impl Root {
             })
     }
 
-    fn sink_map(&self) -> Result<Writable, DatapathError> {
+    pub(super) fn sink_map(&self) -> Result<Writable, DatapathError> {
         Writable::open::<SinkWords>(&self.shared_dir().join(SINK))
     }
 

@@ -314,6 +314,8 @@ pub struct HostConfig {
     /// Control group (of version 2) whose processes are kept from connecting to blocked origins, as a
     /// directory. Default: none.
     pub local_proxies: Option<PathBuf>,
+    /// Whether those connections are led to the block page where the rule leads there. Default: they fail.
+    pub local_page: bool,
     /// Where a running controller tells its numbers. Default: nowhere.
     pub metrics: Metrics,
 }
@@ -352,6 +354,7 @@ impl Default for HostConfig {
             events_per_window: EVENTS_PER_WINDOW_DEFAULT,
             debug: false,
             local_proxies: None,
+            local_page: false,
             metrics: Metrics::default(),
         }
     }

@@ -96,6 +96,8 @@ pub struct Shape {
     pub(super) connections_per_client: u32,
     pub(super) timeout_s: u64,
     pub(super) lifetime_s: u64,
+    /// Whether it listens for this host's own proxies as well.
+    pub(super) local: bool,
 }
 
 impl Shape {
@@ -140,6 +142,7 @@ impl Shape {
             connections_per_client: *connections_per_client,
             timeout_s: timeout.as_secs(),
             lifetime_s: lifetime.as_secs(),
+            local: host.local_page && host.local_proxies.is_some(),
         })
     }
 }
