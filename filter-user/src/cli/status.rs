@@ -16,6 +16,7 @@ use crate::{
     controller::{CommandError, RunState, WantedInterface},
     datapath::{self, Cost, DatapathError, Enforced, EventLosses, Kernel, Root},
     metrics,
+    sink::report::Uncovered,
 };
 
 /// Reasons that say "a server could still make sense of this, we could not".
@@ -129,7 +130,7 @@ pub struct NotInForce {
 /// Prints the status; `true` if all is as wanted.
 pub(super) fn status(env: &mut Env<'_>) -> Result<bool, CommandError> {
     let root = env.root()?;
-    let status = settled(&root, || wanted(env, &root))?;
+    let status = settled(&root, None, || wanted(env, &root))?;
     let in_sync = status.in_sync;
     env.print(&status, write_status)?;
     Ok(in_sync)
@@ -138,7 +139,7 @@ pub(super) fn status(env: &mut Env<'_>) -> Result<bool, CommandError> {
 /// Prints the metrics; `true` if all is as wanted.
 pub(super) fn metrics(env: &mut Env<'_>) -> Result<bool, CommandError> {
     let root = env.root()?;
-    let status = settled(&root, || wanted(env, &root))?;
+    let status = settled(&root, None, || wanted(env, &root))?;
     let families = metrics::gather(&root, &status)?;
     env.print(&families, |out, families| {
         out.write_all(metrics::openmetrics(families).as_bytes())
@@ -147,18 +148,28 @@ pub(super) fn metrics(env: &mut Env<'_>) -> Result<bool, CommandError> {
 }
 
 /// The status as the controller knows it that runs in this process.
-pub(crate) fn observed(root: &Root) -> Result<Status, CommandError> {
-    settled(root, || wanted_by_controller(root).unwrap_or_default())
+///
+/// `uncovered` are the page's names without a certificate, if they are known.
+pub(crate) fn observed(
+    root: &Root,
+    uncovered: Option<Vec<Uncovered>>,
+) -> Result<Status, CommandError> {
+    let wanted = || wanted_by_controller(root).unwrap_or_default();
+    settled(root, uncovered, wanted)
 }
 
 /// A change in progress shows as a difference for a moment.
-fn settled(root: &Root, wanted: impl Fn() -> Wanted) -> Result<Status, CommandError> {
-    let status = gather(root, wanted())?;
+fn settled(
+    root: &Root,
+    uncovered: Option<Vec<Uncovered>>,
+    wanted: impl Fn() -> Wanted,
+) -> Result<Status, CommandError> {
+    let status = gather(root, uncovered.clone(), wanted())?;
     if status.in_sync {
         return Ok(status);
     }
     thread::sleep(SETTLE);
-    gather(root, wanted())
+    gather(root, uncovered, wanted())
 }
 
 /// What is wanted, as far as this process can know it.
@@ -212,12 +223,16 @@ fn wanted_by_controller(root: &Root) -> Option<Wanted> {
     })
 }
 
-fn gather(root: &Root, wanted: Wanted) -> Result<Status, CommandError> {
+fn gather(
+    root: &Root,
+    uncovered: Option<Vec<Uncovered>>,
+    wanted: Wanted,
+) -> Result<Status, CommandError> {
     let interfaces = root.enforced()?;
     let meta = root.meta()?;
     let lost = root.lost_redirects()?;
     let page = match meta.as_ref().is_some_and(Meta::has_page) {
-        true => Some(PageStatus::gather(root)?),
+        true => Some(PageStatus::gather(root, uncovered)?),
         false => None,
     };
     let mut differences = differences(&interfaces, meta.as_ref(), &wanted, &lost);

@@ -7,7 +7,7 @@ use std::{
     net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use http_body_util::Full;
@@ -26,7 +26,13 @@ use tokio::{
 };
 
 use super::{gather, openmetrics};
-use crate::{cli, datapath::Root, policy::model::Metrics};
+use crate::{
+    cli::{self, Status},
+    controller::CommandError,
+    datapath::Root,
+    policy::model::Metrics,
+    sink::{report::Uncovered, spec::Files},
+};
 
 /// How often the file is written.
 const FILE_EVERY: Duration = Duration::from_secs(15);
@@ -34,6 +40,8 @@ const FILE_EVERY: Duration = Duration::from_secs(15);
 const RETRY_EVERY: Duration = Duration::from_secs(10);
 /// How old an answer may be: whoever asks more often does not cost more.
 const FRESH: Duration = Duration::from_secs(1);
+/// How long names without a certificate are known, if nothing else shows that they changed: certificates end.
+const UNCOVERED_FRESH: Duration = Duration::from_secs(60);
 /// Connections that are answered at once; one more waits.
 const CONNECTIONS_MAX: usize = 8;
 /// How long a connection may last, from its opening to the end of its last answer.
@@ -61,8 +69,17 @@ pub(crate) struct Endpoint {
 /// Where answers come from.
 struct Source {
     root: Root,
+    uncovered: Mutex<Option<Known>>,
     last: Mutex<Option<(Instant, Bytes)>>,
     file_problem: Mutex<Option<String>>,
+}
+
+/// The page's names without a certificate, and when what they follow from was written: to look for them
+/// takes as long as the lists are.
+struct Known {
+    at: Instant,
+    written: [Option<SystemTime>; 2],
+    uncovered: Vec<Uncovered>,
 }
 
 impl Endpoint {
@@ -71,6 +88,7 @@ impl Endpoint {
             wanted: Metrics::default(),
             source: Arc::new(Source {
                 root: root.clone(),
+                uncovered: Mutex::default(),
                 last: Mutex::default(),
                 file_problem: Mutex::default(),
             }),
@@ -155,10 +173,31 @@ impl Source {
         {
             return Ok(text.clone());
         }
-        let gathered = cli::observed(&self.root).and_then(|status| gather(&self.root, &status));
+        let gathered = self.status().and_then(|status| gather(&self.root, &status));
         let text = Bytes::from(openmetrics(&gathered.map_err(|error| error.to_string())?));
         *last = Some((Instant::now(), text.clone()));
         Ok(text)
+    }
+
+    fn status(&self) -> Result<Status, CommandError> {
+        let files = Files::of(self.root.run_dir());
+        let written = [files.decisions(), files.certificates()]
+            .map(|path| fs::metadata(path).and_then(|it| it.modified()).ok());
+        let mut known = locked(&self.uncovered);
+        let fresh = known
+            .as_ref()
+            .filter(|known| known.written == written && known.at.elapsed() < UNCOVERED_FRESH)
+            .map(|known| known.uncovered.clone());
+        let is_new = fresh.is_none();
+        let status = cli::observed(&self.root, fresh)?;
+        if is_new && let Some(page) = &status.page {
+            *known = Some(Known {
+                at: Instant::now(),
+                written,
+                uncovered: page.uncovered.clone(),
+            });
+        }
+        Ok(status)
     }
 
     /// Writes the file whole or not at all.

@@ -253,6 +253,21 @@ proptest! {
 }
 
 #[test]
+fn local_proxies_are_refused_or_led_to_the_page() {
+    let proxies = |text: &str| config(&format!("[local_proxies]\ncgroup = \"/sys/x\"\n{text}"));
+    assert!(!config("").unwrap().local_page);
+    assert!(!proxies("").unwrap().local_page);
+    assert!(!proxies("action = \"refuse\"").unwrap().local_page);
+    let page = proxies("action = \"page\"").unwrap();
+    assert!(page.local_page);
+    assert_eq!(page.local_proxies, Some("/sys/x".into()));
+    let refused = proxies("action = \"pages\"").unwrap_err().to_string();
+    assert!(refused.contains("did you mean `page`?"), "{refused}");
+    let without = config("[local_proxies]\naction = \"page\"").unwrap_err();
+    assert!(without.to_string().contains("no `cgroup`"), "{without}");
+}
+
+#[test]
 fn metrics_are_told_where_it_says_and_nowhere_else() {
     let metrics = |text: &str| config(&format!("[metrics]\n{text}")).map(|it| it.metrics);
     let listen = |text| metrics(text).unwrap().listen.map(|it| it.to_string());
