@@ -60,6 +60,9 @@ const CONNECTION_MAX: Duration = Duration::from_secs(5);
 /// Clients that keep a server busy.
 const CLIENTS: usize = 4;
 
+/// Connections of one client in one sample that may fail.
+const FAILED_MAX: usize = 1;
+
 /// Where the server is alone, as far as the clients are concerned; with one processor they share it.
 const SERVER_CPU: usize = 1;
 
@@ -213,9 +216,20 @@ fn compared(case: &'static str, times: [Vec<f64>; 2]) -> Vec<Row> {
 /// Microseconds to the first byte that the server says, and to that of its answer, of each who answers.
 fn waiting(config: &Arc<ClientConfig>, connections: usize) -> Result<[[Vec<f64>; 2]; 2]> {
     let mut times: [[Vec<f64>; 2]; 2] = Default::default();
+    let mut failed = 0;
     for number in 0..=connections {
         for (index, by) in By::ALL.into_iter().enumerate() {
-            let (hello, answer) = greet(by, config)?;
+            let (hello, answer) = match greet(by, config) {
+                Ok(times) => times,
+                Err(error) => {
+                    failed += 1;
+                    say_failed(failed, number, &error);
+                    if failed > FAILED_MAX {
+                        return Err(error);
+                    }
+                    continue;
+                }
+            };
             // The first connection finds everything cold.
             if number > 0 {
                 times[0][index].push(hello);
@@ -233,7 +247,9 @@ fn greet(by: By, config: &Arc<ClientConfig>) -> Result<(f64, f64)> {
     let mut stream = dial(443).with_context(what)?;
     let mut connection = client(by.name(), config)?;
     let begin = say_hello(&mut stream, &mut connection)?;
-    stream.peek(&mut [0; 1]).with_context(what)?;
+    stream
+        .peek(&mut [0; 1])
+        .with_context(|| format!("{}: no word of a server", what()))?;
     let hello = microseconds(begin);
     let mut tls = rustls::Stream::new(&mut connection, &mut stream);
     tls.write_all(request(by.name()).as_bytes())
@@ -356,7 +372,8 @@ fn judged(case: &'static str, samples: &[Vec<f64>; 2]) -> Vec<Row> {
     ]
 }
 
-/// Connections by several clients at once, one after the other each; how many, and how long it took.
+/// Connections by several clients at once, one after the other each; how many were answered, and how long it
+/// took. A few that are not are said, more are an error.
 fn crowd(
     net: &Direct,
     by: By,
@@ -369,10 +386,18 @@ fn crowd(
         if let Some(cpu) = cpu {
             pin(cpu)?;
         }
-        let mut count = 0;
+        let (mut count, mut failed) = (0, 0);
         while begin.elapsed() < length {
-            greet(by, config)?;
-            count += 1;
+            match greet(by, config) {
+                Ok(_) => count += 1,
+                Err(error) => {
+                    failed += 1;
+                    say_failed(failed, count, &error);
+                    if failed > FAILED_MAX {
+                        return Err(error);
+                    }
+                }
+            }
         }
         Ok(count)
     };
@@ -386,6 +411,10 @@ fn crowd(
             .collect()
     });
     Ok((counts?.into_iter().sum(), begin.elapsed()))
+}
+
+fn say_failed(failed: usize, answered: usize, error: &anyhow::Error) {
+    eprintln!("not answered, {failed} beside {answered}: {error:#}");
 }
 
 fn dial(port: u16) -> Result<TcpStream> {
