@@ -250,7 +250,7 @@ fn ask(hello: &[u8], patience: Duration) -> Result<bool> {
 }
 
 /// No port waits for the last segments of an earlier connection.
-fn reset_on_close(stream: &TcpStream) -> Result<()> {
+pub(crate) fn reset_on_close(stream: &TcpStream) -> Result<()> {
     let linger = libc::linger {
         l_onoff: 1,
         l_linger: 0,

@@ -246,6 +246,11 @@ impl Harness {
     }
 }
 
+/// Numbers of the processors that this process may use.
+pub(crate) fn all_processors() -> Result<Vec<usize>> {
+    Ok((0..thread::available_parallelism()?.get()).collect())
+}
+
 /// Keeps the calling thread on one processor.
 pub(crate) fn pin(cpu: usize) -> Result<()> {
     pin_process(0, cpu)

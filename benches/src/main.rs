@@ -16,6 +16,7 @@ mod harness;
 mod lists;
 mod loads;
 mod measure;
+mod page;
 mod peers;
 mod plot;
 mod report;
@@ -216,20 +217,27 @@ fn live(
     random: &mut Random,
     report: &mut Report,
 ) -> Result<bool> {
-    let (floods, bulk, deny_lists) = if arguments.quick {
+    let (floods, bulk, deny_lists, pages) = if arguments.quick {
         (
             floods::Effort::QUICK,
             bulk::Effort::QUICK,
             deny_lists::Effort::QUICK,
+            page::Effort::QUICK,
         )
     } else {
         (
             floods::Effort::FULL,
             bulk::Effort::FULL,
             deny_lists::Effort::FULL,
+            page::Effort::FULL,
         )
     };
     let (binary, object) = (&arguments.edgefilter, &arguments.object);
+    let any_page = page::cases().any(|case| arguments.measures(case));
+    if any_page {
+        let rows = page::measure(binary, object, pages);
+        report.add(rows.context("cannot measure the block page")?);
+    }
     let any_flood = floods::cases().any(|case| arguments.measures(case));
     if any_flood {
         report.add(floods::measure(binary, object, folder, floods, random)?);
@@ -246,7 +254,7 @@ fn live(
         let lists = Lists::new(entries, &folder, random)?;
         report.add(bulk::measure(binary, object, &lists.policy, entries, bulk)?);
     }
-    Ok(any_flood || any_list || any_bulk)
+    Ok(any_page || any_flood || any_list || any_bulk)
 }
 
 /// What the others are compared with.

@@ -5,7 +5,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::{
     cases::{Case, From, XDP_DROP, XDP_PASS},
     contender::{Contender, Kind, Knows, nanoseconds},
-    harness::Harness,
+    harness::{Harness, all_processors},
     report::{Row, Unit},
     sources::{Family, Prefixes, Random, Source, among, single},
 };
@@ -176,7 +176,7 @@ pub(crate) fn measure_scaling(
     effort: Effort,
     random: &mut Random,
 ) -> Result<Vec<Row>> {
-    let cpus: Vec<usize> = (0..std::thread::available_parallelism()?.get()).collect();
+    let cpus = all_processors()?;
     let frame = case.frames.first().context("a case without frames")?;
     harness.set_sources(&world.sources(case.from, random))?;
     harness.set_target(contender.kind, &contender.program)?;

@@ -20,6 +20,8 @@ const PICTURE: &str = "cost.svg";
 pub(crate) enum Unit {
     /// Nanoseconds per packet.
     Ns,
+    /// Microseconds.
+    Us,
     /// Seconds.
     Seconds,
     /// 2^20 bytes.
@@ -38,6 +40,7 @@ impl Unit {
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Ns => "ns",
+            Self::Us => "us",
             Self::Seconds => "seconds",
             Self::Megabytes => "megabytes",
             Self::Bytes => "bytes",
@@ -50,7 +53,7 @@ impl Unit {
     /// Whether more of it is better, so that a budget is the least there may be.
     const fn more_is_better(self) -> bool {
         match self {
-            Self::Ns | Self::Seconds | Self::Megabytes | Self::Bytes => false,
+            Self::Ns | Self::Us | Self::Seconds | Self::Megabytes | Self::Bytes => false,
             Self::Mpps | Self::GibPerSecond | Self::PerSecond => true,
         }
     }
@@ -58,7 +61,7 @@ impl Unit {
     /// Digits after the point that mean something.
     pub(crate) const fn precision(self) -> usize {
         match self {
-            Self::PerSecond => 0,
+            Self::PerSecond | Self::Us => 0,
             Self::Ns | Self::Megabytes | Self::Bytes => 1,
             Self::Seconds | Self::Mpps | Self::GibPerSecond => 3,
         }
@@ -89,6 +92,8 @@ pub(crate) struct Row {
     #[serde(skip_serializing_if = "Option::is_none")]
     ns: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    us: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     seconds: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     megabytes: Option<f64>,
@@ -103,10 +108,16 @@ pub(crate) struct Row {
     /// Difference to the empty program behind the same mutator.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) over_empty_ns: Option<f64>,
+    /// Difference to the real server's median.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) over_server_us: Option<f64>,
     samples: usize,
     pub(crate) min: f64,
     pub(crate) median: f64,
     pub(crate) max: f64,
+    /// What 99 of 100 do not exceed, where there are so many.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) p99: Option<f64>,
     pub(crate) budget: Option<f64>,
     pub(crate) met: Option<bool>,
     #[serde(skip)]
@@ -132,6 +143,7 @@ impl Row {
             contender,
             entries,
             ns: of(Unit::Ns),
+            us: of(Unit::Us),
             seconds: of(Unit::Seconds),
             megabytes: of(Unit::Megabytes),
             bytes: of(Unit::Bytes),
@@ -139,14 +151,21 @@ impl Row {
             gib_per_s: of(Unit::GibPerSecond),
             per_second: of(Unit::PerSecond),
             over_empty_ns: None,
+            over_server_us: None,
             samples: sorted.len(),
             min: at(0),
             median,
             max: at(sorted.len().saturating_sub(1)),
+            p99: (sorted.len() > 100).then(|| at(sorted.len() * 99 / 100)),
             budget: None,
             met: None,
             unit,
         }
+    }
+
+    /// How much more it is than what it is compared with, if it is.
+    pub(crate) fn over(&self) -> Option<f64> {
+        self.over_empty_ns.or(self.over_server_us)
     }
 
     /// Notes whether `figure` is within a budget, if there is one.
@@ -227,20 +246,21 @@ impl Report {
     pub(crate) fn print(&self) {
         println!("{}\n", self.headline());
         println!(
-            "{:22} {:12} {:>8} {:>9} {:9} {:>10} {:>9} {:>9} {:>7} met",
-            "case", "contender", "entries", "median", "", "over empty", "min", "max", "budget"
+            "{:22} {:12} {:>8} {:>9} {:10} {:>8} {:>9} {:>9} {:>9} {:>7} met",
+            "case", "contender", "entries", "median", "", "over", "min", "p99", "max", "budget"
         );
         for row in &self.rows {
             let precision = row.unit.precision();
             println!(
-                "{:22} {:12} {:>8} {:>9.precision$} {:9} {:>10} {:>9.precision$} {:>9.precision$} {:>7} {}",
+                "{:22} {:12} {:>8} {:>9.precision$} {:10} {:>8} {:>9.precision$} {:>9} {:>9.precision$} {:>7} {}",
                 row.case,
                 row.contender,
                 row.entries,
                 row.median,
                 row.unit.name(),
-                shown(row.over_empty_ns.map(|over| format!("{over:.1}"))),
+                shown(row.over().map(|over| format!("{over:.1}"))),
                 row.min,
+                shown(row.p99.map(|p99| format!("{p99:.precision$}"))),
                 row.max,
                 shown(row.budget),
                 match row.met {

@@ -10,7 +10,8 @@ mod respond;
 use core::net::Ipv6Addr;
 
 pub use self::respond::{
-    Handover, NextHop, Response, Sink, Taken, method, redirect, rule_flag, sink, taken,
+    Handover, NextHop, Response, Sink, Taken, local_page_address, method, redirect, rule_flag,
+    sink, taken,
 };
 
 use crate::{

@@ -8,6 +8,7 @@ pub mod compile;
 pub mod controller;
 pub mod datapath;
 pub mod host;
+pub mod metrics;
 pub mod netlink;
 pub mod policy;
 mod prefetch;

@@ -13,6 +13,7 @@ use nix::sys::socket::{
 };
 use rustls::{
     ClientConfig, ClientConnection, Error, NamedGroup, RootCertStore,
+    client::Resumption,
     crypto::{
         ActiveKeyExchange, SharedSecret, SupportedKxGroup,
         ring::{default_provider, kx_group::X25519},
@@ -168,6 +169,21 @@ fn greeting(name: &str, config: Arc<ClientConfig>) -> ClientConnection {
 
 /// A configuration whose hellos have this length and that trusts this authority.
 pub fn tls_config(authority: &Authority, length: Length) -> Arc<ClientConfig> {
+    Arc::new(with_protocols(authority, length, Vec::new()))
+}
+
+/// As [`tls_config`], for real servers: HTTP/1.1 is what it speaks, and no session is resumed.
+pub fn http1_config(authority: &Authority, length: Length) -> Arc<ClientConfig> {
+    let mut config = with_protocols(authority, length, vec![b"http/1.1".to_vec()]);
+    config.resumption = Resumption::disabled();
+    Arc::new(config)
+}
+
+fn with_protocols(
+    authority: &Authority,
+    length: Length,
+    mut protocols: Vec<Vec<u8>>,
+) -> ClientConfig {
     let mut provider = default_provider();
     if length == Length::Long {
         provider.kx_groups.insert(0, &HybridShare);
@@ -181,10 +197,9 @@ pub fn tls_config(authority: &Authority, length: Length) -> Arc<ClientConfig> {
         .expect("protocol versions that the provider has")
         .with_root_certificates(roots)
         .with_no_client_auth();
-    config.alpn_protocols = (0..FILLERS)
-        .map(|number| vec![b'a' + number; FILLER_BYTES])
-        .collect();
-    Arc::new(config)
+    protocols.extend((0..FILLERS).map(|number| vec![b'a' + number; FILLER_BYTES]));
+    config.alpn_protocols = protocols;
+    config
 }
 
 /// Offers X25519MLKEM768 with a key that nobody can answer, and X25519 beside it: to a server

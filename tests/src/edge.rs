@@ -89,6 +89,7 @@ impl From<Output> for Ended {
 #[derive(Debug)]
 pub struct Edge<'n> {
     namespace: &'n Namespace,
+    binary: PathBuf,
     dir: TempDir,
     controller: Option<Process>,
 }
@@ -96,9 +97,20 @@ pub struct Edge<'n> {
 impl<'n> Edge<'n> {
     /// Writes a configuration for these interfaces, and a policy. Starts nothing.
     pub fn new(namespace: &'n Namespace, interfaces: &[&str], policy: &str) -> Self {
+        Self::of(binary(), namespace, interfaces, policy)
+    }
+
+    /// As [`Edge::new`], of this binary.
+    pub fn of(
+        binary: PathBuf,
+        namespace: &'n Namespace,
+        interfaces: &[&str],
+        policy: &str,
+    ) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let edge = Self {
             namespace,
+            binary,
             dir,
             controller: None,
         };
@@ -144,7 +156,7 @@ impl<'n> Edge<'n> {
 
     /// Starts `edgefilter run` without waiting.
     pub fn spawn(&self) -> Process {
-        let mut command = self.namespace.command(binary());
+        let mut command = self.namespace.command(&self.binary);
         command.arg("run").arg("--config").arg(self.config_path());
         Process::spawn("edgefilter run", command)
     }
@@ -215,7 +227,7 @@ impl<'n> Edge<'n> {
 
     /// As [`Edge::run`], with more variables in the environment.
     pub fn run_with(&self, args: &[&str], variables: &[(&str, &str)]) -> Ended {
-        let mut command = self.namespace.command(binary());
+        let mut command = self.namespace.command(&self.binary);
         let output = command
             .envs(variables.iter().copied())
             .arg("--config")

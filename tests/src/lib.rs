@@ -21,6 +21,7 @@ pub mod live;
 pub mod lossy;
 pub mod mutate;
 pub mod net;
+pub mod openmetrics;
 pub mod packet;
 pub mod page;
 pub mod path;

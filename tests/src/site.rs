@@ -81,6 +81,11 @@ impl Site {
         site
     }
 
+    /// Its process, which is one.
+    pub fn pid(&self) -> nix::unistd::Pid {
+        self.process.pid()
+    }
+
     /// What nginx complained about.
     pub fn error_log(&self) -> String {
         fs::read_to_string(self.dir.path().join("error.log")).unwrap_or_default()

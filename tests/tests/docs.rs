@@ -7,6 +7,7 @@ use std::{
 };
 
 use filter_common::reason::Reason;
+use filter_user::metrics::Metric;
 
 /// Documents that people are sent to.
 const DOCUMENTS: [&str; 6] = [
@@ -135,6 +136,43 @@ fn every_reason_is_documented_and_no_other() {
         .map(|reason| reason.as_str().to_owned())
         .collect();
     assert_eq!(documented, known);
+}
+
+#[test]
+fn every_metric_is_documented_with_its_labels_and_no_other() {
+    let document = read("docs/OPERATIONS.md");
+    let section = document
+        .split_once("\n## Metrics\n")
+        .and_then(|(_, from)| from.split("\n## ").next())
+        .expect("the section of metrics");
+    let documented: BTreeSet<&str> = section
+        .lines()
+        .filter(|line| line.starts_with("| `edgefilter_"))
+        .collect();
+    let known: Vec<String> = Metric::ALL.into_iter().map(metric_row).collect();
+    for row in &known {
+        assert!(
+            documented.contains(row.as_str()),
+            "docs/OPERATIONS.md lacks\n{row}"
+        );
+    }
+    assert_eq!(documented.len(), known.len(), "a metric that is gone");
+}
+
+fn metric_row(metric: Metric) -> String {
+    let labels: Vec<String> = metric
+        .labels()
+        .iter()
+        .map(|label| format!("`{label}`"))
+        .collect();
+    let row = format!(
+        "| `{}` | {} | {} | {} |",
+        metric.exposed(),
+        metric.kind().as_str(),
+        labels.join(", "),
+        metric.help()
+    );
+    row.replace("|  |", "| |")
 }
 
 #[test]

@@ -12,7 +12,7 @@ use filter_tests::{
     echo::Echo,
     edge::{Edge, exit},
     kernel::{running, version},
-    net::Direct,
+    net::{ControlGroup, Direct},
     packet::{http::Request, tls::ClientHello},
     probe::answers,
     process::wait_for,
@@ -80,6 +80,30 @@ fn what_is_blocked_is_cut_and_all_else_is_served_until_detached() {
     let detached = edge.run(&["detach"]);
     assert_eq!(detached.code, exit::OK, "{detached:?}");
     assert_eq!(served(&net, 443, &hello(BLOCKED)), [true; 2], "detached");
+}
+
+#[test]
+fn the_programs_for_local_proxies_are_verified_and_attached() {
+    let net = Direct::new();
+    let group = ControlGroup::new("smoke");
+    let policy = format!(
+        "{POLICY}[[rule]]\nid = \"page\"\norigins = [\"192.0.2.1\", \"2001:db8:9::1\"]\naction = \"refuse\"\n"
+    );
+    let edge = Edge::new(&net.edge, &[Direct::EDGE_IF], &policy);
+    let more = format!(
+        "[local_proxies]\ncgroup = {:?}\naction = \"page\"\n",
+        group.path()
+    );
+    edge.configure(&[Direct::EDGE_IF], &more);
+    let applied = edge.run(&["apply"]);
+    assert_eq!(applied.code, exit::OK, "{applied:?}");
+    for program in ["connect_v4", "connect_v6"] {
+        let pin = net.edge.pin_dir().join("local").join(program);
+        assert!(pin.exists(), "{}", pin.display());
+    }
+    let status = edge.run(&["status"]);
+    assert_eq!(status.code, exit::OK, "{status:?}");
+    assert_eq!(edge.run(&["detach"]).code, exit::OK);
 }
 
 /// A line that begins with `lacks` is read by `cargo xtask vm`.

@@ -2,7 +2,7 @@
 //! (`sink_in`, `sink_out`) and the controller share.
 
 use super::FlowKey;
-use crate::limits::TAKEN_HELLO_BYTES_MAX;
+use crate::limits::{RULES_MAX, TAKEN_HELLO_BYTES_MAX};
 
 /// Values of [`super::Rule::redirect_index`]: smaller ones are keys of the map of devices.
 pub mod redirect {
@@ -192,11 +192,24 @@ pub struct Sink {
     pub sink_mac: [u8; 6],
     /// Address of its peer, on the edge's side.
     pub edge_mac: [u8; 6],
-    /// Zero.
-    pub reserved: u32,
+    /// Port on which the page's server listens for this host's own proxies, on the addresses of
+    /// [`local_page_address`]; 0 if it does not.
+    pub local_port: u32,
     /// Resets that the controller sent to servers, see [`crate::respond::counted::Answer::LateReset`].
     pub late_resets: u64,
 }
+
+/// IPv4 address, in host byte order, to which a connection of a local proxy is led so that the page's server
+/// knows which rule blocks its origin: `127.64.0.1` and on, `slot` times 256 from there. All of `127.0.0.0/8`
+/// is the host's own.
+#[inline(always)]
+pub const fn local_page_address(slot: u16) -> u32 {
+    const FIRST: u32 = 0x7f40_0001;
+    const SLOT_MASK: u32 = RULES_MAX as u32 - 1;
+    FIRST | (slot as u32 & SLOT_MASK) << 8
+}
+
+const _: () = assert!(RULES_MAX <= 1 << 14);
 
 /// States of the [`Sink`].
 pub mod sink {

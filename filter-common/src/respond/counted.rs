@@ -83,6 +83,8 @@ answers! {
     SinkNobody = "sink_nobody",
     /// An RST to the server of a connection, sent by the controller: it had none, or might have lost it.
     LateReset = "late_reset",
+    /// A connection of a local proxy to a blocked address, led to the block page.
+    PageLocal = "page_local",
 }
 
 const _: () = assert!(Answer::ALL.len() <= 32);

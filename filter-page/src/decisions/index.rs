@@ -32,6 +32,7 @@ pub(crate) struct Index {
     hosts: HashMap<String, Vec<u32>>,
     domains: HashMap<String, Vec<u32>>,
     origins: HashMap<IpNet, Vec<u32>>,
+    locals: HashMap<IpAddr, u32>,
     /// Lengths among them, by family.
     v4_lengths: BTreeSet<u8>,
     v6_lengths: BTreeSet<u8>,
@@ -53,6 +54,9 @@ impl Index {
             }
             for domain in mem::take(&mut rule.domains) {
                 index.domains.entry(domain).or_default().push(number);
+            }
+            if let Some(local) = rule.local {
+                index.locals.insert(local.into(), number);
             }
             for origin in mem::take(&mut rule.origins) {
                 let prefix = parse_prefix(&origin)
@@ -81,6 +85,11 @@ impl Index {
 
     /// The rule whose page answers; none if nothing blocks this, or something without a page does.
     pub(crate) fn page_rule(&self, asked: Asked<'_>) -> Option<&Rule> {
+        if let Some(number) = self.locals.get(&asked.address) {
+            // The kernel has decided, by an address that is not seen here.
+            let rule = self.decisions.rules.get(*number as usize)?;
+            return (rule.redirects && rule.is_in_force(asked.now)).then_some(rule);
+        }
         let by_name = asked.name.and_then(|name| self.by_name(name, &asked));
         let by_origin = self.by_origin(&asked);
         let (_, rule) = by_name
@@ -258,6 +267,24 @@ mod tests {
             Some("origin")
         );
         assert_eq!(answers(&index, asked(None, "192.0.3.1")), None);
+    }
+
+    #[test]
+    fn an_address_that_stands_for_a_rule_has_its_page_whatever_is_asked_for() {
+        let mut origin = rule("origin");
+        origin.origins = vec!["192.0.2.7".to_owned()];
+        origin.ports = vec![(443, 443)];
+        origin.local = Some([127, 64, 3, 1].into());
+        let mut name = rule("name");
+        name.hosts = vec!["x.example".to_owned()];
+        let index = index(vec![name, origin]);
+        let local = |name| Asked {
+            port: 40_000,
+            ..asked(name, "127.64.3.1")
+        };
+        assert_eq!(answers(&index, local(None)), Some("origin"));
+        assert_eq!(answers(&index, local(Some("x.example"))), Some("origin"));
+        assert_eq!(answers(&index, asked(None, "127.64.4.1")), None);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 mod index;
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{collections::BTreeMap, fs, net::Ipv4Addr, path::Path};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -64,6 +64,9 @@ pub struct Rule {
     /// Whether this rule leads to the page. One that does not (it drops, say, or it protects) is
     /// told so that nothing under it is answered in the name of a wider rule.
     pub redirects: bool,
+    /// Address of this host under which its own proxies are led to this rule's page, whose origins have the
+    /// page in place of their answers.
+    pub local: Option<Ipv4Addr>,
 }
 
 /// Words of a rule in one language.

@@ -26,7 +26,7 @@ Exit codes:
   5  the kernel or environment lacks something (bpffs, interface, kernel version)
   6  an interface has a foreign XDP program
   7  another controller or change is running
-  8  status: wanted and enforced differ, or nothing is enforced
+  8  status, metrics: wanted and enforced differ, or nothing is enforced
   9  apply --cut: applied, but not all connections could be ended";
 
 /// Blocks origins and hostnames in the kernel, before the network stack.
@@ -103,6 +103,11 @@ pub enum Command {
     },
     /// Show packets per rule and per reason
     Counters,
+    /// Print the numbers of `status` and `counters` for monitoring, in the text format of OpenMetrics
+    ///
+    /// The exit code is that of `status`. A running controller serves them as well: see `[metrics]` in the
+    /// configuration.
+    Metrics,
     /// Print packets that rules hit, as they come (a sample under load)
     Events {
         /// End after this many

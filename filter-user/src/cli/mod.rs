@@ -17,6 +17,7 @@ use std::{
 use clap::Parser as _;
 use serde::Serialize;
 
+pub(crate) use self::status::observed;
 pub use self::{
     args::{Cli, Command, DEFAULT_CONFIG, Global},
     detach::Detached,
@@ -101,6 +102,14 @@ pub fn run(env: &mut Env<'_>, command: Command) -> Result<ExitCode, CommandError
         Command::Apply { file, cut } => return policy::apply_once(env, file, cut),
         Command::Status => {
             let in_sync = status::status(env)?;
+            return Ok(if in_sync {
+                ExitCode::SUCCESS
+            } else {
+                EXIT_DIFFERENT.into()
+            });
+        }
+        Command::Metrics => {
+            let in_sync = status::metrics(env)?;
             return Ok(if in_sync {
                 ExitCode::SUCCESS
             } else {

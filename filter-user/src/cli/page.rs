@@ -35,8 +35,11 @@ pub struct PageStatus {
 }
 
 impl PageStatus {
-    /// What there is of a root's page.
-    pub(super) fn gather(root: &Root) -> Result<Self, CommandError> {
+    /// What there is of a root's page; names without a certificate are looked for unless they are known.
+    pub(super) fn gather(
+        root: &Root,
+        uncovered: Option<Vec<Uncovered>>,
+    ) -> Result<Self, CommandError> {
         let files = Files::of(root.run_dir());
         let way = root.sink_status();
         let pid = process::pid(&files);
@@ -45,7 +48,7 @@ impl PageStatus {
             method: way.map_or(SinkMethod::None, |way| way.method),
             pid,
             served: pid.and_then(|_| report::snapshot(&files)),
-            uncovered: report::uncovered_now(&files),
+            uncovered: uncovered.unwrap_or_else(|| report::uncovered_now(&files)),
         })
     }
 

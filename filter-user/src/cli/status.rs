@@ -15,6 +15,8 @@ use crate::{
     compile::{Meta, Term, config_digest},
     controller::{CommandError, RunState, WantedInterface},
     datapath::{self, Cost, DatapathError, Enforced, EventLosses, Kernel, Root},
+    metrics,
+    sink::report::Uncovered,
 };
 
 /// Reasons that say "a server could still make sense of this, we could not".
@@ -71,6 +73,12 @@ pub struct Status {
     pub controller: Option<u32>,
     /// Why the policy as written is not enforced.
     pub last_error: Option<String>,
+    /// When a policy was put or found in place without error last, as far as is known.
+    pub applied_at: Option<Timestamp>,
+    /// Whether the running controller could not apply the policy as it is written now.
+    pub apply_failed: bool,
+    /// Why metrics are not told as configured.
+    pub metrics_problem: Option<String>,
     /// Events that were not emitted.
     pub events: EventLosses,
     /// Packets that could not be understood, by reason, those that occurred.
@@ -85,6 +93,10 @@ pub struct Status {
     pub page: Option<PageStatus>,
     /// Control group whose processes are kept from connecting to blocked origins.
     pub local_proxies: Option<PathBuf>,
+    /// Whether connections of that group are decided about.
+    pub local_attached: bool,
+    /// Whether they are led to the block page where the rule leads there.
+    pub local_page: bool,
     /// What this version does not see.
     pub limits: Vec<&'static str>,
 }
@@ -118,15 +130,46 @@ pub struct NotInForce {
 /// Prints the status; `true` if all is as wanted.
 pub(super) fn status(env: &mut Env<'_>) -> Result<bool, CommandError> {
     let root = env.root()?;
-    let mut status = gather(&root, wanted(env, &root))?;
-    if !status.in_sync {
-        // A change in progress shows as a difference for a moment.
-        thread::sleep(SETTLE);
-        status = gather(&root, wanted(env, &root))?;
-    }
+    let status = settled(&root, None, || wanted(env, &root))?;
     let in_sync = status.in_sync;
     env.print(&status, write_status)?;
     Ok(in_sync)
+}
+
+/// Prints the metrics; `true` if all is as wanted.
+pub(super) fn metrics(env: &mut Env<'_>) -> Result<bool, CommandError> {
+    let root = env.root()?;
+    let status = settled(&root, None, || wanted(env, &root))?;
+    let families = metrics::gather(&root, &status)?;
+    env.print(&families, |out, families| {
+        out.write_all(metrics::openmetrics(families).as_bytes())
+    })?;
+    Ok(status.in_sync)
+}
+
+/// The status as the controller knows it that runs in this process.
+///
+/// `uncovered` are the page's names without a certificate, if they are known.
+pub(crate) fn observed(
+    root: &Root,
+    uncovered: Option<Vec<Uncovered>>,
+) -> Result<Status, CommandError> {
+    let wanted = || wanted_by_controller(root).unwrap_or_default();
+    settled(root, uncovered, wanted)
+}
+
+/// A change in progress shows as a difference for a moment.
+fn settled(
+    root: &Root,
+    uncovered: Option<Vec<Uncovered>>,
+    wanted: impl Fn() -> Wanted,
+) -> Result<Status, CommandError> {
+    let status = gather(root, uncovered.clone(), wanted())?;
+    if status.in_sync {
+        return Ok(status);
+    }
+    thread::sleep(SETTLE);
+    gather(root, uncovered, wanted())
 }
 
 /// What is wanted, as far as this process can know it.
@@ -140,16 +183,8 @@ struct Wanted {
 
 /// The running controller knows best; without one, the files are read.
 fn wanted(env: &Env<'_>, root: &Root) -> Wanted {
-    let state = RunState::read(root.run_dir());
-    if let (Some(pid), Some(state)) = (root.controller_pid(), state)
-        && pid == state.pid
-    {
-        return Wanted {
-            digest: state.policy_digest,
-            config_digest: state.config_digest,
-            interfaces: state.interfaces,
-            error: state.last_error,
-        };
+    if let Some(wanted) = wanted_by_controller(root) {
+        return wanted;
     }
     let host = match env.sources.host() {
         Ok(host) => host,
@@ -177,12 +212,27 @@ fn wanted(env: &Env<'_>, root: &Root) -> Wanted {
     wanted
 }
 
-fn gather(root: &Root, wanted: Wanted) -> Result<Status, CommandError> {
+/// What the running controller wants; `None` without one.
+fn wanted_by_controller(root: &Root) -> Option<Wanted> {
+    let state = RunState::read(root.run_dir())?;
+    (root.controller_pid() == Some(state.pid)).then_some(Wanted {
+        digest: state.policy_digest,
+        config_digest: state.config_digest,
+        interfaces: state.interfaces,
+        error: state.last_error,
+    })
+}
+
+fn gather(
+    root: &Root,
+    uncovered: Option<Vec<Uncovered>>,
+    wanted: Wanted,
+) -> Result<Status, CommandError> {
     let interfaces = root.enforced()?;
     let meta = root.meta()?;
     let lost = root.lost_redirects()?;
     let page = match meta.as_ref().is_some_and(Meta::has_page) {
-        true => Some(PageStatus::gather(root)?),
+        true => Some(PageStatus::gather(root, uncovered)?),
         false => None,
     };
     let mut differences = differences(&interfaces, meta.as_ref(), &wanted, &lost);
@@ -191,8 +241,13 @@ fn gather(root: &Root, wanted: Wanted) -> Result<Status, CommandError> {
         differences.extend(page.as_ref().and_then(PageStatus::difference));
     }
     let local_proxies = meta.as_ref().and_then(|meta| meta.local_proxies.clone());
+    let local_page = meta.as_ref().is_some_and(|meta| meta.local_page);
+    let local_attached = match &local_proxies {
+        Some(group) => root.local_hooked(group)?,
+        None => false,
+    };
     if let Some(group) = &local_proxies
-        && !root.local_hooked(group)?
+        && !local_attached
     {
         differences.push(format!(
             "{}: this control group is gone, or was made anew; connections of local proxies go on",
@@ -214,6 +269,10 @@ fn gather(root: &Root, wanted: Wanted) -> Result<Status, CommandError> {
         Err(error) => return Err(error.into()),
     };
     let connections = connections(root, &interfaces)?;
+    let state = RunState::read(root.run_dir());
+    let controller = root.controller_pid();
+    let running = state.as_ref().filter(|state| controller == Some(state.pid));
+    let found_at = state.as_ref().and_then(|state| state.applied_at);
     Ok(Status {
         in_sync: differences.is_empty(),
         differences,
@@ -225,9 +284,14 @@ fn gather(root: &Root, wanted: Wanted) -> Result<Status, CommandError> {
         rules: meta.as_ref().map_or(0, |meta| meta.rules.len()),
         not_in_force: meta.iter().flat_map(not_in_force).collect(),
         cost: meta.as_ref().and_then(|_| root.cost().ok()),
+        applied_at: meta
+            .as_ref()
+            .and_then(|meta| found_at.max(Some(meta.compiled_at))),
+        apply_failed: running.is_some_and(|state| state.apply_failed),
+        metrics_problem: running.and_then(|state| state.metrics_problem.clone()),
         warnings: meta.map(|meta| meta.warnings).unwrap_or_default(),
         interfaces,
-        controller: root.controller_pid(),
+        controller,
         last_error: wanted.error,
         events,
         unparsed,
@@ -235,6 +299,8 @@ fn gather(root: &Root, wanted: Wanted) -> Result<Status, CommandError> {
         connections,
         page,
         local_proxies,
+        local_attached,
+        local_page,
         limits: LIMITS.to_vec(),
     })
 }
@@ -383,6 +449,9 @@ fn write_status(out: &mut dyn std::io::Write, status: &Status) -> std::io::Resul
     if let Some(error) = &status.last_error {
         writeln!(out, "last error {error}")?;
     }
+    if let Some(problem) = &status.metrics_problem {
+        writeln!(out, "metrics    {problem}")?;
+    }
     if !status.interfaces.is_empty() {
         let mut rows = vec![
             ["INTERFACE", "MODE", "GENERATION", "SINCE", "NOTE"]
@@ -419,7 +488,11 @@ fn write_status(out: &mut dyn std::io::Write, status: &Status) -> std::io::Resul
         let group = group.display();
         writeln!(
             out,
-            "local      connections of {group} to blocked origins fail"
+            "local      connections of {group} to blocked origins {}",
+            match status.local_page {
+                true => "are led to the block page where the rule leads there, else fail",
+                false => "fail",
+            }
         )?;
     }
     for rule in &status.not_in_force {

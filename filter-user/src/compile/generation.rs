@@ -233,6 +233,7 @@ pub(super) fn compile_with(
         redirect_interfaces: targets.interfaces.clone(),
         next_hops: targets.next_hops.clone(),
         local_proxies: host.local_proxies.clone(),
+        local_page: host.local_page,
         retired_slots: slots.retired,
         burnt_slots: Vec::new(),
         added_keys: 0,

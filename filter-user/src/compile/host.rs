@@ -152,6 +152,7 @@ pub fn digest(host: &HostConfig, facts: &HostFacts) -> String {
         ("debug", vec![host.debug.to_string()]),
         ("quic refuse", vec![host.quic_refuse.to_string()]),
         ("local proxies", vec![format!("{:?}", host.local_proxies)]),
+        ("local page", vec![host.local_page.to_string()]),
     ] {
         // None of the items contains a newline, so no two lists are written alike.
         hash.update(format!("{label} {}\n", items.len()));

@@ -139,6 +139,9 @@ pub struct Meta {
     /// As [`Compiled::local_proxies`].
     #[serde(default)]
     pub local_proxies: Option<PathBuf>,
+    /// Whether their connections are led to the block page where the rule leads there.
+    #[serde(default)]
+    pub local_page: bool,
     /// Slots of the previous generation's rules that are gone: not given away until the next generation.
     pub retired_slots: Vec<u16>,
     /// Slots of rules that were removed in place: the tables still lead to them.

@@ -172,6 +172,7 @@ impl Page {
         }
         let process = self.begin(root)?;
         tracing::info!(pid = process.pid, "the block page is served");
+        root.set_local_page(process.local_port)?;
         root.set_sink(true)?;
         tell_end(process.handle(), self.ended.0.clone());
         self.started_at = Instant::now();
@@ -271,7 +272,7 @@ fn try_tell_rules(
     files::prepare(&files, group)?;
     let outlined = wanted.outline.rules.iter().map(Listed::from);
     if !wanted.outline.rules.is_empty()
-        && files::write_decisions(&files, group, meta.generation, outlined, &host)?
+        && files::write_decisions(&files, group, meta, outlined, &host)?
     {
         return Ok(());
     }
@@ -282,7 +283,7 @@ fn try_tell_rules(
         keys,
         is_read: true,
     });
-    files::write_decisions(&files, group, meta.generation, listed, &host)?;
+    files::write_decisions(&files, group, meta, listed, &host)?;
     Ok(())
 }
 

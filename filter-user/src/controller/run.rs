@@ -19,6 +19,7 @@ use super::{
 use crate::{
     compile::{HostFacts, NextHop, config_digest},
     datapath::{ControllerLock, Root, follow_kernel_log, netdev},
+    metrics::Endpoint,
     policy::model::HostConfig,
 };
 
@@ -89,6 +90,9 @@ async fn follow(
         debugging: false,
         retry_at: Instant::now(),
         page: Page::new(&root),
+        metrics: Endpoint::new(&root),
+        metrics_problem: None,
+        applied_at: None,
         answers: false,
         is_reset_reported: false,
         sweep_at: Instant::now(),
@@ -140,6 +144,7 @@ async fn follow(
                 controller.look_after_page();
                 controller.reset_servers();
                 controller.sweep();
+                controller.look_after_metrics();
                 let before = controller.unresolved.clone();
                 controller.refresh_next_hops();
                 if controller.unresolved != before {
@@ -192,6 +197,12 @@ struct Controller {
     debugging: bool,
     /// The block page.
     page: Page,
+    /// Where its numbers are told.
+    metrics: Endpoint,
+    /// Why they are not, as last written.
+    metrics_problem: Option<String>,
+    /// When the policy was put or found in place last.
+    applied_at: Option<Timestamp>,
     /// Whether rules answer, so that connections that were answered are remembered.
     answers: bool,
     /// Whether it was said that servers cannot be told.
@@ -213,8 +224,17 @@ struct Followed {
 }
 
 impl Controller {
-    /// Reads everything anew and puts it in place.
+    /// Reads everything anew and puts it in place. Numbers are told as configured also if that fails.
     fn reload(&mut self, cause: Cause) -> Result<Applied, CommandError> {
+        let applied = self.try_reload(cause);
+        if let Ok(host) = self.sources.host() {
+            self.metrics.follow(&host.metrics);
+            self.look_after_metrics();
+        }
+        applied
+    }
+
+    fn try_reload(&mut self, cause: Cause) -> Result<Applied, CommandError> {
         self.watcher.follow(self.files());
         let in_place = self.root.meta().ok().flatten();
         let mut wanted = self
@@ -246,6 +266,7 @@ impl Controller {
         self.generation = Some(applied.generation);
         self.last_error = None;
         self.problem = problem(&applied.missing_interfaces, &[], &applied.held_back);
+        self.applied_at = Some(Timestamp::now());
         self.page.follow(&self.root, &desired.host, &applied.meta);
         self.answers = self.root.page_maps()? != 0;
         self.next_hops = applied.meta.next_hops_in_use();
@@ -296,6 +317,16 @@ impl Controller {
         let before = self.page.problem().map(str::to_owned);
         self.page.tick(&self.root);
         if self.page.problem() != before.as_deref() {
+            self.write_state();
+        }
+    }
+
+    /// Are the numbers told, if they should be?
+    fn look_after_metrics(&mut self) {
+        self.metrics.tick();
+        let problem = self.metrics.problem();
+        if problem != self.metrics_problem {
+            self.metrics_problem = problem;
             self.write_state();
         }
     }
@@ -419,6 +450,9 @@ impl Controller {
                 .or_else(|| self.problem.clone())
                 .or_else(|| self.page.problem().map(str::to_owned))
                 .or_else(|| unresolved(&self.unresolved)),
+            apply_failed: self.last_error.is_some(),
+            applied_at: self.applied_at,
+            metrics_problem: self.metrics_problem.clone(),
         };
         if let Err(error) = state.write(self.root.run_dir()) {
             tracing::error!(%error, "the state for `edgefilter status` is not written");

@@ -35,6 +35,15 @@ pub struct RunState {
     pub interfaces: Vec<WantedInterface>,
     /// Why the policy as written is not enforced; `None` when it is.
     pub last_error: Option<String>,
+    /// Whether that is since the policy could not be applied.
+    #[serde(default)]
+    pub apply_failed: bool,
+    /// When it was put or found in place last.
+    #[serde(default)]
+    pub applied_at: Option<Timestamp>,
+    /// Why metrics are not told as configured.
+    #[serde(default)]
+    pub metrics_problem: Option<String>,
 }
 
 /// An interface that is to be enforced.
@@ -101,6 +110,9 @@ mod tests {
                 mode: Some(Mode::Native),
             }],
             last_error: Some("bad".into()),
+            apply_failed: true,
+            applied_at: Some(Timestamp::UNIX_EPOCH),
+            metrics_problem: Some("in use".into()),
         };
         state.write(directory.path()).unwrap();
         assert_eq!(RunState::read(directory.path()), Some(state));

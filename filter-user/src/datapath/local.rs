@@ -2,11 +2,13 @@
 
 use std::{
     fs::{self, File},
+    mem::offset_of,
     os::{
         fd::{AsFd as _, OwnedFd},
         unix::fs::MetadataExt as _,
     },
     path::{Path, PathBuf},
+    sync::atomic::Ordering,
 };
 
 use aya::programs::CgroupSockAddr;
@@ -14,12 +16,18 @@ use aya_obj::generated::bpf_attach_type::{
     self, BPF_CGROUP_INET4_CONNECT, BPF_CGROUP_INET6_CONNECT,
 };
 
+use filter_common::abi::Sink;
+
 use super::{
     DatapathError, Root,
     object::Loaded,
     root::{create_dirs, remove},
     sys,
 };
+
+/// Word of [`Sink`] in its map whose upper half is the port.
+const LOCAL_PORT_WORD: usize = offset_of!(Sink, local_port) / size_of::<u64>();
+const _: () = assert!(offset_of!(Sink, local_port) % size_of::<u64>() == 4);
 
 /// A program, what it is attached as, and the name of its link's pin.
 struct Hook {
@@ -120,6 +128,20 @@ impl Root {
             }
         }
         Ok(true)
+    }
+
+    /// Says on which port the page's server listens for these connections; 0 has them fail.
+    ///
+    /// # Errors
+    ///
+    /// The map could not be written.
+    pub fn set_local_page(&self, port: u16) -> Result<(), DatapathError> {
+        let map = self.sink_map()?;
+        if let Some(word) = map.words().get(LOCAL_PORT_WORD) {
+            let address = word.load(Ordering::Acquire) & u64::from(u32::MAX);
+            word.store(address | u64::from(port) << 32, Ordering::Release);
+        }
+        Ok(())
     }
 
     /// What [`Root::hook_local`] will pin where nothing is pinned yet.

@@ -18,6 +18,7 @@ use super::{
         CONFIG_FILE_BYTES_MAX, EVENTS_PER_WINDOW_MAX, INTERFACE_NAME_BYTES_MAX, INTERFACES_MAX,
     },
     load::directory_of,
+    metrics::take_metrics,
     model::{
         AttachMode, ChecksumMode, HostConfig, HostName, InspectPorts, InterfaceConfig, Outcome,
     },
@@ -105,7 +106,10 @@ fn take_config(
         take_events(events, &mut config, findings);
     }
     if let Some(proxies) = fields.take_table("local_proxies", findings) {
-        config.local_proxies = take_local_proxies(proxies, base_dir, findings);
+        take_local_proxies(proxies, base_dir, &mut config, findings);
+    }
+    if let Some(metrics) = fields.take_table("metrics", findings) {
+        config.metrics = take_metrics(metrics, base_dir, findings);
     }
     fields.finish(findings);
     config
@@ -356,15 +360,30 @@ fn take_events(mut fields: Fields<'_>, config: &mut HostConfig, findings: &mut F
 fn take_local_proxies(
     mut fields: Fields<'_>,
     base_dir: &Path,
+    config: &mut HostConfig,
     findings: &mut Findings,
-) -> Option<PathBuf> {
+) {
     if !fields.has("cgroup") {
         findings.error(
             Finding::at(fields.span, "`local_proxies` has no `cgroup`")
                 .help("add the control group of the proxies, such as `cgroup = \"/sys/fs/cgroup/system.slice\"`"),
         );
     }
-    let cgroup = fields.take::<PathBuf>("cgroup", findings);
+    if let Some(cgroup) = fields.take::<PathBuf>("cgroup", findings) {
+        config.local_proxies = Some(base_dir.join(cgroup.value));
+    }
+    if let Some(action) = fields.take::<String>("action", findings) {
+        match action.value.as_str() {
+            "refuse" => config.local_page = false,
+            "page" => config.local_page = true,
+            other => {
+                let finding = Finding::at(action.span, "this is nothing that can be done");
+                findings.error(match similar(other, &["refuse", "page"]) {
+                    Some(meant) => finding.help(format!("did you mean `{meant}`?")),
+                    None => finding.help("use \"refuse\" or \"page\""),
+                });
+            }
+        }
+    }
     fields.finish(findings);
-    Some(base_dir.join(cgroup?.value))
 }

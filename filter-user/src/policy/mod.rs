@@ -18,6 +18,7 @@ mod host;
 mod inspected;
 mod keys;
 mod load;
+mod metrics;
 mod name;
 mod ports;
 mod prefix;

@@ -1,7 +1,13 @@
 //! A policy and a host configuration after parsing and validation: what the
 //! compiler works on. Invalid values cannot be represented or were refused.
 
-use std::{collections::BTreeMap, fmt, net::IpAddr, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use filter_common::abi::{Action, PortRange};
 use ipnet::IpNet;
@@ -323,6 +329,19 @@ pub struct HostConfig {
     /// Control group (of version 2) whose processes are kept from connecting to blocked origins, as a
     /// directory. Default: none.
     pub local_proxies: Option<PathBuf>,
+    /// Whether those connections are led to the block page where the rule leads there. Default: they fail.
+    pub local_page: bool,
+    /// Where a running controller tells its numbers. Default: nowhere.
+    pub metrics: Metrics,
+}
+
+/// `[metrics]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Metrics {
+    /// Address on which `/metrics` is served over HTTP.
+    pub listen: Option<SocketAddr>,
+    /// File for node_exporter's textfile collector.
+    pub file: Option<PathBuf>,
 }
 
 impl Default for HostConfig {
@@ -350,6 +369,8 @@ impl Default for HostConfig {
             events_per_window: EVENTS_PER_WINDOW_DEFAULT,
             debug: false,
             local_proxies: None,
+            local_page: false,
+            metrics: Metrics::default(),
         }
     }
 }

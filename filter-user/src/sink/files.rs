@@ -6,10 +6,12 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     fs, io,
+    net::Ipv4Addr,
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
 
+use filter_common::abi::local_page_address;
 use filter_page::decisions::Text;
 use serde::{Deserialize, Serialize};
 
@@ -18,7 +20,10 @@ use super::{
     process::replace,
     spec::Files,
 };
-use crate::policy::model::{BlockPage, HostConfig, HostName, Outlined, Rule, RuleText, Target};
+use crate::{
+    compile::Meta,
+    policy::model::{BlockPage, HostConfig, HostName, Outlined, Rule, RuleText, Target},
+};
 
 /// Files of certificates that are copied at most; the page's process reads no more pairs.
 const COPIES_MAX: usize = 2 * filter_page::certificates::PAIRS_MAX;
@@ -68,19 +73,27 @@ pub fn prepare(files: &Files, group: u32) -> Result<(), SinkError> {
 pub fn write_decisions<'a>(
     files: &Files,
     group: u32,
-    generation: u64,
+    meta: &Meta,
     rules: impl Iterator<Item = Listed<'a>> + Clone,
     host: &HostConfig,
 ) -> Result<bool, SinkError> {
     let before = read_decisions(files);
-    let Some(decided) = decide(&before, rules, host) else {
+    let Some(mut decided) = decide(&before, rules, host) else {
         return Ok(false);
     };
+    if meta.local_page {
+        let slots = meta.rules.iter().map(|rule| (rule.id.as_str(), rule.slot));
+        let slots: HashMap<&str, u16> = slots.collect();
+        for Decided { rule, .. } in decided.iter_mut().filter(|it| it.rule.redirects) {
+            let slot = slots.get(rule.id.as_str());
+            rule.local = slot.map(|slot| Ipv4Addr::from_bits(local_page_address(*slot)));
+        }
+    }
     let BlockPage {
         contact, languages, ..
     } = &host.block_page;
     let document = Document {
-        generation,
+        generation: meta.generation,
         rules: decided,
         contact: contact.clone(),
         languages: languages.clone(),
@@ -246,6 +259,7 @@ impl Lists {
                 until: rule.until,
                 review_by: rule.review_by,
                 redirects,
+                local: None,
             },
             keys: keys.to_owned(),
         }

@@ -255,6 +255,34 @@ pub fn listen(port: u16) -> Result<Vec<TcpListener>, SinkError> {
         .collect()
 }
 
+/// Listens on a free port of all addresses of the loopback interface of the calling thread's namespace, of IPv4,
+/// as which an IPv6 socket connects there too; the port beside it. Nothing that comes in by another interface
+/// gets there.
+///
+/// # Errors
+///
+/// The kernel refuses.
+pub fn listen_locally() -> Result<(TcpListener, u16), SinkError> {
+    let listening = || {
+        let socket = nix::sys::socket::socket(
+            nix::sys::socket::AddressFamily::Inet,
+            nix::sys::socket::SockType::Stream,
+            nix::sys::socket::SockFlag::SOCK_CLOEXEC | nix::sys::socket::SockFlag::SOCK_NONBLOCK,
+            None,
+        )?;
+        let loopback = std::ffi::OsString::from("lo");
+        nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::BindToDevice, &loopback)?;
+        let any = nix::sys::socket::SockaddrIn::new(0, 0, 0, 0, 0);
+        nix::sys::socket::bind(socket.as_raw_fd(), &any)?;
+        let backlog = nix::sys::socket::Backlog::new(BACKLOG)?;
+        nix::sys::socket::listen(&socket, backlog)?;
+        let listener = TcpListener::from(socket);
+        let port = listener.local_addr()?.port();
+        io::Result::Ok((listener, port))
+    };
+    listening().map_err(step("listen for this host's own proxies"))
+}
+
 fn listen_on(family: Family, port: u16) -> io::Result<TcpListener> {
     let domain = match family {
         Family::V4 => libc::AF_INET,

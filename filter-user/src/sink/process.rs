@@ -45,6 +45,8 @@ pub struct Process {
     pub pid: u32,
     /// What it was made for.
     pub shape: Shape,
+    /// Port on which it listens for this host's own proxies; 0 if it does not.
+    pub local_port: u16,
     handle: OwnedFd,
     /// To be reaped, if this controller started it.
     child: Option<Child>,
@@ -55,6 +57,7 @@ pub struct Process {
 struct Remembered {
     pid: u32,
     shape: Shape,
+    local_port: u16,
 }
 
 impl Process {
@@ -77,9 +80,10 @@ impl Process {
         let started =
             connect(&place).and_then(|handovers| launch(files, &shape, &place, handovers));
         match started {
-            Ok((child, handle)) => Ok(Self {
+            Ok((child, handle, local_port)) => Ok(Self {
                 pid: child.id(),
                 shape,
+                local_port,
                 handle,
                 child: Some(child),
             }),
@@ -93,13 +97,18 @@ impl Process {
 
     /// The process that an earlier controller started, if it goes on with this shape.
     pub fn adopt(files: &Files, shape: &Shape) -> Option<Self> {
-        let Remembered { pid, shape: found } = remembered(files)?;
+        let Remembered {
+            pid,
+            shape: found,
+            local_port,
+        } = remembered(files)?;
         if found != *shape || !is_alive(files) || !is_ours(pid, files) {
             return None;
         }
         Some(Self {
             pid,
             shape: found,
+            local_port,
             handle: pidfd(pid).ok()?,
             child: None,
         })
@@ -186,19 +195,26 @@ fn launch(
     shape: &Shape,
     place: &Place,
     handovers: Option<OwnedFd>,
-) -> Result<(Child, OwnedFd), SinkError> {
+) -> Result<(Child, OwnedFd, u16), SinkError> {
     let lock = locked(files)?;
     let stats_path = files.stats();
     let _ = fs::remove_file(&stats_path);
     let stats = UnixListener::bind(&stats_path).map_err(file("listen on", &stats_path))?;
     fs::set_permissions(&stats_path, fs::Permissions::from_mode(0o600))
         .map_err(file("change", &stats_path))?;
+    // In the host's namespace, where the proxies are.
+    let local = match shape.local {
+        true => Some(place::listen_locally()?),
+        false => None,
+    };
+    let local_port = local.as_ref().map_or(0, |(_, port)| *port);
     let (ready_in, ready_out) = pipe().map_err(step("make a pipe"))?;
     let mut child = place.inside(|| {
         let mut visitors = Vec::new();
         for port in &shape.ports {
             visitors.extend(place::listen(*port)?);
         }
+        visitors.extend(local.map(|(socket, _)| socket));
         let spec = Spec {
             shape: shape.clone(),
             directory: files.directory().to_owned(),
@@ -233,6 +249,7 @@ fn launch(
     let remembered = Remembered {
         pid: child.id(),
         shape: shape.clone(),
+        local_port,
     };
     let started = handle.and_then(|handle| {
         write_whole(&files.state(), 0o600, &remembered)?;
@@ -240,7 +257,7 @@ fn launch(
         Ok(handle)
     });
     match started {
-        Ok(handle) => Ok((child, handle)),
+        Ok(handle) => Ok((child, handle, local_port)),
         Err(error) => {
             // Gone already, or not wanted.
             let _ = child.kill();

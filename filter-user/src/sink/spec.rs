@@ -101,6 +101,8 @@ pub struct Shape {
     pub(super) lifetime_s: u64,
     /// How it gets connections to blocked names.
     pub method: SinkMethod,
+    /// Whether it listens for this host's own proxies as well.
+    pub(super) local: bool,
 }
 
 impl Shape {
@@ -147,6 +149,7 @@ impl Shape {
             timeout_s: timeout.as_secs(),
             lifetime_s: lifetime.as_secs(),
             method: SinkMethod::wanted(*takeover),
+            local: host.local_page && host.local_proxies.is_some(),
         })
     }
 }

@@ -9,6 +9,7 @@ mount -t devtmpfs devtmpfs /dev
 mount -t tmpfs tmpfs /tmp
 mount -t tmpfs tmpfs /run
 mount -t bpf bpf /sys/fs/bpf
+mount -t cgroup2 none /sys/fs/cgroup
 exec >/dev/ttyS1 2>&1
 stty -F /dev/ttyS1 -opost
 echo "release $(uname -r)"

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::super::{
     ConfigError, load_host_config,
-    model::{AttachMode, HostConfig, InspectPorts, InterfaceConfig, Outcome},
+    model::{AttachMode, HostConfig, InspectPorts, InterfaceConfig, Metrics, Outcome},
     parse_host_config,
 };
 
@@ -249,5 +249,47 @@ proptest! {
     #[test]
     fn any_text_loads_or_is_refused_without_a_panic(text in "(?s).{0,200}") {
         let _ = config(&text);
+    }
+}
+
+#[test]
+fn local_proxies_are_refused_or_led_to_the_page() {
+    let proxies = |text: &str| config(&format!("[local_proxies]\ncgroup = \"/sys/x\"\n{text}"));
+    assert!(!config("").unwrap().local_page);
+    assert!(!proxies("").unwrap().local_page);
+    assert!(!proxies("action = \"refuse\"").unwrap().local_page);
+    let page = proxies("action = \"page\"").unwrap();
+    assert!(page.local_page);
+    assert_eq!(page.local_proxies, Some("/sys/x".into()));
+    let refused = proxies("action = \"pages\"").unwrap_err().to_string();
+    assert!(refused.contains("did you mean `page`?"), "{refused}");
+    let without = config("[local_proxies]\naction = \"page\"").unwrap_err();
+    assert!(without.to_string().contains("no `cgroup`"), "{without}");
+}
+
+#[test]
+fn metrics_are_told_where_it_says_and_nowhere_else() {
+    let metrics = |text: &str| config(&format!("[metrics]\n{text}")).map(|it| it.metrics);
+    let listen = |text| metrics(text).unwrap().listen.map(|it| it.to_string());
+    assert_eq!(config("").unwrap().metrics, Metrics::default());
+    assert_eq!(
+        listen("listen = \"[::1]:9469\"").as_deref(),
+        Some("[::1]:9469")
+    );
+    assert_eq!(listen("listen = 9469").as_deref(), Some("127.0.0.1:9469"));
+    let file = metrics("file = \"x/edgefilter.prom\"").unwrap().file;
+    assert_eq!(file, Some("/etc/edgefilter/x/edgefilter.prom".into()));
+    for (text, said) in [
+        ("", "neither `listen` nor `file`"),
+        ("listen = \"localhost:9469\"", "no address to listen on"),
+        ("listen = \"127.0.0.1\"", "no address to listen on"),
+        ("listen = 0", "no address to listen on"),
+        ("listen = 70000", "no address to listen on"),
+        ("listen = \"127.0.0.1:0\"", "no address to listen on"),
+        ("file = \"edgefilter.txt\"", "end in `.prom`"),
+        ("listen = 1\nother = 2", "other"),
+    ] {
+        let refused = metrics(text).unwrap_err().to_string();
+        assert!(refused.contains(said), "{text}: {refused}");
     }
 }
