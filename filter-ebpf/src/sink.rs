@@ -102,11 +102,22 @@ fn arrive(skb: *mut __sk_buff, frame: &Frame, entry: &mut Taken) -> i32 {
     }
     // SAFETY: a socket that the lookup returned.
     let listens = unsafe { (*socket).state } == LISTEN;
+    if !listens && is_bare && frame.ack != entry.ack {
+        entry.flags |= taken::flag::HEARD;
+    }
     let action = match (listens, is_bare) {
+        // A connection before on the same ports, whose client left without a word. When this one sends its
+        // hello again it is told.
+        (false, false) if entry.flags & taken::flag::SERVER_RESET == 0 => {
+            entry.state = taken::REFUSED;
+            dropped(Answer::SinkRefused)
+        }
         (false, _) => PASS,
         // To a listener it means nothing, and it would answer with an RST.
         (true, true) if frame.flags & flags::FIN == 0 => dropped(Answer::SinkStray),
         (true, true) => PASS,
+        // Sent again by somebody who saw it, after the end of the connection.
+        (true, false) if entry.flags & taken::flag::HEARD != 0 => dropped(Answer::SinkStray),
         (true, false) => assign(skb, frame, entry, socket),
     };
     // SAFETY: the reference that the lookup took.

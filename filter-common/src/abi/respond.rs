@@ -98,6 +98,8 @@ pub mod taken {
         pub const TAGGED: u8 = 1 << 3;
         /// The client was sent an RST.
         pub const CLIENT_RESET: u8 = 1 << 4;
+        /// The client has acknowledged something of the page: its hello opens nothing any more.
+        pub const HEARD: u8 = 1 << 5;
     }
 }
 
