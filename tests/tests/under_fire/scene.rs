@@ -49,6 +49,9 @@ pub(crate) const CHANGE_MAX: Duration = Duration::from_secs(10);
 /// Between two questions to the neighbour.
 const PROBE_EVERY: Duration = Duration::from_millis(20);
 
+/// Questions on one connection: fewer than the server takes.
+const KEPT_REQUESTS_MAX: usize = 500;
+
 /// One test at a time: each of them is a load, and has bounds of time.
 static TURN: Mutex<()> = Mutex::new(());
 
@@ -157,7 +160,17 @@ impl<'n> Scene<'n> {
 
     /// A connection from this port.
     pub(crate) fn connect_from(&self, own: u16, port: u16, limit: Duration) -> io::Result<TcpStream> {
-        let (from, to) = (end(self.from, own), end(self.to, port));
+        self.connect_as(end(self.from, own), port, limit)
+    }
+
+    /// A connection from this address and port.
+    pub(crate) fn connect_as(
+        &self,
+        from: SocketAddr,
+        port: u16,
+        limit: Duration,
+    ) -> io::Result<TcpStream> {
+        let to = end(self.to, port);
         self.visitor.run(|| open(from, to, limit))
     }
 
@@ -238,6 +251,9 @@ impl Prober {
                 let answer = answer.unwrap_or_else(|e| panic!("the neighbour after {took:?}: {e}"));
                 assert!(answer.ends_with("served neighbour.zone.example\n"), "{answer}");
                 took.push(begin.elapsed());
+                if took.len() % KEPT_REQUESTS_MAX == 0 {
+                    kept = greeted(open().expect("the neighbour's server"), NEIGHBOUR);
+                }
                 write!(kept, "GET / HTTP/1.1\r\nHost: {NEIGHBOUR}\r\n\r\n").expect("a request");
                 let mut answer = Vec::new();
                 while !answer.ends_with(b"served neighbour.zone.example\n") {
