@@ -118,11 +118,23 @@ fn arrive(skb: *mut __sk_buff, frame: &Frame, entry: &mut Taken) -> i32 {
         (true, true) => PASS,
         // Sent again by somebody who saw it, after the end of the connection.
         (true, false) if entry.flags & taken::flag::HEARD != 0 => dropped(Answer::SinkStray),
+        // There was no room for it at first, and now it is not to wait. When it comes once more it is told.
+        (true, false) if is_busy() => {
+            entry.state = taken::REFUSED;
+            dropped(Answer::SinkRefused)
+        }
         (true, false) => assign(skb, frame, entry, socket),
     };
     // SAFETY: the reference that the lookup took.
     unsafe { bpf_sk_release(socket.cast()) };
     action
+}
+
+/// Whether who is not yet at the page is to be refused.
+#[inline(always)]
+fn is_busy() -> bool {
+    let sink = maps::SINK.get(0);
+    sink.is_some_and(|sink: &Sink| sink.state == sink::BUSY)
 }
 
 /// Gives the segment, with what the server had before it in front, to a listening socket.

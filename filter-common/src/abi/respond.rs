@@ -167,6 +167,8 @@ pub mod sink {
     pub const DOWN: u32 = 0;
     /// The page is served.
     pub const UP: u32 = 1;
+    /// It is there, but does not keep up: who has it keeps it, others are refused.
+    pub const BUSY: u32 = 2;
 }
 
 /// How an established connection is handed to the page's server.

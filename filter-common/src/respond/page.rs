@@ -22,7 +22,7 @@ pub enum Way {
     NextHop = 3,
     /// The client is refused.
     Refuse = 4,
-    /// As [`Way::Refuse`], since the block page is not served.
+    /// As [`Way::Refuse`], since the block page is not served, or does not keep up.
     Down = 5,
     /// As [`Way::Refuse`], since the server may still have something to say.
     InFlight = 6,
@@ -54,7 +54,7 @@ pub fn way(response: &Response, sink: &Sink, packet: &Packet, len: u32) -> Way {
     }
     if response.reason == Reason::Taken as u8 {
         return match sink.state {
-            sink::UP => Way::Segment,
+            sink::UP | sink::BUSY => Way::Segment,
             _ => Way::Down,
         };
     }

@@ -222,14 +222,18 @@ impl Page {
         }
     }
 
-    /// It is there and does nothing: as if it were not.
+    /// It is there and does nothing: to others it is as if it were not.
     fn silent(&mut self, root: &Root) -> Result<(), SinkError> {
         let why = not_served(&SinkError::Silent);
         if self.problem.as_ref() != Some(&why) {
             tracing::error!("{why}");
             self.problem = Some(why);
         }
-        close(root)
+        // Who is there already has the answer as soon as the process goes on.
+        match is_open(root) {
+            true => Ok(root.set_sink_busy()?),
+            false => Ok(()),
+        }
     }
 
     /// The process that there is, if it is as wanted, else a new one.
@@ -288,9 +292,9 @@ fn is_open(root: &Root) -> bool {
 
 /// Has what leads to the page refused from now on.
 fn close(root: &Root) -> Result<(), SinkError> {
-    match is_open(root) {
-        true => Ok(root.set_sink(false)?),
-        false => Ok(()),
+    match root.sink_status() {
+        Some(_) => Ok(root.set_sink(false)?),
+        None => Ok(()),
     }
 }
 
