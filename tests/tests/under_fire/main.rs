@@ -6,6 +6,7 @@ mod changes;
 mod crowd;
 mod endings;
 mod forged;
+mod lossy;
 mod ports;
 mod replayed;
 mod scene;

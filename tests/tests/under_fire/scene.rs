@@ -81,12 +81,17 @@ pub(crate) struct Scene<'n> {
 impl<'n> Scene<'n> {
     /// In server role, with more settings of the page.
     pub(crate) fn at_server(net: &'n Direct, more: &str) -> Self {
+        Self::at_server_with(net, more, &policy(&[BLOCKED]))
+    }
+
+    /// In server role, with another policy.
+    pub(crate) fn at_server_with(net: &'n Direct, more: &str, policy: &str) -> Self {
         Self::new(
             (&net.visitor, &net.edge, &net.edge),
             &[Direct::EDGE_IF],
             (Direct::VISITOR_V4, Direct::EDGE_V4),
             ("", more),
-            &policy(&[BLOCKED]),
+            policy,
         )
     }
 
