@@ -112,3 +112,45 @@ fn is_plain(packet: &Packet) -> bool {
         && packet.transport.wrapping_sub(packet.network) == header
         && matches!(packet.fragment, Fragment::Whole)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_at_a_page_that_does_not_keep_up_stays_and_others_are_refused() {
+        let new = Response {
+            verdict: Verdict::Redirect as u8,
+            reason: Reason::Hostname as u8,
+            redirect_index: redirect::PAGE,
+            flags: Response::NAMED | Response::VERIFIED | Response::CLEAN,
+            protocol: Protocol::Tls as u8,
+            ..Response::default()
+        };
+        let taken = Response {
+            reason: Reason::Taken as u8,
+            ..new
+        };
+        let packet = Packet {
+            protocol: TCP,
+            family: Family::V4,
+            fragment: Fragment::Whole,
+            network: ETHERNET_LEN,
+            transport: ETHERNET_LEN + IPV4_LEN,
+            ..Packet::EMPTY
+        };
+        for (state, of_new, of_taken) in [
+            (sink::UP, Way::Takeover, Way::Segment),
+            (sink::BUSY, Way::Down, Way::Segment),
+            (sink::DOWN, Way::Down, Way::Down),
+        ] {
+            let sink = Sink {
+                state,
+                method: method::KFUNC,
+                ..Sink::default()
+            };
+            assert_eq!(way(&new, &sink, &packet, 100), of_new, "{state}");
+            assert_eq!(way(&taken, &sink, &packet, 100), of_taken, "{state}");
+        }
+    }
+}

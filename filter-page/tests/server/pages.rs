@@ -200,5 +200,7 @@ fn rules_that_come_and_are_not_usable_leave_those_in_force() {
     assert!(problem.contains("coming.json"), "{problem}");
     assert_eq!(served.http(BLOCKED, &[]).status, 451);
     std::fs::remove_file(&coming).expect("a file");
-    wait_until("it is gone", || served.snapshot().decisions_problem.is_none());
+    wait_until("it is gone", || {
+        served.snapshot().decisions_problem.is_none()
+    });
 }

@@ -386,3 +386,37 @@ fn tell_end(handle: std::io::Result<OwnedFd>, told: mpsc::Sender<()>) {
         tracing::warn!(%error, "that the block page's process ended is noticed later");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn languages_without_words_are_named_with_those_that_there_are() {
+        let page = |languages: &[&str], theme: Option<PathBuf>| BlockPage {
+            languages: languages.iter().map(|it| (*it).to_owned()).collect(),
+            theme,
+            ..BlockPage::default()
+        };
+        assert_eq!(wordless(&page(&["de", "en"], None)), Vec::<String>::new());
+        let [warning] = &wordless(&page(&["de", "fr"], None))[..] else {
+            panic!("one language has none");
+        };
+        assert!(
+            warning.contains("\"fr\"") && warning.contains("de, en"),
+            "{warning}"
+        );
+
+        let theme = tempfile::tempdir().unwrap();
+        let words = include_str!("../../../filter-page/src/page/de.json");
+        std::fs::write(theme.path().join("fr.json"), words).unwrap();
+        let themed = page(&["fr"], Some(theme.path().to_owned()));
+        assert_eq!(wordless(&themed), Vec::<String>::new());
+
+        std::fs::write(theme.path().join("fr.json"), "{").unwrap();
+        let [warning] = &wordless(&themed)[..] else {
+            panic!("the theme cannot be used");
+        };
+        assert!(warning.contains("fr.json"), "{warning}");
+    }
+}

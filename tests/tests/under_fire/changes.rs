@@ -27,8 +27,14 @@ fn while_rules_come_and_go_every_visitor_gets_the_real_server_or_the_page() {
             "{first}[[rule]]\nid = \"another\"\nhosts = {names:?}\naction = \"redirect\"\nreason = \"danger\"\n"
         )
     };
-    let many: Vec<String> = (0..5_000).map(|number| format!("n{number}.example")).collect();
-    let many: Vec<&str> = many.iter().map(String::as_str).chain(["d.zone.example"]).collect();
+    let many: Vec<String> = (0..5_000)
+        .map(|number| format!("n{number}.example"))
+        .collect();
+    let many: Vec<&str> = many
+        .iter()
+        .map(String::as_str)
+        .chain(["d.zone.example"])
+        .collect();
     // A rule, a host, both gone, and enough names that the tables are made anew.
     let steps = [
         another(&["a.zone.example"]),
@@ -38,7 +44,11 @@ fn while_rules_come_and_go_every_visitor_gets_the_real_server_or_the_page() {
         another(&many),
         policy(&[BLOCKED]),
     ];
-    let (done, blocked, served) = (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(0));
+    let (done, blocked, served) = (
+        AtomicBool::new(false),
+        AtomicUsize::new(0),
+        AtomicUsize::new(0),
+    );
     thread::scope(|scope| {
         for client in 0..CLIENTS {
             let (scene, done, blocked, served) = (&scene, &done, &blocked, &served);

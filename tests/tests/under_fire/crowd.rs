@@ -10,18 +10,16 @@ use std::{
 };
 
 use filter_common::respond::counted::Answer;
-use filter_tests::{
-    edge::number_at,
-    net::Direct,
-    page::sweep,
-    process::wait_for,
-};
+use filter_tests::{edge::number_at, net::Direct, page::sweep, process::wait_for};
 use nix::sys::socket::{setsockopt, sockopt};
 
-use crate::scene::{BLOCKED, CHANGE_MAX, LIMIT, Scene, end, greeted, is_page, own_port, turn, was_told};
+use crate::scene::{
+    BLOCKED, CHANGE_MAX, LIMIT, Scene, end, greeted, is_page, own_port, turn, was_told,
+};
 
 /// What the page is given.
-const SETTINGS: &str = "connections = 40\nconnections_per_client = 30\ntimeout_s = 2\nlifetime_s = 5\n";
+const SETTINGS: &str =
+    "connections = 40\nconnections_per_client = 30\ntimeout_s = 2\nlifetime_s = 5\n";
 const CONNECTIONS: usize = 40;
 const LIFETIME: Duration = Duration::from_secs(5);
 
@@ -73,7 +71,9 @@ impl Flood {
         };
         let ask = |stream: &mut TcpStream, more: &str| {
             let request = format!("GET / HTTP/1.1\r\nHost: {BLOCKED}\r\n{more}");
-            stream.write_all(request.as_bytes()).expect("a request sent");
+            stream
+                .write_all(request.as_bytes())
+                .expect("a request sent");
         };
         Self {
             silent: all(443, &greet),
@@ -89,10 +89,15 @@ impl Flood {
     }
 
     fn len(&self) -> usize {
-        [&self.silent, &self.slow_writers, &self.slow_readers, &self.vanished]
-            .iter()
-            .map(|streams| streams.len())
-            .sum()
+        [
+            &self.silent,
+            &self.slow_writers,
+            &self.slow_readers,
+            &self.vanished,
+        ]
+        .iter()
+        .map(|streams| streams.len())
+        .sum()
     }
 
     /// The slow writers say a little more; some are reset by now.
@@ -114,7 +119,11 @@ fn a_flood_of_takeovers_is_bounded_others_are_answered_or_refused_and_it_is_over
     wait_for("it is closed", CHANGE_MAX, || scene.counted("open") == 0);
     let (memory, sockets) = (page.memory(), page.sockets());
     let taken = scene.answered(Answer::PageTaken);
-    let (done, pages, refused) = (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(0));
+    let (done, pages, refused) = (
+        AtomicBool::new(false),
+        AtomicUsize::new(0),
+        AtomicUsize::new(0),
+    );
 
     let flood = Flood::open(&scene);
     thread::scope(|scope| {
@@ -130,14 +139,27 @@ fn a_flood_of_takeovers_is_bounded_others_are_answered_or_refused_and_it_is_over
             }
         });
         // Nobody is at that address from now on: no answer, no reset.
-        net.visitor.ip(&["addr", "del", &format!("{}/24", Direct::OTHER_V4), "dev", Direct::VISITOR_IF]);
+        net.visitor.ip(&[
+            "addr",
+            "del",
+            &format!("{}/24", Direct::OTHER_V4),
+            "dev",
+            Direct::VISITOR_IF,
+        ]);
         let begin = Instant::now();
         while begin.elapsed() < LIFETIME + Duration::from_secs(1) {
             flood.drip();
             let open = number_at(&scene.edge.json("status")["page"]["served"], "open");
-            assert!(open.is_some_and(|open| open <= CONNECTIONS as u64), "{open:?}");
+            assert!(
+                open.is_some_and(|open| open <= CONNECTIONS as u64),
+                "{open:?}"
+            );
             let bound = sockets + 2 * CONNECTIONS as u64 + 16;
-            assert!(page.sockets() <= bound, "{} of {bound} sockets", page.sockets());
+            assert!(
+                page.sockets() <= bound,
+                "{} of {bound} sockets",
+                page.sockets()
+            );
             let bound = memory + CONNECTIONS as u64 * CONNECTION_BYTES_MAX;
             assert!(page.memory() <= bound, "{} of {bound} bytes", page.memory());
             thread::sleep(Duration::from_millis(100));
@@ -148,20 +170,33 @@ fn a_flood_of_takeovers_is_bounded_others_are_answered_or_refused_and_it_is_over
     println!("{pages:?} visitors got the page, {refused:?} were refused");
     assert!(scene.answered(Answer::PageTaken) >= taken + flood.len() as u64);
     let over = scene.counted("over_connections") + scene.counted("over_connections_per_client");
-    assert!(over >= (flood.len() - CONNECTIONS) as u64, "{over} were reset");
+    assert!(
+        over >= (flood.len() - CONNECTIONS) as u64,
+        "{over} were reset"
+    );
 
-    wait_for("the page has closed them", CHANGE_MAX, || scene.counted("open") == 0);
+    wait_for("the page has closed them", CHANGE_MAX, || {
+        scene.counted("open") == 0
+    });
     let counted: Vec<u64> = ["handshake_timeout", "head_timeout", "write_timeout"]
         .map(|counter| scene.counted(counter))
         .to_vec();
     println!("handshakes, heads and answers out of time: {counted:?}");
-    assert!(counted.iter().sum::<u64>() > 0, "{}", scene.edge.json("status")["page"]);
+    assert!(
+        counted.iter().sum::<u64>() > 0,
+        "{}",
+        scene.edge.json("status")["page"]
+    );
     drop(flood);
     let begin = Instant::now();
-    wait_for("the kernel has closed them", KERNEL_MAX, || page.sockets() <= sockets);
+    wait_for("the kernel has closed them", KERNEL_MAX, || {
+        page.sockets() <= sockets
+    });
     println!("the kernel's sockets were gone {:?} later", begin.elapsed());
     // What the controller does after a longer time.
-    wait_for("the filter has forgotten them", CHANGE_MAX, || sweep(&net.edge).kept == 0);
+    wait_for("the filter has forgotten them", CHANGE_MAX, || {
+        sweep(&net.edge).kept == 0
+    });
     let answer = scene.ask(BLOCKED, LIMIT);
     assert!(answer.as_ref().is_ok_and(|it| is_page(it)), "{answer:?}");
     assert_eq!(scene.page(), page);
@@ -173,7 +208,13 @@ fn each_kind_of_bad_manners_is_over_in_its_time_and_counted() {
     let net = Direct::new();
     let scene = Scene::at_server(&net, "timeout_s = 1\nlifetime_s = 4\n");
     let flood = Flood::open(&scene);
-    net.visitor.ip(&["addr", "del", &format!("{}/24", Direct::OTHER_V4), "dev", Direct::VISITOR_IF]);
+    net.visitor.ip(&[
+        "addr",
+        "del",
+        &format!("{}/24", Direct::OTHER_V4),
+        "dev",
+        Direct::VISITOR_IF,
+    ]);
     let begin = Instant::now();
     wait_for("the page has closed them", CHANGE_MAX, || {
         flood.drip();
@@ -187,6 +228,10 @@ fn each_kind_of_bad_manners_is_over_in_its_time_and_counted() {
         // Those who are there and take nothing; of those who are not the kernel may know sooner.
         ("write_timeout", EACH / 3),
     ] {
-        assert!(scene.counted(counter) >= least as u64, "{counter}: {}", scene.edge.json("status")["page"]);
+        assert!(
+            scene.counted(counter) >= least as u64,
+            "{counter}: {}",
+            scene.edge.json("status")["page"]
+        );
     }
 }

@@ -37,7 +37,9 @@ fn signal(page: Page, signal: Signal) {
 }
 
 fn pages(answers: &[u8]) -> usize {
-    String::from_utf8_lossy(answers).matches("HTTP/1.1 451 ").count()
+    String::from_utf8_lossy(answers)
+        .matches("HTTP/1.1 451 ")
+        .count()
 }
 
 fn refused_or_page(scene: &Scene<'_>, limit: Duration) -> bool {
@@ -62,7 +64,10 @@ fn a_controller_killed_between_hello_and_page_or_during_a_slow_download_is_not_m
     let page = scene.page();
     let stream = scene.connect(443, LIMIT).expect("a connection");
     let mut greeted = greeted(stream, BLOCKED);
-    greeted.conn.write_tls(&mut greeted.sock).expect("a hello sent");
+    greeted
+        .conn
+        .write_tls(&mut greeted.sock)
+        .expect("a hello sent");
     let mut download = scene.connect(80, LIMIT).expect("a connection");
     setsockopt(&download.as_fd(), sockopt::RcvBuf, &32_768).expect("a small buffer");
     let request = format!("GET / HTTP/1.1\r\nHost: {BLOCKED}\r\n\r\n");
@@ -104,7 +109,10 @@ fn when_the_pages_process_is_killed_visitors_are_told_and_refused_until_it_is_ba
     let stream = scene.connect(443, LIMIT).expect("a connection");
     let mut greeted = greeted(stream, BLOCKED);
     while greeted.conn.is_handshaking() {
-        greeted.conn.complete_io(&mut greeted.sock).expect("a handshake with the page");
+        greeted
+            .conn
+            .complete_io(&mut greeted.sock)
+            .expect("a handshake with the page");
     }
     signal(page, Signal::SIGKILL);
     let answer = ask_over(&mut greeted, BLOCKED);
@@ -140,7 +148,9 @@ fn a_process_that_cannot_keep_up_is_noticed_visitors_are_refused_and_the_neighbo
     thread::scope(|scope| {
         let early = scope.spawn(|| scene.ask(BLOCKED, REPLACED_MAX));
         for _ in 0..WAITING {
-            let mut stream = scene.connect(80, LIMIT).expect("a connection to the real server");
+            let mut stream = scene
+                .connect(80, LIMIT)
+                .expect("a connection to the real server");
             write!(stream, "GET / HTTP/1.1\r\nHost: {BLOCKED}\r\n\r\n").expect("a request sent");
             setsockopt(&stream.as_fd(), sockopt::TcpRepair, &1).expect("it leaves without a word");
         }
@@ -166,7 +176,9 @@ fn a_process_that_cannot_keep_up_is_noticed_visitors_are_refused_and_the_neighbo
         scene.is_served() && scene.edge.run(&["status"]).code == exit::OK
     });
     assert_eq!(scene.page(), page);
-    wait_for("the page is shown again", CHANGE_MAX, || refused_or_page(&scene, LIMIT));
+    wait_for("the page is shown again", CHANGE_MAX, || {
+        refused_or_page(&scene, LIMIT)
+    });
 
     // And one that does not come back is replaced.
     signal(page, Signal::SIGSTOP);

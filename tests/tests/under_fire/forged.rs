@@ -48,7 +48,7 @@ fn forge(scene: &Scene<'_>, socket: &FrameSocket, macs: ([u8; 6], [u8; 6]), exis
     let hello = ClientHello::named(BLOCKED).record();
     let request = Request::to(BLOCKED).bytes();
     let mut complete = 0;
-    let mut send = |from: &str, own: u16, port: u16, number: u32, payload: &[u8], flags: u8| {
+    let send = |from: &str, own: u16, port: u16, number: u32, payload: &[u8], flags: u8| {
         let ends = [end(from, own), end(scene.to, port)].map(|it| it.to_string());
         let packet = Packet::tcp(&ends[0], &ends[1])
             .macs(macs.0, macs.1)
@@ -81,9 +81,14 @@ fn forge(scene: &Scene<'_>, socket: &FrameSocket, macs: ([u8; 6], [u8; 6]), exis
 fn nothing_is_reflected(scene: &Scene<'_>, visitor: &Namespace, edge_interface: &str) {
     let probe = scene.probe();
     let socket = FrameSocket::receiving(visitor, "eth0");
-    let macs = (mac_of(visitor, "eth0"), mac_of(scene.namespace, edge_interface));
+    let macs = (
+        mac_of(visitor, "eth0"),
+        mac_of(scene.namespace, edge_interface),
+    );
     let existing = crate::scene::own_port();
-    let stream = scene.connect_from(existing, 443, LIMIT).expect("a connection");
+    let stream = scene
+        .connect_from(existing, 443, LIMIT)
+        .expect("a connection");
     let (page, before) = (scene.page(), scene.edge.json("status"));
     let (sockets, descriptors) = (page.sockets(), page.descriptors());
 
@@ -93,12 +98,20 @@ fn nothing_is_reflected(scene: &Scene<'_>, visitor: &Namespace, edge_interface: 
     wait_for("all of them are counted", CHANGE_MAX, || {
         scene.answered(Answer::Unverified) >= complete
     });
-    for none in [Answer::PageTaken, Answer::TlsAlert, Answer::HttpStatus, Answer::ClientReset] {
+    for none in [
+        Answer::PageTaken,
+        Answer::TlsAlert,
+        Answer::HttpStatus,
+        Answer::ClientReset,
+    ] {
         assert_eq!(scene.answered(none), 0, "{none:?}");
     }
     assert_eq!(scene.counted("connections"), 0);
     assert_eq!(page.sockets(), sockets);
-    assert!(page.descriptors() <= descriptors + 2, "those of who asks for counts");
+    assert!(
+        page.descriptors() <= descriptors + 2,
+        "those of who asks for counts"
+    );
     let after = scene.edge.json("status");
     let memory = |status| number_at(status, "map_bytes").expect("a sum");
     assert_eq!(memory(&before), memory(&after));
@@ -126,7 +139,8 @@ fn forged_hellos_send_nothing_to_whom_they_name_in_router_role() {
 }
 
 #[test]
-fn a_flood_of_datagrams_from_forged_addresses_is_answered_up_to_its_limit_and_the_rest_is_counted() {
+fn a_flood_of_datagrams_from_forged_addresses_is_answered_up_to_its_limit_and_the_rest_is_counted()
+{
     const DATAGRAMS: u64 = 6_000;
     let _turn = turn();
     let net = Routed::new();
@@ -169,12 +183,15 @@ fn a_flood_of_datagrams_from_forged_addresses_is_answered_up_to_its_limit_and_th
     let took = begin.elapsed();
     let (sent, limited) = counted();
     let mut arrived = 0;
-    while socket.receive(QUIET, |frame| is_for(&THIRD_PARTIES, frame)).is_some() {
+    while socket
+        .receive(QUIET, |frame| is_for(&THIRD_PARTIES, frame))
+        .is_some()
+    {
         arrived += 1;
     }
     let processors = thread::available_parallelism().map_or(1, |it| it.get() as u64);
-    let per_processor =
-        UNPROVEN_ANSWERS_BURST + UNPROVEN_ANSWERS_PER_SECOND * (took.as_millis() as u64 + 1_000) / 1_000;
+    let per_processor = UNPROVEN_ANSWERS_BURST
+        + UNPROVEN_ANSWERS_PER_SECOND * (took.as_millis() as u64 + 1_000) / 1_000;
     println!("{sent} answers and {limited} limited in {took:?}, {arrived} of them arrived");
     assert!(sent >= UNPROVEN_ANSWERS_BURST && limited > 0);
     assert!(sent <= processors * per_processor, "{sent}");

@@ -29,7 +29,13 @@ fn over_a_bad_path_every_connection_to_a_refused_name_is_told_and_its_neighbour_
     let _turn = turn();
     let mut path = None;
     let net = Direct::linked(|edge, interface, visitor, visitor_interface| {
-        path = Some(Path::between(edge, interface, visitor, visitor_interface, WEATHER));
+        path = Some(Path::between(
+            edge,
+            interface,
+            visitor,
+            visitor_interface,
+            WEATHER,
+        ));
     });
     let mut path = path.expect("a path");
     path.takes_answers();
@@ -46,7 +52,10 @@ fn over_a_bad_path_every_connection_to_a_refused_name_is_told_and_its_neighbour_
             scope.spawn(|| is_told(scene.ask_plain(BLOCKED, LIMIT)));
             scope.spawn(|| {
                 let answer = scene.ask(NEIGHBOUR, LIMIT);
-                assert!(answer.as_ref().is_ok_and(|it| it.contains("served")), "{answer:?}");
+                assert!(
+                    answer.as_ref().is_ok_and(|it| it.contains("served")),
+                    "{answer:?}"
+                );
             });
         }
     });

@@ -48,7 +48,9 @@ fn take_over_and_leave(scene: &Scene<'_>, own: u16, how: Leaves) {
     let stream = scene.connect_from(own, 443, LIMIT).expect("a connection");
     let mut tls = greeted(stream, BLOCKED);
     while tls.conn.is_handshaking() {
-        tls.conn.complete_io(&mut tls.sock).expect("a handshake with the page");
+        tls.conn
+            .complete_io(&mut tls.sock)
+            .expect("a handshake with the page");
     }
     leave(&tls.sock, how);
 }
@@ -71,14 +73,19 @@ fn ports_used_again_at_once_belong_to_the_next_connection_however_the_last_one_e
         take_over_and_leave(&scene, own, how);
         let (answer, took) = again(&scene, own, NEIGHBOUR);
         assert!(
-            answer.as_ref().is_ok_and(|it| it.ends_with("served neighbour.zone.example\n")),
+            answer
+                .as_ref()
+                .is_ok_and(|it| it.ends_with("served neighbour.zone.example\n")),
             "{how:?}: {answer:?} after {took:?}"
         );
 
         let own = own_port();
         take_over_and_leave(&scene, own, how);
         let (answer, took) = again(&scene, own, BLOCKED);
-        println!("{how:?}: {:?} after {took:?}", answer.as_ref().map(String::len));
+        println!(
+            "{how:?}: {:?} after {took:?}",
+            answer.as_ref().map(String::len)
+        );
         match how {
             Leaves::Reset => {
                 assert!(answer.as_ref().is_ok_and(|it| is_page(it)), "{answer:?}");

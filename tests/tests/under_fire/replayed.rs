@@ -49,9 +49,14 @@ fn a_hello_that_is_sent_again_makes_no_second_connection_and_ends_none() {
     let wire = FrameSocket::open(&net.visitor, Direct::VISITOR_IF);
     let forger = FrameSocket::receiving(&net.visitor, Direct::VISITOR_IF);
     let own = own_port();
-    let mut tls = greeted(scene.connect_from(own, 443, LIMIT).expect("a connection"), BLOCKED);
+    let mut tls = greeted(
+        scene.connect_from(own, 443, LIMIT).expect("a connection"),
+        BLOCKED,
+    );
     while tls.conn.is_handshaking() {
-        tls.conn.complete_io(&mut tls.sock).expect("a handshake with the page");
+        tls.conn
+            .complete_io(&mut tls.sock)
+            .expect("a handshake with the page");
     }
     let edge_mac = mac_of(&net.edge, Direct::EDGE_IF);
     let hello = wire.receive(LIMIT, |frame| {
@@ -84,15 +89,26 @@ fn a_hello_that_is_sent_again_makes_no_second_connection_and_ends_none() {
     // Whoever the connection belongs to goes on.
     write!(tls, "HEAD / HTTP/1.1\r\nHost: {BLOCKED}\r\n\r\n").expect("a request sent");
     let answer = ask_over(&mut tls, BLOCKED);
-    assert!(answer.as_ref().is_ok_and(|it| it.matches("HTTP/1.1 451 ").count() == 2), "{answer:?}");
+    assert!(
+        answer
+            .as_ref()
+            .is_ok_and(|it| it.matches("HTTP/1.1 451 ").count() == 2),
+        "{answer:?}"
+    );
     assert_eq!(scene.counted("connections"), 1);
     drop(tls);
-    wait_for("the connection is over", CHANGE_MAX, || scene.counted("open") == 0);
+    wait_for("the connection is over", CHANGE_MAX, || {
+        scene.counted("open") == 0
+    });
     let sockets = page.sockets();
 
     let answers = replay();
     println!("{answers} answers after its end");
-    assert_eq!(scene.counted("connections"), 1, "a replayed hello opens nothing");
+    assert_eq!(
+        scene.counted("connections"),
+        1,
+        "a replayed hello opens nothing"
+    );
     assert_eq!(scene.answered(Answer::SinkAssigned), assigned);
     assert!(answers <= ANSWERS_MAX, "{answers}");
     assert!(page.sockets() <= sockets);

@@ -57,7 +57,8 @@ static TURN: Mutex<()> = Mutex::new(());
 
 /// Waits for the other tests of this program to be done.
 pub(crate) fn turn() -> std::sync::MutexGuard<'static, ()> {
-    TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    TURN.lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 /// A policy with a rule for these names that leads to the page.
@@ -101,7 +102,10 @@ impl<'n> Scene<'n> {
             (&net.visitor, &net.edge, &net.origin),
             &[Routed::VISITOR_SIDE, Routed::ORIGIN_SIDE],
             (Routed::VISITOR_V4, Routed::NEIGHBOUR_V4),
-            ("[inspect]\nserves = [\"203.0.113.0/24\", \"2001:db8:2::/64\"]\n", ""),
+            (
+                "[inspect]\nserves = [\"203.0.113.0/24\", \"2001:db8:2::/64\"]\n",
+                "",
+            ),
             policy,
         )
     }
@@ -164,7 +168,12 @@ impl<'n> Scene<'n> {
     }
 
     /// A connection from this port.
-    pub(crate) fn connect_from(&self, own: u16, port: u16, limit: Duration) -> io::Result<TcpStream> {
+    pub(crate) fn connect_from(
+        &self,
+        own: u16,
+        port: u16,
+        limit: Duration,
+    ) -> io::Result<TcpStream> {
         self.connect_as(end(self.from, own), port, limit)
     }
 
@@ -224,7 +233,9 @@ impl Page {
     pub(crate) fn sockets(self) -> u64 {
         let count = |file: &str, line: &str, word: &str| {
             let text = self.file(file);
-            let line = text.lines().find_map(|it| it.strip_prefix(line).map(str::to_owned));
+            let line = text
+                .lines()
+                .find_map(|it| it.strip_prefix(line).map(str::to_owned));
             let mut words = line.iter().flat_map(|line| line.split_whitespace());
             words.find(|it| *it == word)?;
             words.next()?.parse::<u64>().ok()
@@ -252,9 +263,13 @@ impl Prober {
             let mut took = Vec::new();
             while !told.load(Ordering::Relaxed) {
                 let begin = Instant::now();
-                let answer = open().and_then(|stream| ask_over(greeted(stream, NEIGHBOUR), NEIGHBOUR));
+                let answer =
+                    open().and_then(|stream| ask_over(greeted(stream, NEIGHBOUR), NEIGHBOUR));
                 let answer = answer.unwrap_or_else(|e| panic!("the neighbour after {took:?}: {e}"));
-                assert!(answer.ends_with("served neighbour.zone.example\n"), "{answer}");
+                assert!(
+                    answer.ends_with("served neighbour.zone.example\n"),
+                    "{answer}"
+                );
                 took.push(begin.elapsed());
                 if took.len() % KEPT_REQUESTS_MAX == 0 {
                     kept = greeted(open().expect("the neighbour's server"), NEIGHBOUR);
@@ -263,7 +278,9 @@ impl Prober {
                 let mut answer = Vec::new();
                 while !answer.ends_with(b"served neighbour.zone.example\n") {
                     let mut part = [0; 1_024];
-                    let read = kept.read(&mut part).expect("the neighbour on a kept connection");
+                    let read = kept
+                        .read(&mut part)
+                        .expect("the neighbour on a kept connection");
                     assert!(read > 0, "the neighbour closed");
                     answer.extend_from_slice(&part[..read]);
                 }
@@ -277,20 +294,23 @@ impl Prober {
     /// Ends it; fails if the neighbour was not there once.
     pub(crate) fn finish(self) {
         self.done.store(true, Ordering::Relaxed);
-        let mut took = self.thread.join().expect("the neighbour is served all the while");
+        let mut took = self
+            .thread
+            .join()
+            .expect("the neighbour is served all the while");
         took.sort_unstable();
         let (Some(median), Some(longest)) = (took.get(took.len() / 2), took.last()) else {
             panic!("nobody was asked");
         };
-        println!("the neighbour: {} times, median {median:?}, longest {longest:?}", took.len());
+        println!(
+            "the neighbour: {} times, median {median:?}, longest {longest:?}",
+            took.len()
+        );
     }
 }
 
 /// TLS on a connection, for this name, with the certificate verified.
-pub(crate) fn greeted(
-    stream: TcpStream,
-    name: &str,
-) -> StreamOwned<ClientConnection, TcpStream> {
+pub(crate) fn greeted(stream: TcpStream, name: &str) -> StreamOwned<ClientConnection, TcpStream> {
     let server = ServerName::try_from(name.to_owned()).expect("a name");
     let connection = ClientConnection::new(config(), server).expect("a hello");
     StreamOwned::new(connection, stream)
@@ -298,7 +318,10 @@ pub(crate) fn greeted(
 
 /// One request and the whole answer.
 pub(crate) fn ask_over(mut stream: impl io::Read + Write, name: &str) -> io::Result<String> {
-    write!(stream, "GET / HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n")?;
+    write!(
+        stream,
+        "GET / HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n"
+    )?;
     let mut answer = String::new();
     match stream.read_to_string(&mut answer) {
         Err(e) if e.kind() != ErrorKind::UnexpectedEof || answer.is_empty() => Err(e),
