@@ -196,9 +196,12 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     )
 }
 
-/// Accepted sockets have the size of its buffer.
+/// Accepted sockets have the size of its buffer, and its patience with clients that take nothing: also after they
+/// were closed, when the kernel has bytes left for them.
 fn visitors_listener(listener: StdTcpListener, limits: &Limits) -> io::Result<TcpListener> {
-    SockRef::from(&listener).set_send_buffer_size(limits.send_buffer_bytes)?;
+    let socket = SockRef::from(&listener);
+    socket.set_send_buffer_size(limits.send_buffer_bytes)?;
+    socket.set_tcp_user_timeout(Some(limits.write))?;
     listener.set_nonblocking(true)?;
     TcpListener::from_std(listener)
 }

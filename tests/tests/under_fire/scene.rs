@@ -318,10 +318,8 @@ pub(crate) fn greeted(stream: TcpStream, name: &str) -> StreamOwned<ClientConnec
 
 /// One request and the whole answer.
 pub(crate) fn ask_over(mut stream: impl io::Read + Write, name: &str) -> io::Result<String> {
-    write!(
-        stream,
-        "GET / HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n"
-    )?;
+    let request = format!("GET / HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
     let mut answer = String::new();
     match stream.read_to_string(&mut answer) {
         Err(e) if e.kind() != ErrorKind::UnexpectedEof || answer.is_empty() => Err(e),
