@@ -196,12 +196,9 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     )
 }
 
-/// Accepted sockets have the size of its buffer, and its patience with clients that take nothing: also after they
-/// were closed, when the kernel has bytes left for them.
+/// Accepted sockets have the size of its buffer.
 fn visitors_listener(listener: StdTcpListener, limits: &Limits) -> io::Result<TcpListener> {
-    let socket = SockRef::from(&listener);
-    socket.set_send_buffer_size(limits.send_buffer_bytes)?;
-    socket.set_tcp_user_timeout(Some(limits.write))?;
+    SockRef::from(&listener).set_send_buffer_size(limits.send_buffer_bytes)?;
     listener.set_nonblocking(true)?;
     TcpListener::from_std(listener)
 }

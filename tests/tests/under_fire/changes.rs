@@ -63,7 +63,10 @@ fn while_rules_come_and_go_every_visitor_gets_the_real_server_or_the_page() {
                     };
                     let answer = answer.unwrap_or_else(|e| {
                         let is_silence = e.kind() == ErrorKind::WouldBlock;
-                        panic!("{name}, client {client}, silence {is_silence}: {e}")
+                        panic!(
+                            "{name}, client {client}, silence {is_silence}: {e}; {}",
+                            scene.edge.json("counters")
+                        )
                     });
                     let is_page = is_page(&answer);
                     assert!(

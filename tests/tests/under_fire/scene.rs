@@ -241,8 +241,7 @@ impl Page {
             words.next()?.parse::<u64>().ok()
         };
         let v4 = count("net/sockstat", "TCP:", "inuse").expect("a count");
-        let orphans = count("net/sockstat", "TCP:", "orphan").expect("a count");
-        v4 + orphans + count("net/sockstat6", "TCP6:", "inuse").unwrap_or(0)
+        v4 + count("net/sockstat6", "TCP6:", "inuse").unwrap_or(0)
     }
 }
 
