@@ -116,8 +116,24 @@ fn arrive<H: HandOver>(skb: *mut __sk_buff, frame: &Frame, entry: &mut Taken) ->
     }
     // SAFETY: a socket that the lookup returned.
     let listens = unsafe { (*socket).state } == LISTEN;
+    if !listens && is_bare && frame.ack != entry.ack {
+        entry.flags |= taken::flag::HEARD;
+    }
     let action = match (listens, begins) {
+        // A connection before on the same ports, whose client left without a word. When this one sends its
+        // hello again it is told.
+        (false, true) if entry.flags & taken::flag::SERVER_RESET == 0 => {
+            entry.state = taken::REFUSED;
+            dropped(Answer::SinkRefused)
+        }
         (false, _) => PASS,
+        // Sent again by somebody who saw it, after the end of the connection.
+        (true, true) if entry.flags & taken::flag::HEARD != 0 => dropped(Answer::SinkStray),
+        // There was no room for it at first, and now it is not to wait. When it comes once more it is told.
+        (true, true) if is_busy() => {
+            entry.state = taken::REFUSED;
+            dropped(Answer::SinkRefused)
+        }
         (true, true) => {
             end_server(skb, entry);
             match frame.seq == entry.start || put_in_front(skb, frame, entry) {
@@ -132,6 +148,13 @@ fn arrive<H: HandOver>(skb: *mut __sk_buff, frame: &Frame, entry: &mut Taken) ->
     // SAFETY: the reference that the lookup took.
     unsafe { bpf_sk_release(socket.cast()) };
     action
+}
+
+/// Whether who is not yet at the page is to be refused.
+#[inline(always)]
+fn is_busy() -> bool {
+    let sink = maps::SINK.get(0);
+    sink.is_some_and(|sink: &Sink| sink.state == sink::BUSY)
 }
 
 /// Ends the server's half, once.

@@ -76,9 +76,9 @@ pub struct Limits {
     /// Bytes of answers that the kernel keeps of a connection for a visitor to take, as for
     /// `SO_SNDBUF`. Beyond: writing waits, for as long as the next limit says.
     pub send_buffer_bytes: usize,
-    /// How long a visitor may take nothing of an answer. Then: closed.
+    /// How long a visitor may take nothing of an answer. Then: reset.
     pub write: Duration,
-    /// A connection as a whole, which also bounds who takes a byte now and then. Then: closed.
+    /// A connection as a whole, which also bounds who takes a byte now and then. Then: reset.
     pub lifetime: Duration,
     /// Bytes of a request's head. Beyond: `431` and close.
     pub head_bytes: usize,

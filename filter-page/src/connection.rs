@@ -15,7 +15,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt as _},
     net::TcpStream,
     sync::watch,
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, timeout_at},
 };
 
 use crate::{
@@ -56,8 +56,8 @@ pub(crate) async fn serve(
     place: Place,
     mut stage: watch::Receiver<Stage>,
 ) {
-    let conversation = converse(&shared, tcp, stage.clone());
-    let conversation = timeout(shared.limits.lifetime, conversation);
+    let until = Instant::now() + shared.limits.lifetime;
+    let conversation = timeout_at(until, converse(&shared, tcp, until, stage.clone()));
     let ending = stage.wait_for(|stage| *stage == Stage::Ending);
     tokio::select! {
         ended = conversation => if ended.is_err() {
@@ -68,7 +68,12 @@ pub(crate) async fn serve(
     drop(place);
 }
 
-async fn converse(shared: &Arc<Shared>, tcp: TcpStream, stage: watch::Receiver<Stage>) {
+async fn converse(
+    shared: &Arc<Shared>,
+    tcp: TcpStream,
+    until: Instant,
+    stage: watch::Receiver<Stage>,
+) {
     let (limits, stats) = (&shared.limits, &shared.stats);
     let deadline = Instant::now() + limits.handshake;
     // Without it an answer in two parts waits for an acknowledgement; it is not worth failing for.
@@ -76,7 +81,7 @@ async fn converse(shared: &Arc<Shared>, tcp: TcpStream, stage: watch::Receiver<S
     let Ok(destination) = tcp.local_addr() else {
         return stats.count(Counter::Broken);
     };
-    let mut socket = Socket::new(tcp, limits.write, stats.clone());
+    let mut socket = Socket::new(tcp, limits.write, until, stats.clone());
     let opening = match timeout_at(deadline, socket.opening()).await {
         Ok(Ok(opening)) => opening,
         Ok(Err(_)) => return stats.count(Counter::Broken),

@@ -1,6 +1,7 @@
 //! Files that are replaced while the server runs.
 
 use std::{
+    io,
     path::Path,
     sync::{Arc, PoisonError, RwLock},
 };
@@ -12,7 +13,7 @@ use tokio::{
 
 use crate::{
     certificates::{Certificates, FileStamp},
-    decisions::{self, Index},
+    decisions::{self, Asked, Decisions, Index, Rule},
     server::Shared,
     stats::Counter,
 };
@@ -39,34 +40,151 @@ impl<T> Current<T> {
 }
 
 /// The rules in use, and why the newest ones are not.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Rules {
-    pub(crate) index: Arc<Index>,
-    pub(crate) problem: Option<String>,
+    in_force: Loaded,
+    /// Those that come next, until their file takes the other's place.
+    coming: Option<Loaded>,
+    /// Why a file is not in use: that of the rules in force, and of those that come.
+    problems: [Option<String>; 2],
+    stamps: Stamps,
+}
+
+/// Contents of one file.
+#[derive(Clone, Debug)]
+struct Loaded {
+    index: Arc<Index>,
+    /// As it was before it was read: a file replaced meanwhile is read again.
     stamp: Option<FileStamp>,
+}
+
+/// Both files as they were when they were last looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Stamps {
+    in_force: Option<FileStamp>,
+    coming: Option<FileStamp>,
+}
+
+impl Stamps {
+    fn of(decisions: &Path) -> Self {
+        // In this order: a file that is renamed in between is seen twice, and not missed.
+        let coming = FileStamp::of(&decisions::coming(decisions));
+        Self {
+            in_force: FileStamp::of(decisions),
+            coming,
+        }
+    }
+}
+
+impl Loaded {
+    fn read(path: &Path, stamp: &Option<FileStamp>) -> Result<Self, crate::Error> {
+        Ok(Self {
+            index: Arc::new(decisions::load(path)?),
+            stamp: stamp.clone(),
+        })
+    }
+
+    fn is_of(&self, stamp: &Option<FileStamp>) -> bool {
+        let both = self.stamp.as_ref().zip(stamp.as_ref());
+        both.is_some_and(|(own, other)| own.is_same_contents(other))
+    }
 }
 
 impl Rules {
     /// # Errors
     /// If the file is not usable.
     pub(crate) fn load(path: &Path) -> Result<Self, crate::Error> {
-        // Before the contents: a file replaced in between is read again.
-        let stamp = FileStamp::of(path);
+        let stamps = Stamps::of(path);
         Ok(Self {
-            index: Arc::new(decisions::load(path)?),
-            problem: None,
-            stamp,
+            in_force: Loaded::read(path, &stamps.in_force)?,
+            coming: None,
+            problems: [None, None],
+            // What comes is read at the first look.
+            stamps: Stamps {
+                coming: None,
+                ..stamps
+            },
         })
+    }
+
+    /// The rule whose page answers, and the document that it is in.
+    pub(crate) fn page_rule(&self, asked: Asked<'_>) -> Option<(&Rule, &Decisions)> {
+        let indices = self.coming.iter().chain([&self.in_force]);
+        indices.into_iter().find_map(|Loaded { index, .. }| {
+            let rule = index.page_rule(asked)?;
+            Some((rule, index.decisions()))
+        })
+    }
+
+    pub(crate) fn in_force(&self) -> &Decisions {
+        self.in_force.index.decisions()
+    }
+
+    /// [`Decisions::mark`] of the rules that come next.
+    pub(crate) fn coming_mark(&self) -> Option<u64> {
+        let coming = self.coming.as_ref()?;
+        Some(coming.index.decisions().mark)
+    }
+
+    /// Why the newest rules are not in use.
+    pub(crate) fn problem(&self) -> Option<&str> {
+        self.problems.iter().flatten().next().map(String::as_str)
+    }
+
+    fn has_rule(&self, id: &str) -> bool {
+        let mut indices = self.coming.iter().chain([&self.in_force]);
+        indices.any(|loaded| loaded.index.has_rule(id))
+    }
+
+    /// These rules and what the files have now; each one that cannot be used leaves what was there before.
+    fn next(&self, path: &Path, stamps: Stamps) -> Self {
+        let mut next = self.clone();
+        next.problems[1] = None;
+        // First what comes: if it is renamed meanwhile it is found at the other's place.
+        let coming = match (&self.coming, &stamps.coming) {
+            (_, None) => None,
+            (Some(known), stamp) if known.is_of(stamp) => Some(known.clone()),
+            (_, stamp) => match Loaded::read(&decisions::coming(path), stamp) {
+                Ok(loaded) => Some(loaded),
+                Err(crate::Error::ReadDecisions { cause, .. })
+                    if cause.kind() == io::ErrorKind::NotFound =>
+                {
+                    None
+                }
+                Err(error) => {
+                    next.problems[1] = Some(error.to_string());
+                    None
+                }
+            },
+        };
+        if stamps.in_force != self.stamps.in_force {
+            let known = self.coming.iter().chain(&coming);
+            let known = known.into_iter().find(|it| it.is_of(&stamps.in_force));
+            let loaded = match known {
+                Some(known) => Ok(known.clone()),
+                None => Loaded::read(path, &stamps.in_force),
+            };
+            next.problems[0] = loaded.as_ref().err().map(ToString::to_string);
+            if let Ok(loaded) = loaded {
+                next.in_force = loaded;
+            }
+        }
+        next.coming = coming;
+        next.stamps = stamps;
+        next
     }
 }
 
-/// Looks at the files for as long as the server runs. Looking and reading happen on a thread of
+/// Looks at the files now and then, and when somebody asks for the statistics, for as long as the server runs. Looking and reading happen on a thread of
 /// their own, since a large file must not hold up visitors.
 pub(crate) async fn follow(shared: Arc<Shared>) {
     let mut ticks = interval(shared.reload_every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        ticks.tick().await;
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = shared.look.notified() => {}
+        }
         let shared = shared.clone();
         if let Err(error) = spawn_blocking(move || look(&shared)).await {
             tracing::error!("looking for changed files failed: {error}");
@@ -81,27 +199,20 @@ fn look(shared: &Shared) {
 
 fn look_at_rules(shared: &Shared) {
     let known = shared.rules.current();
-    let stamp = FileStamp::of(&shared.decisions);
-    if stamp == known.stamp {
+    let stamps = Stamps::of(&shared.decisions);
+    if stamps == known.stamps {
         return;
     }
-    match Rules::load(&shared.decisions) {
-        Ok(rules) => {
-            shared.stats.count(Counter::Reloads);
-            let index = rules.index.clone();
-            shared.rules.replace(rules);
-            shared.stats.retain_rules(|id| index.has_rule(id));
-        }
-        Err(error) => {
+    let next = known.next(&shared.decisions, stamps);
+    match next.problem() {
+        None => shared.stats.count(Counter::Reloads),
+        Some(problem) => {
             shared.stats.count(Counter::ReloadsFailed);
-            tracing::error!("{error}; the last good rules stay");
-            shared.rules.replace(Rules {
-                index: known.index.clone(),
-                problem: Some(error.to_string()),
-                stamp,
-            });
+            tracing::error!("{problem}; the last good rules stay");
         }
     }
+    shared.stats.retain_rules(|id| next.has_rule(id));
+    shared.rules.replace(next);
 }
 
 fn look_at_certificates(shared: &Shared) {

@@ -15,7 +15,7 @@ use socket2::SockRef;
 use tokio::{
     io::AsyncWriteExt as _,
     net::{TcpListener, TcpStream, UnixListener},
-    sync::{mpsc, watch},
+    sync::{Notify, mpsc, watch},
     task::JoinSet,
     time::{sleep, timeout},
 };
@@ -55,6 +55,8 @@ pub(crate) struct Shared {
     pub(crate) certificates: Current<Certificates>,
     pub(crate) visitors: Arc<Visitors>,
     pub(crate) stats: Arc<Stats>,
+    /// Told when the files are to be looked at without waiting for the next time.
+    pub(crate) look: Notify,
     since: Timestamp,
 }
 
@@ -79,6 +81,7 @@ impl Server {
             limits,
             visitors,
             stats: Arc::new(Stats::new()),
+            look: Notify::new(),
             since: Timestamp::now(),
         };
         Ok(Self {
@@ -144,9 +147,10 @@ impl Shared {
             pages: self.stats.pages(),
             open: self.visitors.open() as u64,
             since: self.since,
-            generation: rules.index.decisions().generation,
-            rules: rules.index.decisions().rules.len(),
-            decisions_problem: rules.problem.clone(),
+            generation: rules.in_force().generation,
+            rules: rules.in_force().rules.len(),
+            coming: rules.coming_mark(),
+            decisions_problem: rules.problem().map(str::to_owned),
             certificates: certificates.entries().collect(),
             certificate_problems: certificates.problems().to_vec(),
         }
@@ -241,6 +245,8 @@ async fn tell(shared: Arc<Shared>, listener: UnixListener) {
             sleep(ACCEPT_PAUSE).await;
             continue;
         };
+        // Who waits for new rules to be known asks again.
+        shared.look.notify_one();
         match serde_json::to_vec(&shared.snapshot()) {
             Ok(mut line) => {
                 line.push(b'\n');

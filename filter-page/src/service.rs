@@ -103,12 +103,11 @@ impl Session {
             now,
         };
         let rules = self.shared.rules.current();
-        let Some(rule) = rules.index.page_rule(asked) else {
+        let Some((rule, decisions)) = rules.page_rule(asked) else {
             self.shared.stats.count(Counter::Misdirected);
             return ended(StatusCode::MISDIRECTED_REQUEST, MISDIRECTED);
         };
 
-        let decisions = rules.index.decisions();
         let texts = self.shared.theme.texts(&decisions.languages, |available| {
             request::language(request.headers(), available)
         });

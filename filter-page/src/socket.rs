@@ -11,7 +11,7 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf},
     net::TcpStream,
-    time::{Sleep, sleep},
+    time::{Instant, Sleep, sleep},
 };
 
 use crate::stats::{Counter, Stats};
@@ -44,11 +44,20 @@ pub(crate) struct Socket {
     write_max: Duration,
     /// Runs while the client takes nothing.
     stalled: Option<Pin<Box<Sleep>>>,
+    /// When its time ends.
+    until: Instant,
+    /// Whether the client took nothing for too long.
+    is_stuck: bool,
     stats: Arc<Stats>,
 }
 
 impl Socket {
-    pub(crate) fn new(tcp: TcpStream, write_max: Duration, stats: Arc<Stats>) -> Self {
+    pub(crate) fn new(
+        tcp: TcpStream,
+        write_max: Duration,
+        until: Instant,
+        stats: Arc<Stats>,
+    ) -> Self {
         Self {
             tcp,
             ahead: [0; HTTP2_PREFACE.len()],
@@ -56,6 +65,8 @@ impl Socket {
             ahead_to: 0,
             write_max,
             stalled: None,
+            until,
+            is_stuck: false,
             stats,
         }
     }
@@ -104,9 +115,21 @@ impl Socket {
                 if stalled.as_mut().poll(cx).is_pending() {
                     return Poll::Pending;
                 }
+                self.is_stuck = true;
                 self.stats.count(Counter::WriteTimeout);
                 Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
             }
+        }
+    }
+}
+
+impl Drop for Socket {
+    /// Out of time, nothing is left to the kernel: it would go on for minutes with a client that takes nothing,
+    /// and nobody would count that connection.
+    fn drop(&mut self) {
+        if self.is_stuck || Instant::now() >= self.until {
+            // Without it the kernel's own limit ends it.
+            let _ = self.tcp.set_zero_linger();
         }
     }
 }

@@ -171,6 +171,9 @@ pub struct Snapshot {
     pub generation: u64,
     /// Rules in use.
     pub rules: usize,
+    /// [`crate::decisions::Decisions::mark`] of the rules that come into force next, once they are in use.
+    #[serde(default)]
+    pub coming: Option<u64>,
     /// Why the newest file of rules is not in use.
     pub decisions_problem: Option<String>,
     /// The certificates in use.

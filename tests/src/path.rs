@@ -16,6 +16,7 @@ use std::{
 };
 
 use crate::{
+    foreign::ForeignProgram,
     frames::FrameSocket,
     mutate::Random,
     net::{Namespace, Offload, report, set_offload},
@@ -60,7 +61,8 @@ pub struct Path {
     tally: Arc<Tally>,
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
-    _between: Namespace,
+    receives: Vec<ForeignProgram>,
+    between: Namespace,
 }
 
 #[derive(Debug, Default)]
@@ -112,8 +114,17 @@ impl Path {
             tally,
             stop,
             threads,
-            _between: between,
+            receives: Vec::new(),
+            between,
         }
+    }
+
+    /// Has the path take what a program on an interface sends back, too: on a veth that arrives only if the other
+    /// end has a program as well.
+    pub fn takes_answers(&mut self) {
+        self.receives = [LEFT, RIGHT]
+            .map(|end| ForeignProgram::attach(&self.between, end))
+            .into();
     }
 
     /// What became of the frames so far.

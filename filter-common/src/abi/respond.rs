@@ -101,6 +101,8 @@ pub mod taken {
         pub const TAGGED: u8 = 1 << 3;
         /// The client was sent an RST.
         pub const CLIENT_RESET: u8 = 1 << 4;
+        /// The client has acknowledged something of the page: its hello opens nothing any more.
+        pub const HEARD: u8 = 1 << 5;
     }
 }
 
@@ -217,6 +219,8 @@ pub mod sink {
     pub const DOWN: u32 = 0;
     /// The page is served.
     pub const UP: u32 = 1;
+    /// It is there, but does not keep up: who has it keeps it, others are refused.
+    pub const BUSY: u32 = 2;
 }
 
 /// How an established connection is handed to the page's server.

@@ -55,7 +55,7 @@ answers! {
     OriginUnknown = "origin_unknown",
     /// Dropped: the next hop's address is not known, or its device gone.
     NextHopUnknown = "next_hop_unknown",
-    /// Refused, since the block page is not served.
+    /// Refused, since the block page is not served, or does not keep up.
     PageDown = "page_down",
     /// Refused, since more was in flight than can be handed to the block page.
     PageInFlight = "page_in_flight",

@@ -20,7 +20,12 @@ pub fn follow<E: Env>(env: &mut E, segment: Segment) -> Reading {
         return nothing;
     };
     if segment.flags & (flags::SYN | flags::ACK) == flags::SYN {
-        env.taken_reopen(segment.seq.wrapping_add(1));
+        let at = segment.seq.wrapping_add(1);
+        // A late copy of the SYN that opened this connection opens no other: its hello, repeated, is still the
+        // one that was answered.
+        if at != taken.start {
+            env.taken_reopen(at);
+        }
         return nothing;
     }
     let reopened = taken.flags & taken::flag::REOPENED != 0;

@@ -22,7 +22,7 @@ pub enum Way {
     NextHop = 3,
     /// The client is refused.
     Refuse = 4,
-    /// As [`Way::Refuse`], since the block page is not served.
+    /// As [`Way::Refuse`], since the block page is not served, or does not keep up.
     Down = 5,
     /// As [`Way::Refuse`], since the server may still have something to say.
     InFlight = 6,
@@ -54,7 +54,7 @@ pub fn way(response: &Response, sink: &Sink, packet: &Packet, len: u32) -> Way {
     }
     if response.reason == Reason::Taken as u8 {
         return match sink.state {
-            sink::UP => Way::Segment,
+            sink::UP | sink::BUSY => Way::Segment,
             _ => Way::Down,
         };
     }
@@ -159,6 +159,43 @@ mod tests {
         ] {
             let found = way_of(method, before, len);
             assert_eq!(found, expected, "{method} {before} {len}");
+        }
+    }
+
+    #[test]
+    fn who_is_at_a_page_that_does_not_keep_up_stays_and_others_are_refused() {
+        let new = Response {
+            verdict: Verdict::Redirect as u8,
+            reason: Reason::Hostname as u8,
+            redirect_index: redirect::PAGE,
+            flags: Response::NAMED | Response::VERIFIED | Response::CLEAN,
+            protocol: Protocol::Tls as u8,
+            ..Response::default()
+        };
+        let taken = Response {
+            reason: Reason::Taken as u8,
+            ..new
+        };
+        let packet = Packet {
+            protocol: TCP,
+            family: Family::V4,
+            fragment: Fragment::Whole,
+            network: ETHERNET_LEN,
+            transport: ETHERNET_LEN + IPV4_LEN,
+            ..Packet::EMPTY
+        };
+        for (state, of_new, of_taken) in [
+            (sink::UP, Way::Takeover, Way::Segment),
+            (sink::BUSY, Way::Down, Way::Segment),
+            (sink::DOWN, Way::Down, Way::Down),
+        ] {
+            let sink = Sink {
+                state,
+                method: method::KFUNC,
+                ..Sink::default()
+            };
+            assert_eq!(way(&new, &sink, &packet, 100), of_new, "{state}");
+            assert_eq!(way(&taken, &sink, &packet, 100), of_taken, "{state}");
         }
     }
 }

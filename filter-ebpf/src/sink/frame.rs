@@ -32,6 +32,8 @@ pub(super) struct Frame {
     pub(super) len: u32,
     /// Sequence number.
     pub(super) seq: u32,
+    /// Acknowledgement number.
+    pub(super) ack: u32,
     /// TCP flags.
     pub(super) flags: u8,
     /// The checksum field.
@@ -103,6 +105,7 @@ impl Frame {
             header_len,
             len: end - payload,
             seq: word(1),
+            ack: word(2),
             flags: (word(3) >> 16) as u8,
             checksum: (word(4) >> 16) as u16,
             pseudo: pseudo(&key, transport),

@@ -37,6 +37,14 @@ impl FileStamp {
             ],
         })
     }
+
+    /// Whether it is the same file with the same contents, whatever its name is now: renaming changes
+    /// the time of the file's own data only.
+    pub(crate) fn is_same_contents(&self, other: &Self) -> bool {
+        let contents = |stamp: &Self| (stamp.times[0], stamp.times[1]);
+        (self.device, self.inode, self.size) == (other.device, other.inode, other.size)
+            && contents(self) == contents(other)
+    }
 }
 
 pub(super) fn reload(before: &Certificates, directory: &Path) -> Certificates {

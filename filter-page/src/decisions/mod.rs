@@ -1,8 +1,18 @@
 //! The rules with a page: the file that the controller writes, and which rule answers a request.
+//!
+//! A change comes in two steps, so that no visitor is sent here before his rule is known. The controller
+//! writes the rules that come beside those in force ([`coming`]), waits until the statistics show
+//! their [`Decisions::mark`], changes what the kernel does, and renames the file over the one before. In
+//! between, rules of either file answer.
 
 mod index;
 
-use std::{collections::BTreeMap, fs, net::Ipv4Addr, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -19,6 +29,9 @@ pub const FILE_BYTES_MAX: u64 = 512 * 1024 * 1024;
 pub struct Decisions {
     /// Number of the policy's generation, shown in the statistics.
     pub generation: u64,
+    /// Chosen by the writer and shown in the statistics: who sees it there knows that these rules are in use.
+    #[serde(default)]
+    pub mark: u64,
     /// The rules.
     pub rules: Vec<Rule>,
     /// Whom to write to about a block: an address of the web, of mail, or any text.
@@ -84,6 +97,11 @@ impl Rule {
     pub fn is_in_force(&self, now: Timestamp) -> bool {
         self.from.is_none_or(|from| from <= now) && self.until.is_none_or(|until| now < until)
     }
+}
+
+/// Where the rules are that come into force next: beside the file of those in force.
+pub fn coming(decisions: &Path) -> PathBuf {
+    decisions.with_file_name("coming.json")
 }
 
 /// Reads and indexes the file.

@@ -299,6 +299,7 @@ pub(crate) fn rules() -> Decisions {
     };
     Decisions {
         generation: 3,
+        mark: 0,
         rules: vec![by_name, by_origin],
         contact: Some("appeals@provider.example".to_owned()),
         languages: Vec::new(),

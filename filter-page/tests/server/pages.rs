@@ -1,9 +1,11 @@
 //! What visitors see.
 
+use std::time::Duration;
+
 use filter_page::stats::Counter;
 use serde_json::Value;
 
-use crate::kit::{BLOCKED, STATEMENT, Served, rules, write_decisions};
+use crate::kit::{BLOCKED, NEIGHBOUR, STATEMENT, Served, rules, wait_until, write_decisions};
 
 #[test]
 fn a_visitor_gets_the_page_over_tls_with_all_that_is_known() {
@@ -157,4 +159,48 @@ fn new_rules_are_taken_over_and_bad_ones_leave_the_last_good_in_use() {
     let snapshot = served.snapshot();
     assert_eq!(snapshot.decisions_problem, None);
     assert!(snapshot.pages.is_empty(), "counts go with their rule");
+}
+
+#[test]
+fn rules_that_come_answer_beside_those_in_force_until_they_take_their_place() {
+    // Nothing is looked at but when somebody asks.
+    let served = Served::start_with(|config| config.reload_every = Duration::from_secs(3_600));
+    let coming = filter_page::decisions::coming(&served.decisions());
+    let mut decisions = rules();
+    decisions.mark = 77;
+    decisions.rules.remove(0);
+    decisions.rules[0].hosts.push(NEIGHBOUR.to_owned());
+    let statuses = || [BLOCKED, NEIGHBOUR].map(|name| served.http(name, &[]).status);
+    assert_eq!(statuses(), [451, 421]);
+
+    write_decisions(&coming, &decisions);
+    wait_until("they are known", || served.snapshot().coming == Some(77));
+    assert_eq!(statuses(), [451, 451], "either file answers");
+
+    std::fs::remove_file(&coming).expect("a file");
+    wait_until("they are forgotten", || served.snapshot().coming.is_none());
+    assert_eq!(statuses(), [451, 421], "they were withdrawn");
+
+    write_decisions(&coming, &decisions);
+    wait_until("they are known", || served.snapshot().coming == Some(77));
+    let reloads = served.count(Counter::Reloads);
+    std::fs::rename(&coming, served.decisions()).expect("renamed");
+    wait_until("they are in force", || served.snapshot().coming.is_none());
+    assert_eq!(statuses(), [421, 451], "those before are gone");
+    assert_eq!(served.count(Counter::Reloads), reloads + 1);
+}
+
+#[test]
+fn rules_that_come_and_are_not_usable_leave_those_in_force() {
+    let served = Served::start();
+    let coming = filter_page::decisions::coming(&served.decisions());
+    std::fs::write(&coming, "{\"generation\": 5").expect("a file");
+    served.await_count(Counter::ReloadsFailed, 1);
+    let problem = served.snapshot().decisions_problem.expect("a problem");
+    assert!(problem.contains("coming.json"), "{problem}");
+    assert_eq!(served.http(BLOCKED, &[]).status, 451);
+    std::fs::remove_file(&coming).expect("a file");
+    wait_until("it is gone", || {
+        served.snapshot().decisions_problem.is_none()
+    });
 }

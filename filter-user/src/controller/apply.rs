@@ -6,8 +6,9 @@ use filter_common::abi::Table;
 use serde::Serialize;
 
 use super::{
-    CommandError, Desired, Wanted, next_hop,
-    page::{self, tell_rules},
+    CommandError, Desired, Wanted,
+    announce::{Announced, tell_again},
+    next_hop, page,
     probes::probes,
 };
 use crate::{
@@ -141,14 +142,13 @@ pub fn apply(
             {
                 release(root, lock, &interfaces)?;
                 let meta = standing.meta.clone();
-                let untold = tell_rules(root, wanted, &meta);
+                let untold = tell_again(root, wanted, &meta);
                 let mut applied = unchanged(root, standing, wanted, present)?;
                 applied.warnings.extend(untold);
                 return Ok(applied);
             }
             match alter(root, lock, standing, wanted, facts)? {
-                Ok(meta) => {
-                    let untold = tell_rules(root, wanted, &meta);
+                Ok((meta, untold)) => {
                     release(root, lock, &interfaces)?;
                     let changes = Changes::between(Some(&standing.meta), &meta);
                     return Ok(Applied {
@@ -176,6 +176,7 @@ pub fn apply(
     let meta = compiled.meta.clone();
     let changes = Changes::between(previous, &meta);
     let probes = probes(&compiled, policy.rules.iter());
+    let announced = Announced::new(root, wanted, &meta, root.next_number()?);
     let Installed {
         generation,
         interfaces: running,
@@ -183,9 +184,9 @@ pub fn apply(
         load_time,
         ..
     } = root.install(lock, compiled, &interfaces, &probes)?;
+    let untold = announced.come_into_force();
     release(root, lock, &interfaces)?;
     let meta = Meta { generation, ..meta };
-    let untold = tell_rules(root, wanted, &meta);
     next_hop::refresh(root, &meta.next_hops_in_use())?;
     Ok(Applied {
         warnings: meta
@@ -250,14 +251,15 @@ fn unchanged(
     })
 }
 
-/// Changes what the running program does to what is wanted, or says why that is not possible.
+/// Changes what the running program does to what is wanted, or says why that is not possible. What is in place
+/// then, and what is wrong with telling the block page.
 fn alter(
     root: &Root,
     lock: &Lock,
     standing: &Generation,
-    wanted: &Wanted,
+    wanted: &mut Wanted,
     facts: &HostFacts,
-) -> Result<Result<Meta, Rebuild>, CommandError> {
+) -> Result<Result<(Meta, Option<String>), Rebuild>, CommandError> {
     let in_place = Standing {
         meta: &standing.meta,
         config: &standing.config,
@@ -277,10 +279,14 @@ fn alter(
         return Ok(Err(Rebuild::Several));
     };
     let meta = last.meta.clone();
-    let read = wanted.outline.rules.iter().filter(|rule| rule.is_read);
-    let rules = read.map(|outlined| &outlined.rule);
-    let generation = root.alter(lock, standing, &change, |after| probes(after, rules))?;
-    Ok(Ok(Meta { generation, ..meta }))
+    let later = standing.meta.generation + change.stages.len() as u64;
+    let announced = Announced::new(root, wanted, &meta, later);
+    let rules = wanted.read_rules();
+    let generation = root.alter(lock, standing, &change, |after| {
+        probes(after, rules.into_iter())
+    })?;
+    let untold = announced.come_into_force();
+    Ok(Ok((Meta { generation, ..meta }, untold)))
 }
 
 /// Redirect targets whose driver loses what is redirected to them.

@@ -9,7 +9,7 @@ use crate::{
     compile::Meta,
     policy::{
         Known, load_host_config, load_outline, load_policy,
-        model::{HostConfig, InterfaceConfig, Outline, Policy},
+        model::{HostConfig, InterfaceConfig, Outline, Policy, Rule},
     },
 };
 
@@ -161,6 +161,17 @@ impl Wanted {
             });
         }
         Ok(self.policy.get_or_insert_default())
+    }
+
+    /// The rules with the lists that were read.
+    pub fn read_rules(&self) -> Vec<&Rule> {
+        match &self.policy {
+            Some(policy) => policy.rules.iter().collect(),
+            None => {
+                let read = self.outline.rules.iter().filter(|rule| rule.is_read);
+                read.map(|outlined| &outlined.rule).collect()
+            }
+        }
     }
 
     /// Digest of the policy.

@@ -1,6 +1,7 @@
 //! The controller: applies the policy, follows its files, and keeps what is enforced
 //! equal to what is wanted. It is not needed for enforcing.
 
+mod announce;
 mod apply;
 mod cut;
 mod desired;
@@ -12,6 +13,7 @@ mod next_hop;
 mod notify;
 mod page;
 mod probes;
+mod pulse;
 mod run;
 mod run_state;
 mod watch;

@@ -11,15 +11,15 @@ use std::{
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::sync::mpsc;
 
-use super::CommandError;
+use super::pulse::Pulse;
 use crate::{
     compile::Meta,
     datapath::{Enforced, Lock, Root, SinkPlace},
     netlink::Netlink,
-    policy::model::{HostConfig, Rule, Target},
+    policy::model::{BlockPage, HostConfig, Rule, Target},
     sink::{
         SinkError,
-        files::{self, Copies, Listed},
+        files::{self, Copies},
         place::{self, Mtu},
         process::{self, Process},
         report::{self, Uncovered},
@@ -33,6 +33,12 @@ const RESTART_AFTER_MAX: Duration = Duration::from_secs(60);
 
 /// A process that served so long was none of the failures that count.
 const SERVED_LONG: Duration = Duration::from_secs(60);
+
+/// How long the process may leave a question unanswered before visitors are refused instead of sent to it.
+const SILENT_MAX: Duration = Duration::from_secs(3);
+
+/// How long before it is ended, so that those who wait for its answers are reset, and started again.
+const HUNG_MAX: Duration = Duration::from_secs(15);
 
 /// Where no interface says otherwise.
 const USUAL_MTU: u32 = 1_500;
@@ -50,6 +56,8 @@ pub(super) struct Page {
     failures: u32,
     retry_at: Instant,
     problem: Option<String>,
+    /// What the process was asked last.
+    pulse: Option<Pulse>,
     /// Says that a process ended.
     ended: (mpsc::Sender<()>, mpsc::Receiver<()>),
 }
@@ -71,6 +79,7 @@ impl Page {
             failures: 0,
             retry_at: Instant::now(),
             problem: None,
+            pulse: None,
             ended: mpsc::channel(1),
         }
     }
@@ -161,11 +170,7 @@ impl Page {
             .as_ref()
             .is_some_and(|process| process.shape == wanted.shape);
         if serves {
-            // The kernel closes the way when it meets nobody who listens.
-            if !is_open(root) {
-                root.set_sink(true)?;
-            }
-            return Ok(());
+            return self.open_if_it_answers(root);
         }
         if self.retry_at > Instant::now() {
             return Ok(());
@@ -178,7 +183,58 @@ impl Page {
         self.started_at = Instant::now();
         self.process = Some(process);
         self.problem = None;
+        self.pulse = None;
         Ok(())
+    }
+
+    /// Keeps the way to the process open as long as that does its work.
+    fn open_if_it_answers(&mut self, root: &Root) -> Result<(), SinkError> {
+        let files = &self.files;
+        let pulse = self.pulse.get_or_insert_with(|| Pulse::ask(files));
+        match pulse.silence() {
+            Some(silence) if silence < SILENT_MAX => {
+                pulse.insist(files);
+                Ok(())
+            }
+            Some(silence) => {
+                pulse.insist(files);
+                if silence > HUNG_MAX
+                    && let Some(process) = &self.process
+                {
+                    tracing::error!(
+                        pid = process.pid,
+                        "the block page's process answers nothing and is ended"
+                    );
+                    process.kill();
+                }
+                self.silent(root)
+            }
+            None => {
+                *pulse = Pulse::ask(files);
+                if self.problem.take().is_some() {
+                    tracing::info!("the block page is served again");
+                }
+                // The kernel closes the way when it meets nobody who listens.
+                match is_open(root) {
+                    true => Ok(()),
+                    false => Ok(root.set_sink(true)?),
+                }
+            }
+        }
+    }
+
+    /// It is there and does nothing: to others it is as if it were not.
+    fn silent(&mut self, root: &Root) -> Result<(), SinkError> {
+        let why = not_served(&SinkError::Silent);
+        if self.problem.as_ref() != Some(&why) {
+            tracing::error!("{why}");
+            self.problem = Some(why);
+        }
+        // Who is there already has the answer as soon as the process goes on.
+        match is_open(root) {
+            true => Ok(root.set_sink_busy()?),
+            false => Ok(()),
+        }
     }
 
     /// The process that there is, if it is as wanted, else a new one.
@@ -208,10 +264,10 @@ impl Page {
 
     /// Meanwhile what leads to the page is refused.
     fn failed(&mut self, root: &Root, error: &SinkError) {
-        tracing::error!("the block page is not served, visitors are refused: {error}");
-        self.problem = Some(format!(
-            "the block page is not served, visitors are refused: {error}"
-        ));
+        let why = not_served(error);
+        tracing::error!("{why}");
+        self.problem = Some(why);
+        self.pulse = None;
         if self.process.is_none()
             && let Err(error) = close(root)
         {
@@ -225,6 +281,10 @@ impl Page {
     }
 }
 
+fn not_served(error: &SinkError) -> String {
+    format!("the block page is not served, visitors are refused: {error}")
+}
+
 /// Whether frames are sent to the page.
 fn is_open(root: &Root) -> bool {
     root.sink_status().is_some_and(|way| way.up)
@@ -232,9 +292,9 @@ fn is_open(root: &Root) -> bool {
 
 /// Has what leads to the page refused from now on.
 fn close(root: &Root) -> Result<(), SinkError> {
-    match is_open(root) {
-        true => Ok(root.set_sink(false)?),
-        false => Ok(()),
+    match root.sink_status() {
+        Some(_) => Ok(root.set_sink(false)?),
+        None => Ok(()),
     }
 }
 
@@ -246,45 +306,6 @@ pub(crate) fn dismiss(root: &Root, lock: &Lock, files: &Files) -> Result<(), Sin
         tracing::info!("the block page is no longer served");
     }
     process::remove_files(files)
-}
-
-/// Tells the page's process the rules; what lists it needs is read. What is wrong with that, in words: the
-/// policy is in force already.
-pub(super) fn tell_rules(root: &Root, wanted: &mut super::Wanted, meta: &Meta) -> Option<String> {
-    let told = match meta.has_page() {
-        true => try_tell_rules(root, wanted, meta),
-        false => Ok(()),
-    };
-    let error = told.err()?;
-    Some(format!(
-        "the block page does not know the rules in place: {error}"
-    ))
-}
-
-fn try_tell_rules(
-    root: &Root,
-    wanted: &mut super::Wanted,
-    meta: &Meta,
-) -> Result<(), CommandError> {
-    let files = Files::of(root.run_dir());
-    let host = wanted.host.clone();
-    let group = Shape::group(&host)?;
-    files::prepare(&files, group)?;
-    let outlined = wanted.outline.rules.iter().map(Listed::from);
-    if !wanted.outline.rules.is_empty()
-        && files::write_decisions(&files, group, meta, outlined, &host)?
-    {
-        return Ok(());
-    }
-    let policy = wanted.policy()?;
-    let keys = meta.rules.iter().map(|rule| rule.lists.keys.as_str());
-    let listed = policy.rules.iter().zip(keys).map(|(rule, keys)| Listed {
-        rule,
-        keys,
-        is_read: true,
-    });
-    files::write_decisions(&files, group, meta, listed, &host)?;
-    Ok(())
 }
 
 /// What keeps visitors from seeing the page that these rules lead to.
@@ -305,7 +326,29 @@ pub(crate) fn warnings<'a>(
             ports.len()
         ));
     }
+    warnings.extend(wordless(&host.block_page));
     warnings
+}
+
+/// Languages that are offered and in which the page has no words.
+fn wordless(page: &BlockPage) -> Vec<String> {
+    let known = match filter_page::languages(page.theme.as_deref()) {
+        Ok(known) => known,
+        Err(error) => return vec![format!("the block page's theme cannot be used: {error}")],
+    };
+    let without = page
+        .languages
+        .iter()
+        .filter(|language| !known.contains(*language));
+    without
+        .map(|language| {
+            format!(
+                "the block page has no words in \"{language}\" (`languages` under `[block_page]`), and is not shown in it, \
+                 nor are texts of rules: there are words in {}; add `{language}.json` to a `theme`, or leave it out",
+                known.join(", ")
+            )
+        })
+        .collect()
 }
 
 /// Sizes for which the way to the page is made.
@@ -341,5 +384,39 @@ fn tell_end(handle: std::io::Result<OwnedFd>, told: mpsc::Sender<()>) {
     });
     if let Err(error) = waiting {
         tracing::warn!(%error, "that the block page's process ended is noticed later");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn languages_without_words_are_named_with_those_that_there_are() {
+        let page = |languages: &[&str], theme: Option<PathBuf>| BlockPage {
+            languages: languages.iter().map(|it| (*it).to_owned()).collect(),
+            theme,
+            ..BlockPage::default()
+        };
+        assert_eq!(wordless(&page(&["de", "en"], None)), Vec::<String>::new());
+        let [warning] = &wordless(&page(&["de", "fr"], None))[..] else {
+            panic!("one language has none");
+        };
+        assert!(
+            warning.contains("\"fr\"") && warning.contains("de, en"),
+            "{warning}"
+        );
+
+        let theme = tempfile::tempdir().unwrap();
+        let words = include_str!("../../../filter-page/src/page/de.json");
+        std::fs::write(theme.path().join("fr.json"), words).unwrap();
+        let themed = page(&["fr"], Some(theme.path().to_owned()));
+        assert_eq!(wordless(&themed), Vec::<String>::new());
+
+        std::fs::write(theme.path().join("fr.json"), "{").unwrap();
+        let [warning] = &wordless(&themed)[..] else {
+            panic!("the theme cannot be used");
+        };
+        assert!(warning.contains("fr.json"), "{warning}");
     }
 }

@@ -109,7 +109,7 @@ impl SinkMethod {
 /// What the answering program knows of the way to the page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct SinkStatus {
-    /// Whether frames are sent there.
+    /// Whether all that lead there are sent there.
     pub up: bool,
     /// How connections are handed over.
     pub method: SinkMethod,
@@ -190,10 +190,22 @@ impl Root {
     ///
     /// The map could not be written, for instance since [`Root::attach_sink`] was not called.
     pub fn set_sink(&self, up: bool) -> Result<(), DatapathError> {
+        self.set_state(if up { sink::UP } else { sink::DOWN })
+    }
+
+    /// Says that the page does not keep up: who has it keeps it, others are refused.
+    ///
+    /// # Errors
+    ///
+    /// As [`Root::set_sink`].
+    pub fn set_sink_busy(&self) -> Result<(), DatapathError> {
+        self.set_state(sink::BUSY)
+    }
+
+    fn set_state(&self, state: u32) -> Result<(), DatapathError> {
         let map = self.sink_map()?;
         if let Some(word) = map.words().first() {
             let method = word.load(Ordering::Acquire) & !u64::from(u32::MAX);
-            let state = if up { sink::UP } else { sink::DOWN };
             word.store(method | u64::from(state), Ordering::Release);
         }
         Ok(())

@@ -378,7 +378,7 @@ impl Root {
     }
 
     /// The number after all that generations in place ever had.
-    pub(super) fn next_number(&self) -> Result<u64, DatapathError> {
+    pub(crate) fn next_number(&self) -> Result<u64, DatapathError> {
         let mut next = 1;
         for number in self.generations()? {
             let live = stored::live(&self.generation_dir(number)).unwrap_or(number);

@@ -53,6 +53,9 @@ pub enum SinkError {
     /// The process that served is gone.
     #[error("its process has ended")]
     Ended,
+    /// The process is there and answers nothing.
+    #[error("its process does not answer: it is stopped, or has more to do than it can")]
+    Silent,
     /// The kernel side failed.
     #[error(transparent)]
     Datapath(#[from] crate::datapath::DatapathError),
@@ -69,7 +72,7 @@ impl SinkError {
             }
             Self::Step { .. } | Self::Foreign { .. } => 5,
             Self::NoUser { .. } => 3,
-            Self::File { .. } | Self::EndedAtOnce { .. } | Self::Ended => 1,
+            Self::File { .. } | Self::EndedAtOnce { .. } | Self::Ended | Self::Silent => 1,
             Self::Datapath(error) => error.exit_code(),
         }
     }

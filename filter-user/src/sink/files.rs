@@ -32,6 +32,8 @@ const COPIES_MAX: usize = 2 * filter_page::certificates::PAIRS_MAX;
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Document {
     generation: u64,
+    #[serde(default)]
+    mark: u64,
     rules: Vec<Decided>,
     contact: Option<String>,
     languages: Vec<String>,
@@ -64,16 +66,20 @@ pub fn prepare(files: &Files, group: u32) -> Result<(), SinkError> {
     Ok(())
 }
 
-/// Writes the rules for the page's process. `false`, and nothing is written, if they cannot be told without
-/// reading lists that were not read.
+/// Writes the rules that come for the page's process, beside those in force. `false`, and nothing is written,
+/// if they cannot be told without reading lists that were not read.
+///
+/// `mark` is what the process shows once it knows them.
 ///
 /// # Errors
 ///
 /// Of the file system.
-pub fn write_decisions<'a>(
+pub fn write_coming<'a>(
     files: &Files,
     group: u32,
     meta: &Meta,
+    generation: u64,
+    mark: u64,
     rules: impl Iterator<Item = Listed<'a>> + Clone,
     host: &HostConfig,
 ) -> Result<bool, SinkError> {
@@ -93,16 +99,40 @@ pub fn write_decisions<'a>(
         contact, languages, ..
     } = &host.block_page;
     let document = Document {
-        generation: meta.generation,
+        generation,
+        mark,
         rules: decided,
         contact: contact.clone(),
         languages: languages.clone(),
     };
-    let path = files.decisions();
+    let path = files.coming();
     let bytes =
         serde_json::to_vec(&document).map_err(|error| file("write", &path)(error.into()))?;
     replace(&path, 0o640, Some(group), &bytes).map_err(file("write", &path))?;
     Ok(true)
+}
+
+/// The rules that were written last are in force from now on.
+///
+/// # Errors
+///
+/// Of the file system.
+pub fn bring_into_force(files: &Files) -> Result<(), SinkError> {
+    fs::rename(files.coming(), files.decisions()).map_err(file("replace", files.decisions()))
+}
+
+/// The rules that were written last do not come into force.
+///
+/// # Errors
+///
+/// Of the file system.
+pub fn withdraw_coming(files: &Files) -> Result<(), SinkError> {
+    match fs::remove_file(files.coming()) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(file("remove", files.coming())(error))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A rule, and whether its lists were read.

@@ -124,6 +124,11 @@ impl Process {
         ended
     }
 
+    /// Ends it without asking.
+    pub fn kill(&self) {
+        end(&self.handle, libc::SIGKILL);
+    }
+
     /// A descriptor that can be read when the process has ended.
     ///
     /// # Errors
@@ -187,6 +192,14 @@ pub fn remove_files(files: &Files) -> Result<(), SinkError> {
 pub fn pid(files: &Files) -> Option<u32> {
     let remembered = remembered(files)?;
     (is_alive(files) && is_ours(remembered.pid, files)).then_some(remembered.pid)
+}
+
+/// Whether a process of this binary is there: another one may not understand what it is told.
+pub fn is_of_this_binary(files: &Files) -> bool {
+    let remembered = remembered(files);
+    remembered.is_some_and(|Remembered { pid, shape, .. }| {
+        shape.is_of_this_binary() && is_alive(files) && is_ours(pid, files)
+    })
 }
 
 /// Starts the process inside, and waits until it serves.

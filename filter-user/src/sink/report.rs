@@ -1,13 +1,19 @@
 //! What can be told about the block page by whoever asks: whether it is served, what the process counts,
 //! and which names have no certificate.
 
-use std::{io::Read as _, os::unix::net::UnixStream, path::Path, time::Duration};
+use std::{
+    io::{self, Read as _},
+    os::{fd::AsRawFd as _, unix::net::UnixStream},
+    path::Path,
+    time::Duration,
+};
 
 use filter_page::{
     certificates::{Certificates, Coverage, Wanted},
     stats::Snapshot,
 };
 use jiff::Timestamp;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 use serde::Serialize;
 
 use super::{files, spec::Files};
@@ -59,9 +65,23 @@ impl Uncovered {
     }
 }
 
-/// What the process counts; `None` if it does not answer.
+/// Asks the process for its counts. Neither this waits nor reading from it: a process that is stopped takes a few
+/// questions, and from then on none.
+///
+/// # Errors
+///
+/// Nobody listens, or takes no question.
+pub fn ask(files: &Files) -> io::Result<UnixStream> {
+    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+    let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    connect(socket.as_raw_fd(), &UnixAddr::new(&files.stats())?)?;
+    Ok(socket.into())
+}
+
+/// What the process counts; `None` if it does not answer within a second.
 pub fn snapshot(files: &Files) -> Option<Snapshot> {
-    let stream = UnixStream::connect(files.stats()).ok()?;
+    let stream = ask(files).ok()?;
+    stream.set_nonblocking(false).ok()?;
     stream.set_read_timeout(Some(ANSWER_MAX)).ok()?;
     let mut answer = Vec::new();
     stream

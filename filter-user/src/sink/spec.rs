@@ -55,6 +55,11 @@ impl Files {
         self.directory.join("decisions.json")
     }
 
+    /// The rules that it will serve: written before the filter sends their visitors there.
+    pub fn coming(&self) -> PathBuf {
+        filter_page::decisions::coming(&self.decisions())
+    }
+
     /// Copies of certificates and keys that the process may read.
     pub fn certificates(&self) -> PathBuf {
         self.directory.join("certificates")
@@ -115,6 +120,11 @@ impl Shape {
         account(host.block_page.user.as_deref()).map(|(_, group)| group)
     }
 
+    /// Whether it is this program that serves.
+    pub(super) fn is_of_this_binary(&self) -> bool {
+        this_binary().is_ok_and(|binary| binary == self.binary)
+    }
+
     /// What a configuration asks for.
     ///
     /// # Errors
@@ -135,9 +145,8 @@ impl Shape {
             contact: _,
         } = &host.block_page;
         let (user, group) = account(user.as_deref())?;
-        let binary = fs::metadata("/proc/self/exe").map_err(file("look at", "/proc/self/exe"))?;
         Ok(Self {
-            binary: [binary.dev(), binary.ino()],
+            binary: this_binary().map_err(file("look at", SELF))?,
             maps,
             mtu,
             ports: ports(host).0,
@@ -152,6 +161,14 @@ impl Shape {
             local: host.local_page && host.local_proxies.is_some(),
         })
     }
+}
+
+/// This program's own file.
+const SELF: &str = "/proc/self/exe";
+
+fn this_binary() -> std::io::Result<[u64; 2]> {
+    let binary = fs::metadata(SELF)?;
+    Ok([binary.dev(), binary.ino()])
 }
 
 /// Ports that the page is served on, and how many are inspected for names and not among them; `None` if
