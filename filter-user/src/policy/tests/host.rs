@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::super::{
     ConfigError, load_host_config,
-    model::{AttachMode, HostConfig, InspectPorts, InterfaceConfig, Metrics, Outcome},
+    model::{AttachMode, HostConfig, InspectPorts, InterfaceConfig, Metrics, Outcome, Takeover},
     parse_host_config,
 };
 
@@ -92,6 +92,7 @@ fn the_block_page_is_configured_in_a_table_of_its_own() {
     let config = config(
         "[block_page]\ncertificates = \"certs\"\nports = [443, \"8000-8001\"]\nlanguages = [\"de\"]\n\
          contact = \"abuse@provider.example\"\nuser = \"page\"\nconnections = 7\ntimeout_s = 3\n\
+         takeover = \"repair\"\n\
          [inspect]\nquic_refuse = true",
     )
     .unwrap();
@@ -101,6 +102,7 @@ fn the_block_page_is_configured_in_a_table_of_its_own() {
     assert_eq!(page.ports, [443, 8000, 8001]);
     assert_eq!(page.languages, ["de"]);
     assert_eq!((page.connections, page.timeout.as_secs()), (7, 3));
+    assert_eq!(page.takeover, Takeover::Repair);
     assert!(config.quic_refuse);
 }
 
@@ -167,6 +169,10 @@ fn mistakes_are_refused_with_a_message() {
         (
             "[block_page]\nconnections = 0",
             "`connections` cannot be \"0\"",
+        ),
+        (
+            "[block_page]\ntakeover = \"kfunc\"",
+            "`takeover` cannot be \"kfunc\"",
         ),
         (
             "[block_page]\nlanguages = [\"Deutsch\"]",
