@@ -187,10 +187,11 @@ pub(crate) static ANSWERS: PerCpuArray<[u64; 32]> = PerCpuArray::with_max_entrie
 #[map]
 pub(crate) static TAKEN: LruHashMap<FlowKey, Taken> = LruHashMap::with_max_entries(TAKEN_MAX, 0);
 
-/// A bit for each client port that there is an entry in [`TAKEN`] for, so that nearly all segments need
-/// not be looked up there. Set before the entry is made; the controller clears it. Shared.
+/// Two bits for each client port, in words side by side, of which one is set if there is an entry in
+/// [`TAKEN`] for it, so that nearly all segments need not be looked up there. Both are set before the entry
+/// is made; the controller clears them, one after the other. Shared.
 #[map]
-pub(crate) static TAKEN_PORTS: Array<[u64; 1024]> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+pub(crate) static TAKEN_PORTS: Array<[[u64; 2]; 1024]> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
 /// Streams that are handed to the block page in parts, up to the end of the part that completed the name;
 /// shared by all generations.

@@ -20,7 +20,7 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use filter_common::{
-    abi::{FlowKey, Handover, Taken, taken},
+    abi::{FlowKey, Handover, Sink, Taken, sink, taken},
     flow::flags,
     limits::{PAGE_MSS_V4, PAGE_MSS_V6, PAGE_WINDOW_SCALE, TAKEN_HELLO_BYTES_MAX},
     respond::counted::Answer,

@@ -21,7 +21,8 @@ pub(crate) fn has_port(port: u16) -> bool {
         Some(words) => {
             // As in `Kernel::port_class`.
             let word = mask::<0x3ff>(u64::from(port / PORTS_PER_WORD));
-            words[word as usize] >> (port % PORTS_PER_WORD) & 1 != 0
+            let [first, second] = words[word as usize];
+            (first | second) >> (port % PORTS_PER_WORD) & 1 != 0
         }
         None => false,
     }
@@ -92,11 +93,17 @@ fn set_port(port: u16) {
         return;
     };
     let bit = 1u64 << (port % PORTS_PER_WORD);
-    // SAFETY: the index is in the array's bounds, and the word aligned; other processors set bits too.
+    // SAFETY: the index is in the array's bounds, and the words aligned; other processors set bits too.
     unsafe {
         let word = (&raw mut *words)
-            .cast::<u64>()
+            .cast::<[u64; 2]>()
             .add(usize::from(port / PORTS_PER_WORD) & 1023);
-        asm!("lock *(u64 *)({p} + 0) |= {v}", p = in(reg) word, v = in(reg) bit, options(nostack, preserves_flags));
+        asm!(
+            "lock *(u64 *)({p} + 0) |= {v}",
+            "lock *(u64 *)({p} + 8) |= {v}",
+            p = in(reg) word,
+            v = in(reg) bit,
+            options(nostack, preserves_flags)
+        );
     }
 }

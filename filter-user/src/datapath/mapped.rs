@@ -20,7 +20,7 @@ impl Element for Line {}
 impl Element for Rule {}
 impl Element for [u8; 65_536] {}
 impl Element for [u8; 4096] {}
-impl Element for [u64; 1024] {}
+impl Element for [u64; 2048] {}
 impl Element for u64 {}
 impl Element for [u64; size_of::<Sink>() / 8] {}
 

@@ -1,7 +1,7 @@
 //! Connections that are answered in the server's place, and what became of frames that were to be
 //! answered.
 
-use std::{collections::HashSet, sync::atomic::Ordering, time::Duration};
+use std::{sync::atomic::Ordering, time::Duration};
 
 use aya::maps::{HashMap, Map, MapData, PerCpuArray};
 use filter_common::{
@@ -19,8 +19,8 @@ use super::{
     sys,
 };
 
-/// A bit for each port.
-type Ports = [u64; 1024];
+/// For each 64 ports a word, twice: a port's bit in either has segments from it looked up.
+type Ports = [u64; 2 * 1024];
 
 /// What a sweep found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
@@ -43,9 +43,13 @@ impl Root {
     pub fn sweep_taken(&self, idle_max: Duration) -> Result<Sweep, DatapathError> {
         let mut connections = self.taken_map()?;
         let ports = Writable::open::<Ports>(&self.shared_dir().join(TAKEN_PORTS))?;
+        begin_ports(&ports);
+        // A packet under way may have set its bits before, and store its entry later.
+        if !sys::membarrier() {
+            std::thread::sleep(GRACE);
+        }
         let now = monotonic_s();
         let mut sweep = Sweep::default();
-        let mut used = HashSet::new();
         let mut idle = Vec::new();
         for entry in connections.iter() {
             let (key, taken) = entry.map_err(map_error(TAKEN))?;
@@ -54,7 +58,7 @@ impl Root {
                 idle.push(key);
             } else {
                 sweep.kept += 1;
-                used.insert(key.0.src_port);
+                note_port(&ports, key.0.src_port);
             }
         }
         for key in idle {
@@ -62,14 +66,7 @@ impl Root {
             let _ = connections.remove(&key);
             sweep.removed += 1;
         }
-        clear_ports(&ports, &used);
-        // A packet under way may have set its bit before, and store its entry after the look above.
-        if !sys::membarrier() {
-            std::thread::sleep(GRACE);
-        }
-        for entry in connections.keys() {
-            set_port(&ports, entry.map_err(map_error(TAKEN))?.0.src_port);
-        }
+        end_ports(&ports);
         Ok(sweep)
     }
 
@@ -117,18 +114,26 @@ impl Root {
 /// As in a change of generations: packets take microseconds.
 const GRACE: Duration = Duration::from_millis(50);
 
-fn clear_ports(ports: &Writable, used: &HashSet<u16>) {
-    for (index, word) in (0u16..).zip(ports.words().iter().take(1024)) {
-        let keep = (0..64u16)
-            .filter(|bit| used.contains(&(index * 64 + bit)))
-            .fold(0u64, |keep, bit| keep | 1 << bit);
-        word.fetch_and(keep, Ordering::SeqCst);
+/// Clears all second bits, and leaves all that were set to the first ones. The kernel programs set both, so that
+/// none of a connection is missing at any time, also one that begins now.
+fn begin_ports(ports: &Writable) {
+    for [first, second] in ports.words().as_chunks().0 {
+        first.fetch_or(second.load(Ordering::SeqCst), Ordering::SeqCst);
+        second.store(0, Ordering::SeqCst);
     }
 }
 
-fn set_port(ports: &Writable, port: u16) {
-    if let Some(word) = ports.words().get(usize::from(port / 64)) {
-        word.fetch_or(1 << (port % 64), Ordering::SeqCst);
+/// Notes that there is a connection from this port.
+fn note_port(ports: &Writable, port: u16) {
+    if let Some([_, second]) = ports.words().as_chunks().0.get(usize::from(port / 64)) {
+        second.fetch_or(1 << (port % 64), Ordering::SeqCst);
+    }
+}
+
+/// Clears the first bits of which the second ones were not set since [`begin_ports`].
+fn end_ports(ports: &Writable) {
+    for [first, second] in ports.words().as_chunks().0 {
+        first.fetch_and(second.load(Ordering::SeqCst), Ordering::SeqCst);
     }
 }
 
