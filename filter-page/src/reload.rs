@@ -1,9 +1,10 @@
 //! Files that are replaced while the server runs.
 
 use std::{
-    io,
+    io, mem,
     path::Path,
     sync::{Arc, PoisonError, RwLock},
+    time::{Duration, Instant},
 };
 
 use tokio::{
@@ -17,6 +18,10 @@ use crate::{
     server::Shared,
     stats::Counter,
 };
+
+/// How long rules answer that are not in force any more: visitors who were handed over before that have yet to
+/// send their request, behind a handshake of two round trips.
+const PAST_MAX: Duration = Duration::from_secs(3);
 
 /// Something of which there is always a current version.
 #[derive(Debug)]
@@ -45,6 +50,8 @@ pub(crate) struct Rules {
     in_force: Loaded,
     /// Those that come next, until their file takes the other's place.
     coming: Option<Loaded>,
+    /// Those that were in force before, and since when they are not.
+    past: Option<(Loaded, Instant)>,
     /// Why a file is not in use: that of the rules in force, and of those that come.
     problems: [Option<String>; 2],
     stamps: Stamps,
@@ -98,6 +105,7 @@ impl Rules {
         Ok(Self {
             in_force: Loaded::read(path, &stamps.in_force)?,
             coming: None,
+            past: None,
             problems: [None, None],
             // What comes is read at the first look.
             stamps: Stamps {
@@ -109,11 +117,28 @@ impl Rules {
 
     /// The rule whose page answers, and the document that it is in.
     pub(crate) fn page_rule(&self, asked: Asked<'_>) -> Option<(&Rule, &Decisions)> {
-        let indices = self.coming.iter().chain([&self.in_force]);
-        indices.into_iter().find_map(|Loaded { index, .. }| {
+        self.answering().find_map(|Loaded { index, .. }| {
             let rule = index.page_rule(asked)?;
             Some((rule, index.decisions()))
         })
+    }
+
+    /// All that answer, first those that count most.
+    fn answering(&self) -> impl Iterator<Item = &Loaded> {
+        let past = self.past.as_ref().map(|(loaded, _)| loaded);
+        self.coming.iter().chain([&self.in_force]).chain(past)
+    }
+
+    fn without_past(&self) -> Self {
+        Self {
+            past: None,
+            ..self.clone()
+        }
+    }
+
+    fn has_outlived(&self) -> bool {
+        let past = self.past.as_ref();
+        past.is_some_and(|(_, ended)| ended.elapsed() > PAST_MAX)
     }
 
     pub(crate) fn in_force(&self) -> &Decisions {
@@ -132,14 +157,14 @@ impl Rules {
     }
 
     fn has_rule(&self, id: &str) -> bool {
-        let mut indices = self.coming.iter().chain([&self.in_force]);
-        indices.any(|loaded| loaded.index.has_rule(id))
+        self.answering().any(|loaded| loaded.index.has_rule(id))
     }
 
     /// These rules and what the files have now; each one that cannot be used leaves what was there before.
     fn next(&self, path: &Path, stamps: Stamps) -> Self {
         let mut next = self.clone();
         next.problems[1] = None;
+        next.past = next.past.filter(|(_, ended)| ended.elapsed() <= PAST_MAX);
         // First what comes: if it is renamed meanwhile it is found at the other's place.
         let coming = match (&self.coming, &stamps.coming) {
             (_, None) => None,
@@ -166,7 +191,7 @@ impl Rules {
             };
             next.problems[0] = loaded.as_ref().err().map(ToString::to_string);
             if let Ok(loaded) = loaded {
-                next.in_force = loaded;
+                next.past = Some((mem::replace(&mut next.in_force, loaded), Instant::now()));
             }
         }
         next.coming = coming;
@@ -201,6 +226,9 @@ fn look_at_rules(shared: &Shared) {
     let known = shared.rules.current();
     let stamps = Stamps::of(&shared.decisions);
     if stamps == known.stamps {
+        if known.has_outlived() {
+            put_in_use(shared, known.without_past());
+        }
         return;
     }
     let next = known.next(&shared.decisions, stamps);
@@ -211,8 +239,12 @@ fn look_at_rules(shared: &Shared) {
             tracing::error!("{problem}; the last good rules stay");
         }
     }
-    shared.stats.retain_rules(|id| next.has_rule(id));
-    shared.rules.replace(next);
+    put_in_use(shared, next);
+}
+
+fn put_in_use(shared: &Shared, rules: Rules) {
+    shared.stats.retain_rules(|id| rules.has_rule(id));
+    shared.rules.replace(rules);
 }
 
 fn look_at_certificates(shared: &Shared) {

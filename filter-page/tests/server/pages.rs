@@ -155,7 +155,14 @@ fn new_rules_are_taken_over_and_bad_ones_leave_the_last_good_in_use() {
     decisions.rules.remove(0);
     write_decisions(&served.decisions(), &decisions);
     served.await_count(Counter::Reloads, 2);
-    assert_eq!(served.http(BLOCKED, &[]).status, 421);
+    assert_eq!(
+        served.http(BLOCKED, &[]).status,
+        451,
+        "for who was handed over before"
+    );
+    wait_until("the rule is forgotten", || {
+        served.http(BLOCKED, &[]).status == 421
+    });
     let snapshot = served.snapshot();
     assert_eq!(snapshot.decisions_problem, None);
     assert!(snapshot.pages.is_empty(), "counts go with their rule");
@@ -186,8 +193,12 @@ fn rules_that_come_answer_beside_those_in_force_until_they_take_their_place() {
     let reloads = served.count(Counter::Reloads);
     std::fs::rename(&coming, served.decisions()).expect("renamed");
     wait_until("they are in force", || served.snapshot().coming.is_none());
-    assert_eq!(statuses(), [421, 451], "those before are gone");
+    assert_eq!(statuses(), [451, 451], "those before answer for a moment");
     assert_eq!(served.count(Counter::Reloads), reloads + 1);
+    wait_until("those before are gone", || {
+        served.snapshot();
+        statuses() == [421, 451]
+    });
 }
 
 #[test]
