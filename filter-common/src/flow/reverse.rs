@@ -327,20 +327,25 @@ fn provisional<E: Env>(env: &mut E, segment: Segment) -> Course {
         forget(env);
         return Course::GUESSED;
     }
-    let ahead = segment.seq.wrapping_sub(flow.next) as i32;
-    if ahead >= 0 {
-        return Course::BESIDE;
-    }
-    let kept = flow.kept;
+    let (next, kept) = (flow.next, flow.kept);
     if kept == 0 && segment.seq == flow.start {
         // The same again, before the server has it: what it says now counts.
+        work.before.set(next.wrapping_sub(flow.start));
         return Course::BEGINS;
     }
-    let old = ahead.unsigned_abs();
-    if kept == 0 || !env.hello_load(kept) || !repeats(env, segment, old) {
+    // Where that was longer than before, more is kept than up to `next`.
+    let seen = if kept == 0 {
+        next
+    } else {
+        flow.start.wrapping_add(kept)
+    };
+    let old = seen.wrapping_sub(segment.seq) as i32;
+    if old > 0 && (kept == 0 || !env.hello_load(kept) || !repeats(env, segment, old.unsigned_abs()))
+    {
         return Course::dropped(Reason::Overlap);
     }
-    if old < segment.len {
+    let end = segment.seq.wrapping_add(segment.len);
+    if end.wrapping_sub(next) as i32 > 0 {
         return Course::BESIDE;
     }
     Course::passes(Reason::NoMatch)
@@ -420,7 +425,10 @@ fn keep<E: Env>(env: &mut E, state: u32, next: u32, kept: u32) -> bool {
     // exchanged before the server has answered. They come first: an entry must not speak of bytes that are
     // not there.
     let Some(work) = env.work() else { return false };
-    let keeps = state == state::READING || work.entry.flow.kept != 0;
+    let before = work.before.get();
+    let decided = state == state::ALLOWED || state == state::PASSED;
+    let longer = decided && before != 0 && before < next.wrapping_sub(work.entry.flow.start);
+    let keeps = state == state::READING || work.entry.flow.kept != 0 || longer && kept != 0;
     if !keeps {
         forget_hello(env);
     } else if !env.hello_store(kept) {
@@ -429,7 +437,12 @@ fn keep<E: Env>(env: &mut E, state: u32, next: u32, kept: u32) -> bool {
     let Some(work) = env.work() else { return false };
     let flow = &mut work.entry.flow;
     flow.state = state;
-    flow.next = next;
+    flow.next = if longer {
+        // The server may have what came before it alone, and the client send the rest only.
+        flow.start.wrapping_add(before)
+    } else {
+        next
+    };
     // Requests that one segment brought are not kept, but how far they go.
     let counts = keeps || state == state::BETWEEN;
     flow.kept = if counts { kept } else { 0 };

@@ -432,6 +432,53 @@ fn data_right_behind_a_hello_or_a_request_is_not_held_up() {
     });
 }
 
+/// What was lost is sent again together with more, and that is lost in its turn, while the first copy arrives
+/// late: the client goes on behind the shorter one. Only with the bytes that were seen, and not with a request
+/// that lay in a body.
+#[test]
+fn the_rest_of_a_longer_copy_that_was_lost_passes_if_it_is_the_same() {
+    each(|judge, _| {
+        let request = Request::to("www.blocked.example").bytes();
+        let uploaded = format!("{} and more", String::from_utf8_lossy(&request));
+        let upload = Request::line("POST / HTTP/1.1")
+            .header("Host: www.allowed.example")
+            .header(&format!("Content-Length: {}", uploaded.len()))
+            .body(uploaded.as_bytes())
+            .bytes();
+        let head = upload.len() - uploaded.len();
+        let hello = allowed();
+        let with = |data: &[u8]| [&hello, data].concat();
+        let other = b"SSH-2.0-client and more".to_vec();
+        let cases = [
+            (HTTP, head, upload.clone(), false),
+            (HTTP, head + 5, upload, true),
+            (TLS, hello.len(), with(&[0x17, 3, 3, 0, 2, 1, 2]), true),
+            (TLS, hello.len(), with(&blocked()), false),
+            (TLS, 16, other, true),
+        ];
+        for (client, (port, shorter, stream, passes)) in cases.iter().enumerate() {
+            let mut connection = established(judge, client, *port);
+            for to in [*shorter, stream.len()] {
+                let fate = connection.send(&piece(stream, 0, to));
+                assert!(matches!(fate, Fate::Passed(_)), "{client}: {fate:?}");
+            }
+            let rest = piece(stream, *shorter, stream.len());
+            let mut another = rest.clone();
+            another.bytes[1] ^= 1;
+            if *port == HTTP || !stream.starts_with(b"SSH") {
+                let overlap = Fate::Dropped(Some(Reason::Overlap));
+                assert_eq!(connection.send(&another), overlap, "{client}");
+            }
+            let fate = connection.send(&rest);
+            assert_eq!(
+                matches!(fate, Fate::Passed(_)),
+                *passes,
+                "{client}: {fate:?}"
+            );
+        }
+    });
+}
+
 /// The server takes the urgent byte out of the stream, also of bytes that were seen without the pointer.
 #[test]
 fn bytes_sent_again_with_an_urgent_pointer_do_not_pass() {
