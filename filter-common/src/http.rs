@@ -215,10 +215,14 @@ pub fn step<M: Memory>(work: &mut Work<M>) -> Step {
 #[inline(always)]
 fn ends<M: Memory>(work: &Work<M>, progress: Progress) -> bool {
     let head = &work.head;
-    let complete = matches!(progress, Progress::Named | Progress::NoName);
+    let mut complete = matches!(progress, Progress::Named | Progress::NoName);
+    let mut progress = progress;
     if complete {
         head.names_complete.set(work.name_count.get());
-        go_on_behind(work);
+        if !go_on_behind(work) {
+            complete = false;
+            progress = Progress::Malformed;
+        }
     } else if progress as u32 == Progress::Other as u32 && rewind(work) {
         return false;
     } else {

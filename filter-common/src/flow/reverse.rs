@@ -327,28 +327,31 @@ fn provisional<E: Env>(env: &mut E, segment: Segment) -> Course {
         forget(env);
         return Course::GUESSED;
     }
-    let (next, kept) = (flow.next, flow.kept);
-    if kept == 0 && segment.seq == flow.start {
-        // The same again, before the server has it: what it says now counts.
-        work.before.set(next.wrapping_sub(flow.start));
-        return Course::BEGINS;
-    }
-    // Where that was longer than before, more is kept than up to `next`.
-    let seen = if kept == 0 {
-        next
-    } else {
-        flow.start.wrapping_add(kept)
-    };
-    let old = seen.wrapping_sub(segment.seq) as i32;
-    if old > 0 && (kept == 0 || !env.hello_load(kept) || !repeats(env, segment, old.unsigned_abs()))
-    {
-        return Course::dropped(Reason::Overlap);
-    }
-    let end = segment.seq.wrapping_add(segment.len);
-    if end.wrapping_sub(next) as i32 > 0 {
+    let ahead = segment.seq.wrapping_sub(flow.next) as i32;
+    if ahead >= 0 {
         return Course::BESIDE;
     }
-    Course::passes(Reason::NoMatch)
+    let kept = flow.kept;
+    let old = ahead.unsigned_abs();
+    if kept != 0 && env.hello_load(kept) && repeats(env, segment, old) {
+        if old < segment.len {
+            return Course::BESIDE;
+        }
+        // From now on nothing takes its place: the server may have a part.
+        note_beyond(env);
+        return Course::passes(Reason::NoMatch);
+    }
+    let Some(work) = env.work() else {
+        return Course::JUDGED;
+    };
+    let flow = &work.entry.flow;
+    let alone = flow.kept == 0 || flow.single != 0 && flow.beyond == 0;
+    if segment.seq == flow.start && alone {
+        // Another, before the server has the first: what it says now counts.
+        work.before.set(flow.next.wrapping_sub(flow.start));
+        return Course::BEGINS;
+    }
+    Course::dropped(Reason::Overlap)
 }
 
 /// Prepares the working area for payload that is judged by itself; the entry stays, and remembers that
@@ -375,7 +378,8 @@ pub(super) fn read_beside<E: Env>(env: &mut E, segment: Segment) -> u32 {
     old
 }
 
-/// Remembers that something passed behind what the verdict was given on, before the server had that; or,
+/// Remembers that something passed behind what the verdict was given on, or a part of that again, before the
+/// server had it; or,
 /// of a half-read hello in mid-stream, that it has a blocked name.
 #[inline(always)]
 pub(super) fn note_beyond<E: Env>(env: &mut E) {
@@ -422,23 +426,28 @@ pub fn settle<E: Env>(env: &mut E, state: u32, next: u32, kept: u32) -> bool {
 #[inline(always)]
 fn keep<E: Env>(env: &mut E, state: u32, next: u32, kept: u32) -> bool {
     // Behind a verdict the bytes are kept on if several segments brought them, so that they cannot be
-    // exchanged before the server has answered. They come first: an entry must not speak of bytes that are
-    // not there.
+    // exchanged before the server has answered; where it does not end at this host, in any case: they may be lost
+    // on the way, and come again in other pieces, when what is behind them has passed already. They come first:
+    // an entry must not speak of bytes that are not there.
+    let waits = state != state::BETWEEN && waits(env);
     let Some(work) = env.work() else { return false };
-    let before = work.before.get();
-    let decided = state == state::ALLOWED || state == state::PASSED;
-    let longer = decided && before != 0 && before < next.wrapping_sub(work.entry.flow.start);
-    let keeps = state == state::READING || work.entry.flow.kept != 0 || longer && kept != 0;
-    if !keeps {
-        forget_hello(env);
-    } else if !env.hello_store(kept) {
+    let must = state == state::READING || work.entry.flow.kept != 0;
+    let lossy = waits && work.peer.kind != peer::CONNECTION && kept != 0;
+    let keeps = (must || lossy) && env.hello_store(kept);
+    if must && !keeps {
         return false;
     }
+    if !keeps {
+        forget_hello(env);
+    }
     let Some(work) = env.work() else { return false };
+    let (len, before) = (next.wrapping_sub(work.entry.flow.start), work.before.get());
     let flow = &mut work.entry.flow;
     flow.state = state;
-    flow.next = if longer {
-        // The server may have what came before it alone, and the client send the rest only.
+    flow.single = (keeps && !must) as u8;
+    flow.next = if kept == 0 && before != 0 && before < len {
+        // Another protocol, whose start was sent again with more behind it: the server may have what came
+        // before alone, and the client send the rest only.
         flow.start.wrapping_add(before)
     } else {
         next
@@ -555,7 +564,7 @@ fn behind_head<E: Env>(env: &mut E, segment: Segment) -> Course {
     }
     // The entry stays until what is read takes its place: what is dropped instead comes again.
     // Whoever waits for the answer before asking again acknowledges it with that.
-    flow.clean = (segment.ack.wrapping_sub(flow.ack) as i32 > 0) as u16;
+    flow.clean = (segment.ack.wrapping_sub(flow.ack) as i32 > 0) as u8;
     flow.beyond = 0;
     Course::NEXT
 }

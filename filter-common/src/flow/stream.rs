@@ -80,6 +80,7 @@ impl Plan {
             flow.next = segment.seq;
             flow.ack = segment.ack;
             flow.kept = 0;
+            flow.single = 0;
             // What begins for certain begins with the last SYN.
             flow.reopened &= !certain as u32;
             flow.certain = certain as u16;

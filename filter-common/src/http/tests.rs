@@ -163,6 +163,28 @@ fn behind_a_body_of_a_stated_length_the_next_request_is_read() {
 }
 
 #[test]
+fn a_body_in_what_may_be_a_body_is_not_made_out() {
+    let hidden = "GET / HTTP/1.1\r\nHost: hidden.example\r\n\r\n";
+    for inner in [
+        "POST / HTTP/1.1\r\nContent-Length: 4\r\n\r\n{()}",
+        "GET / HTTP/1.1\r\nContent-Length: 4\r\n\r\n{()}",
+        "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    ] {
+        let body = format!("{inner}{hidden}");
+        let outer = format!(
+            "GET / HTTP/1.1\r\nHost: a.example\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        assert_eq!(read(&outer).0, Progress::Malformed, "{inner:?}");
+        assert_eq!(
+            read_http(outer.as_bytes(), false),
+            named(&["a.example"]),
+            "{inner:?}"
+        );
+    }
+}
+
+#[test]
 fn where_the_next_request_starts_is_told() {
     let rest = |head: &str| {
         let mut work = crate::testing::work(head.as_bytes());
