@@ -212,7 +212,7 @@ pub fn course<E: Env>(env: &mut E, segment: Segment) -> Course {
     let Some(work) = env.work() else {
         return Course::JUDGED;
     };
-    if work.peer.kind == peer::CONNECTION {
+    if work.peer.at_host() {
         return provisional(env, segment);
     }
     let course = if work.entry.answers.seen != 0 {
@@ -319,10 +319,12 @@ fn provisional<E: Env>(env: &mut E, segment: Segment) -> Course {
     if !decided || flow.certain == 0 {
         return Course::JUDGED;
     }
-    let here = work.peer.kind == peer::CONNECTION;
-    // Where neither a socket nor answers tell, the client is believed to acknowledge them.
+    let here = work.peer.at_host();
+    // Where neither a socket nor answers tell, the client is believed to acknowledge them; a host that has no
+    // connection yet has none of it.
     let told = here || answers.seen != 0;
-    let has_it = !told || work.peer.rcv_nxt.wrapping_sub(flow.next) as i32 >= 0;
+    let has_it =
+        !told || work.peer.numbered() && work.peer.rcv_nxt.wrapping_sub(flow.next) as i32 >= 0;
     if has_it && (here || segment.ack.wrapping_sub(flow.ack) as i32 > 0) {
         forget(env);
         return Course::GUESSED;
@@ -367,7 +369,7 @@ pub(super) fn read_beside<E: Env>(env: &mut E, segment: Segment) -> u32 {
     let old = if ahead < 0 { ahead.unsigned_abs() } else { 0 };
     let old = if old < segment.len { old } else { 0 };
     let start = segment.seq.wrapping_add(old);
-    let here = work.peer.kind == peer::CONNECTION;
+    let here = work.peer.at_host();
     *flow = Flow {
         state: state::BESIDE,
         start,
@@ -432,7 +434,7 @@ fn keep<E: Env>(env: &mut E, state: u32, next: u32, kept: u32) -> bool {
     let waits = state != state::BETWEEN && waits(env);
     let Some(work) = env.work() else { return false };
     let must = state == state::READING || work.entry.flow.kept != 0;
-    let lossy = waits && work.peer.kind != peer::CONNECTION && kept != 0;
+    let lossy = waits && !work.peer.at_host() && kept != 0;
     let keeps = (must || lossy) && env.hello_store(kept);
     if must && !keeps {
         return false;
@@ -479,7 +481,7 @@ fn waits<E: Env>(env: &mut E) -> bool {
         return false;
     };
     let told = match work.peer.kind {
-        peer::CONNECTION => true,
+        peer::CONNECTION | peer::COOKIE | peer::NO_COOKIE => true,
         peer::SEEN | peer::NONE => passes_through,
         _ => false,
     };

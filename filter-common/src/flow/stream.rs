@@ -209,7 +209,7 @@ fn place<E: Env>(env: &mut E, segment: Segment) -> Plan {
         return plan;
     }
     let told = match kind {
-        peer::CONNECTION => true,
+        peer::CONNECTION | peer::COOKIE | peer::NO_COOKIE => true,
         peer::NONE if passes_through(env) => true,
         _ => flow(env).state == state::BETWEEN,
     };
