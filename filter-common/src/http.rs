@@ -365,7 +365,8 @@ fn authority<M: Memory>(work: &mut Work<M>, at: u32, byte: u8) -> Option<Progres
         }
         b'/' | b'?' | b'#' | b' ' | b'\t' | b'\r' | b'\n' => {
             let mark = work.head.mark.get();
-            if byte == b'/' && at - mark == 4 && work.be24(mark) == 0x48_54_54 {
+            let first = mark == work.head.target.get();
+            if byte == b'/' && first && at - mark == 4 && work.be24(mark) == 0x48_54_54 {
                 // A request without a target: this is the version.
                 work.head.phase.set(phase::REST_OF_LINE);
                 return None;

@@ -166,8 +166,10 @@ impl Course {
     pub const BESIDE: Self = Self(3 << 8);
     /// What begins at the entry's end starts a stream for certain.
     pub const NEXT: Self = Self(4 << 8);
-    const PASSES: u32 = 5 << 8;
-    const DROPPED: u32 = 6 << 8;
+    /// What begins at the entry's end goes on with what is kept.
+    pub const MORE: Self = Self(5 << 8);
+    const PASSES: u32 = 6 << 8;
+    const DROPPED: u32 = 7 << 8;
 
     /// It passes unread.
     #[inline(always)]
@@ -563,6 +565,14 @@ fn behind_head<E: Env>(env: &mut E, segment: Segment) -> Course {
     let gap = !connected || segment.seq.wrapping_sub(peer.rcv_nxt) as i32 > 0;
     if segment.seq.wrapping_sub(next) as i32 > 0 || gap {
         return Course::dropped(Reason::HeldBack);
+    }
+    if !host_has_head(peer, flow) {
+        // The host may refuse this segment as well: then others could come in the place of the head, once the
+        // entry begins behind it. So the head is read on with what follows; a body between is not kept.
+        if next != flow.start.wrapping_add(flow.kept) {
+            return Course::dropped(Reason::HeldBack);
+        }
+        return Course::MORE;
     }
     // The entry stays until what is read takes its place: what is dropped instead comes again.
     // Whoever waits for the answer before asking again acknowledges it with that.

@@ -251,6 +251,7 @@ fn by_course<E: Env>(env: &mut E, segment: Segment) -> Plan {
             let old = next.wrapping_sub(segment.seq);
             Plan::begin(env, segment.without(old))
         }
+        Course::MORE => Plan::more(segment.without(next.wrapping_sub(segment.seq))),
         course => match course.verdict() {
             (true, reason) => Plan::drop(reason, segment),
             (false, reason) => Plan::pass(reason, segment),

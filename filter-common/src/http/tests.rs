@@ -41,6 +41,9 @@ fn host_in_every_spelling_that_a_server_accepts() {
     ] {
         assert_eq!(read(head), named(&["a.example"]), "{head:?}");
     }
+    // Not the version of a request without a target.
+    let head = "GET http://HTTP/ HTTP/1.1\r\n\r\n";
+    assert_eq!(read(head), named(&["HTTP"]));
 }
 
 #[test]
