@@ -106,7 +106,10 @@ pub struct Flow {
     /// Nonzero if `start` is known to be the start of the connection.
     pub certain: u16,
     /// Nonzero if this is a later request, and what the client sent before it is known to be answered.
-    pub clean: u16,
+    pub clean: u8,
+    /// Nonzero if one segment brought what is kept behind a verdict: another may take its place as long as the
+    /// server may have none.
+    pub single: u8,
     /// Timestamp last accepted, where the server's direction is seen; 0 if timestamps are off.
     pub ts_recent: u32,
     /// Interface that the client's SYN came in on.

@@ -215,10 +215,14 @@ pub fn step<M: Memory>(work: &mut Work<M>) -> Step {
 #[inline(always)]
 fn ends<M: Memory>(work: &Work<M>, progress: Progress) -> bool {
     let head = &work.head;
-    let complete = matches!(progress, Progress::Named | Progress::NoName);
+    let mut complete = matches!(progress, Progress::Named | Progress::NoName);
+    let mut progress = progress;
     if complete {
         head.names_complete.set(work.name_count.get());
-        go_on_behind(work);
+        if !go_on_behind(work) {
+            complete = false;
+            progress = Progress::Malformed;
+        }
     } else if progress as u32 == Progress::Other as u32 && rewind(work) {
         return false;
     } else {
@@ -361,7 +365,8 @@ fn authority<M: Memory>(work: &mut Work<M>, at: u32, byte: u8) -> Option<Progres
         }
         b'/' | b'?' | b'#' | b' ' | b'\t' | b'\r' | b'\n' => {
             let mark = work.head.mark.get();
-            if byte == b'/' && at - mark == 4 && work.be24(mark) == 0x48_54_54 {
+            let first = mark == work.head.target.get();
+            if byte == b'/' && first && at - mark == 4 && work.be24(mark) == 0x48_54_54 {
                 // A request without a target: this is the version.
                 work.head.phase.set(phase::REST_OF_LINE);
                 return None;

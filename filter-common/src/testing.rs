@@ -54,6 +54,7 @@ pub(crate) fn work(stream: &[u8]) -> Box<Work<TestMemory>> {
         key: FlowKey::default(),
         peer: Peer::default(),
         planned: [0; 3],
+        before: TestVariable::default(),
         reads: TestVariable::default(),
         served: 0,
         entry: Entry::default(),

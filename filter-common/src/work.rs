@@ -86,6 +86,9 @@ pub struct Work<M: Memory> {
     pub planned: [u64; 3],
     /// Nonzero if it is to be read.
     pub reads: M::Var,
+    /// Bytes that an earlier segment at the stream's start brought, on which there is a verdict that this
+    /// one's takes the place of; 0 if there was none.
+    pub before: M::Var,
     /// Whether its destination is an address of this host: one of [`crate::abi::served`].
     pub served: u32,
     /// What is kept of it: loaded from and stored to the flow table.

@@ -72,7 +72,8 @@ fn clear<E: Env>(env: &mut E) {
     let Entry { flow, answers } = &mut work.entry;
     flow.state = zero;
     flow.certain = zero as u16;
-    flow.clean = zero as u16;
+    flow.clean = zero as u8;
+    flow.single = zero as u8;
     flow.kept = zero;
     flow.beyond = zero;
     flow.interface = zero;
@@ -96,6 +97,7 @@ fn await_answer<E: Env>(env: &mut E) {
     flow.reopened = 1;
     flow.certain = 1;
     flow.clean = 0;
+    flow.single = 0;
     flow.ts_recent = 0;
     flow.beyond = 0;
     let _in_place = env.flow_store();

@@ -3,7 +3,6 @@
 use super::{
     Blocked, Reading, Segment,
     held::{flow, forget, host},
-    peer,
     reverse::note_beyond,
     state,
     stream::{not_kept, qualifiers},
@@ -171,7 +170,7 @@ pub(super) fn read<E: Env>(env: &mut E, segment: Segment, protocol: Protocol) ->
         (Progress::Incomplete, _) if flow(env).state == state::BESIDE => {
             // Behind a ClientHello the server's answer will come, and then this again; a socket needs
             // but a moment until it has what came before.
-            let here = host(env).kind == peer::CONNECTION;
+            let here = host(env).at_host();
             if flow(env).beyond != 0 && (here || protocol == Protocol::Tls) {
                 return Reading::dropped(Reason::HeldBack, protocol);
             }

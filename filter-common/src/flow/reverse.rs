@@ -166,8 +166,10 @@ impl Course {
     pub const BESIDE: Self = Self(3 << 8);
     /// What begins at the entry's end starts a stream for certain.
     pub const NEXT: Self = Self(4 << 8);
-    const PASSES: u32 = 5 << 8;
-    const DROPPED: u32 = 6 << 8;
+    /// What begins at the entry's end goes on with what is kept.
+    pub const MORE: Self = Self(5 << 8);
+    const PASSES: u32 = 6 << 8;
+    const DROPPED: u32 = 7 << 8;
 
     /// It passes unread.
     #[inline(always)]
@@ -212,7 +214,7 @@ pub fn course<E: Env>(env: &mut E, segment: Segment) -> Course {
     let Some(work) = env.work() else {
         return Course::JUDGED;
     };
-    if work.peer.kind == peer::CONNECTION {
+    if work.peer.at_host() {
         return provisional(env, segment);
     }
     let course = if work.entry.answers.seen != 0 {
@@ -319,10 +321,12 @@ fn provisional<E: Env>(env: &mut E, segment: Segment) -> Course {
     if !decided || flow.certain == 0 {
         return Course::JUDGED;
     }
-    let here = work.peer.kind == peer::CONNECTION;
-    // Where neither a socket nor answers tell, the client is believed to acknowledge them.
+    let here = work.peer.at_host();
+    // Where neither a socket nor answers tell, the client is believed to acknowledge them; a host that has no
+    // connection yet has none of it.
     let told = here || answers.seen != 0;
-    let has_it = !told || work.peer.rcv_nxt.wrapping_sub(flow.next) as i32 >= 0;
+    let has_it =
+        !told || work.peer.numbered() && work.peer.rcv_nxt.wrapping_sub(flow.next) as i32 >= 0;
     if has_it && (here || segment.ack.wrapping_sub(flow.ack) as i32 > 0) {
         forget(env);
         return Course::GUESSED;
@@ -332,18 +336,26 @@ fn provisional<E: Env>(env: &mut E, segment: Segment) -> Course {
         return Course::BESIDE;
     }
     let kept = flow.kept;
-    if kept == 0 && segment.seq == flow.start {
-        // The same again, before the server has it: what it says now counts.
+    let old = ahead.unsigned_abs();
+    if kept != 0 && env.hello_load(kept) && repeats(env, segment, old) {
+        if old < segment.len {
+            return Course::BESIDE;
+        }
+        // From now on nothing takes its place: the server may have a part.
+        note_beyond(env);
+        return Course::passes(Reason::NoMatch);
+    }
+    let Some(work) = env.work() else {
+        return Course::JUDGED;
+    };
+    let flow = &work.entry.flow;
+    let alone = flow.kept == 0 || flow.single != 0 && flow.beyond == 0;
+    if segment.seq == flow.start && alone {
+        // Another, before the server has the first: what it says now counts.
+        work.before.set(flow.next.wrapping_sub(flow.start));
         return Course::BEGINS;
     }
-    let old = ahead.unsigned_abs();
-    if kept == 0 || !env.hello_load(kept) || !repeats(env, segment, old) {
-        return Course::dropped(Reason::Overlap);
-    }
-    if old < segment.len {
-        return Course::BESIDE;
-    }
-    Course::passes(Reason::NoMatch)
+    Course::dropped(Reason::Overlap)
 }
 
 /// Prepares the working area for payload that is judged by itself; the entry stays, and remembers that
@@ -359,7 +371,7 @@ pub(super) fn read_beside<E: Env>(env: &mut E, segment: Segment) -> u32 {
     let old = if ahead < 0 { ahead.unsigned_abs() } else { 0 };
     let old = if old < segment.len { old } else { 0 };
     let start = segment.seq.wrapping_add(old);
-    let here = work.peer.kind == peer::CONNECTION;
+    let here = work.peer.at_host();
     *flow = Flow {
         state: state::BESIDE,
         start,
@@ -370,7 +382,8 @@ pub(super) fn read_beside<E: Env>(env: &mut E, segment: Segment) -> u32 {
     old
 }
 
-/// Remembers that something passed behind what the verdict was given on, before the server had that; or,
+/// Remembers that something passed behind what the verdict was given on, or a part of that again, before the
+/// server had it; or,
 /// of a half-read hello in mid-stream, that it has a blocked name.
 #[inline(always)]
 pub(super) fn note_beyond<E: Env>(env: &mut E) {
@@ -417,19 +430,32 @@ pub fn settle<E: Env>(env: &mut E, state: u32, next: u32, kept: u32) -> bool {
 #[inline(always)]
 fn keep<E: Env>(env: &mut E, state: u32, next: u32, kept: u32) -> bool {
     // Behind a verdict the bytes are kept on if several segments brought them, so that they cannot be
-    // exchanged before the server has answered. They come first: an entry must not speak of bytes that are
-    // not there.
+    // exchanged before the server has answered; where it does not end at this host, in any case: they may be lost
+    // on the way, and come again in other pieces, when what is behind them has passed already. They come first:
+    // an entry must not speak of bytes that are not there.
+    let waits = state != state::BETWEEN && waits(env);
     let Some(work) = env.work() else { return false };
-    let keeps = state == state::READING || work.entry.flow.kept != 0;
-    if !keeps {
-        forget_hello(env);
-    } else if !env.hello_store(kept) {
+    let must = state == state::READING || work.entry.flow.kept != 0;
+    let lossy = waits && !work.peer.at_host() && kept != 0;
+    let keeps = (must || lossy) && env.hello_store(kept);
+    if must && !keeps {
         return false;
     }
+    if !keeps {
+        forget_hello(env);
+    }
     let Some(work) = env.work() else { return false };
+    let (len, before) = (next.wrapping_sub(work.entry.flow.start), work.before.get());
     let flow = &mut work.entry.flow;
     flow.state = state;
-    flow.next = next;
+    flow.single = (keeps && !must) as u8;
+    flow.next = if kept == 0 && before != 0 && before < len {
+        // Another protocol, whose start was sent again with more behind it: the server may have what came
+        // before alone, and the client send the rest only.
+        flow.start.wrapping_add(before)
+    } else {
+        next
+    };
     // Requests that one segment brought are not kept, but how far they go.
     let counts = keeps || state == state::BETWEEN;
     flow.kept = if counts { kept } else { 0 };
@@ -457,7 +483,7 @@ fn waits<E: Env>(env: &mut E) -> bool {
         return false;
     };
     let told = match work.peer.kind {
-        peer::CONNECTION => true,
+        peer::CONNECTION | peer::COOKIE | peer::NO_COOKIE => true,
         peer::SEEN | peer::NONE => passes_through,
         _ => false,
     };
@@ -540,9 +566,17 @@ fn behind_head<E: Env>(env: &mut E, segment: Segment) -> Course {
     if segment.seq.wrapping_sub(next) as i32 > 0 || gap {
         return Course::dropped(Reason::HeldBack);
     }
+    if !host_has_head(peer, flow) {
+        // The host may refuse this segment as well: then others could come in the place of the head, once the
+        // entry begins behind it. So the head is read on with what follows; a body between is not kept.
+        if next != flow.start.wrapping_add(flow.kept) {
+            return Course::dropped(Reason::HeldBack);
+        }
+        return Course::MORE;
+    }
     // The entry stays until what is read takes its place: what is dropped instead comes again.
     // Whoever waits for the answer before asking again acknowledges it with that.
-    flow.clean = (segment.ack.wrapping_sub(flow.ack) as i32 > 0) as u16;
+    flow.clean = (segment.ack.wrapping_sub(flow.ack) as i32 > 0) as u8;
     flow.beyond = 0;
     Course::NEXT
 }

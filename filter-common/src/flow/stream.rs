@@ -80,6 +80,7 @@ impl Plan {
             flow.next = segment.seq;
             flow.ack = segment.ack;
             flow.kept = 0;
+            flow.single = 0;
             // What begins for certain begins with the last SYN.
             flow.reopened &= !certain as u32;
             flow.certain = certain as u16;
@@ -114,6 +115,7 @@ pub fn inspect<E: Env>(env: &mut E, segment: Segment) -> Reading {
 pub fn plan<E: Env>(env: &mut E, segment: Segment) -> Reading {
     if let Some(work) = env.work() {
         work.reads.set(0);
+        work.before.set(0);
     }
     env.look_up_peer(segment);
     if let Some(work) = env.work() {
@@ -207,7 +209,7 @@ fn place<E: Env>(env: &mut E, segment: Segment) -> Plan {
         return plan;
     }
     let told = match kind {
-        peer::CONNECTION => true,
+        peer::CONNECTION | peer::COOKIE | peer::NO_COOKIE => true,
         peer::NONE if passes_through(env) => true,
         _ => flow(env).state == state::BETWEEN,
     };
@@ -236,7 +238,7 @@ fn by_course<E: Env>(env: &mut E, segment: Segment) -> Plan {
     match course {
         Course::JUDGED => by_state(env, segment),
         Course::BEGINS => Plan::begin(env, segment),
-        Course::GUESSED => Plan::begin_again(env, segment),
+        Course::GUESSED => begin_behind(env, segment),
         Course::BESIDE => {
             let old = read_beside(env, segment);
             if old != 0 && segment.flags & flags::URG != 0 {
@@ -249,6 +251,7 @@ fn by_course<E: Env>(env: &mut E, segment: Segment) -> Plan {
             let old = next.wrapping_sub(segment.seq);
             Plan::begin(env, segment.without(old))
         }
+        Course::MORE => Plan::more(segment.without(next.wrapping_sub(segment.seq))),
         course => match course.verdict() {
             (true, reason) => Plan::drop(reason, segment),
             (false, reason) => Plan::pass(reason, segment),
@@ -290,17 +293,21 @@ fn at_host<E: Env>(env: &mut E, segment: Segment) -> Option<Plan> {
         if !near(segment.seq, host(env).rcv_nxt) || !near(segment.ack, host(env).snd_una) {
             return Some(Plan::pass(Reason::BadSequence, segment));
         }
-        // What the host has already, it does not look at again.
-        let old = host(env).rcv_nxt.wrapping_sub(segment.seq) as i32;
-        let segment = if old > 0 {
-            segment.without(old.unsigned_abs())
-        } else {
-            segment
-        };
-        return Some(Plan::begin_again(env, segment));
+        return Some(begin_behind(env, segment));
     }
     let start = host(env).start;
     Some(at_start(env, segment, start))
+}
+
+/// A payload in mid-stream, without what the host has already and does not look at again.
+#[inline(always)]
+fn begin_behind<E: Env>(env: &mut E, segment: Segment) -> Plan {
+    let host = host(env);
+    let old = host.rcv_nxt.wrapping_sub(segment.seq) as i32;
+    if host.numbered() && old > 0 && old.unsigned_abs() < segment.len {
+        return Plan::begin_again(env, segment.without(old.unsigned_abs()));
+    }
+    Plan::begin_again(env, segment)
 }
 
 /// Sequence numbers beside the right one that Linux takes with one cookie, whose low bits tell

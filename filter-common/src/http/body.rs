@@ -63,30 +63,33 @@ pub fn rest<M: Memory>(work: &Work<M>) -> Rest {
     }
 }
 
-/// Goes on to where the next head is.
+/// Goes on to where the next head is; `false` if a stream that is known to start has more readings there than
+/// are tried.
 #[inline(always)]
-pub(super) fn go_on_behind<M: Memory>(work: &Work<M>) {
+pub(super) fn go_on_behind<M: Memory>(work: &Work<M>) -> bool {
     let head = &work.head;
     if head.behind_body.get() != 0 {
-        // What may be a body is read on.
-        return;
+        // What may be a body is read on; a head in it that has a body in its turn nobody sends who means well.
+        let bare = head.framing.get() != framing::UNKNOWN && head.length.get() == 0;
+        return bare || head.began_certain.get() == 0;
     }
     let behind = head.at.get();
     let next = behind + head.length.get();
     head.behind.set(behind);
     head.next_known.set(0);
     if head.framing.get() == framing::UNKNOWN {
-        return;
+        return true;
     }
     if next != behind && head.with_body.get() == 0 {
         if next <= head.end.get() && head.rewound.get() == 0 {
             head.behind_body.set(next);
         }
-        return;
+        return true;
     }
     head.next.set(next);
     head.next_known.set(1);
     head.at.set(next);
+    true
 }
 
 /// Goes on behind the body of a GET or the like, which some servers leave for the next request: so

@@ -41,6 +41,9 @@ fn host_in_every_spelling_that_a_server_accepts() {
     ] {
         assert_eq!(read(head), named(&["a.example"]), "{head:?}");
     }
+    // Not the version of a request without a target.
+    let head = "GET http://HTTP/ HTTP/1.1\r\n\r\n";
+    assert_eq!(read(head), named(&["HTTP"]));
 }
 
 #[test]
@@ -158,6 +161,28 @@ fn behind_a_body_of_a_stated_length_the_next_request_is_read() {
             read(&format!("{head}{{()}}{next}")),
             named(names),
             "{head:?}"
+        );
+    }
+}
+
+#[test]
+fn a_body_in_what_may_be_a_body_is_not_made_out() {
+    let hidden = "GET / HTTP/1.1\r\nHost: hidden.example\r\n\r\n";
+    for inner in [
+        "POST / HTTP/1.1\r\nContent-Length: 4\r\n\r\n{()}",
+        "GET / HTTP/1.1\r\nContent-Length: 4\r\n\r\n{()}",
+        "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    ] {
+        let body = format!("{inner}{hidden}");
+        let outer = format!(
+            "GET / HTTP/1.1\r\nHost: a.example\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        assert_eq!(read(&outer).0, Progress::Malformed, "{inner:?}");
+        assert_eq!(
+            read_http(outer.as_bytes(), false),
+            named(&["a.example"]),
+            "{inner:?}"
         );
     }
 }

@@ -78,6 +78,7 @@ pub(super) fn working_area() -> Box<HostWork> {
         key: FlowKey::default(),
         peer: Peer::default(),
         planned: [0; 3],
+        before: HostVariable::default(),
         reads: HostVariable::default(),
         served: 0,
         entry: Entry::default(),

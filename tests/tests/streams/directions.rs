@@ -432,6 +432,73 @@ fn data_right_behind_a_hello_or_a_request_is_not_held_up() {
     });
 }
 
+/// What was lost is sent again together with more, and that is lost in its turn, while the first copy arrives
+/// late: the client goes on behind the shorter one.
+#[test]
+fn the_rest_of_a_longer_copy_that_was_lost_is_read_by_itself() {
+    each(|judge, _| {
+        let request = Request::to("www.blocked.example").bytes();
+        let uploaded = format!("{} and more", String::from_utf8_lossy(&request));
+        let upload = Request::line("POST / HTTP/1.1")
+            .header("Host: www.allowed.example")
+            .header(&format!("Content-Length: {}", uploaded.len()))
+            .body(uploaded.as_bytes())
+            .bytes();
+        let head = upload.len() - uploaded.len();
+        let hello = allowed();
+        let with = |data: &[u8]| [&hello, data].concat();
+        let other = b"SSH-2.0-client and more".to_vec();
+        let cases = [
+            (HTTP, head + 5, upload, true),
+            (TLS, hello.len(), with(&[0x17, 3, 3, 0, 2, 1, 2]), true),
+            (TLS, hello.len(), with(&blocked()), false),
+            (TLS, 16, other, true),
+        ];
+        for (client, (port, shorter, stream, passes)) in cases.iter().enumerate() {
+            let mut connection = established(judge, client, *port);
+            let first = connection.send(&piece(stream, 0, *shorter));
+            assert!(matches!(first, Fate::Passed(_)), "{client}: {first:?}");
+            for from in [0, *shorter] {
+                let fate = connection.send(&piece(stream, from, stream.len()));
+                let passed = matches!(fate, Fate::Passed(_));
+                assert_eq!(passed, *passes, "{client}: from {from}: {fate:?}");
+            }
+        }
+    });
+}
+
+/// Lost on a path that takes shorter packets only, what was allowed comes again in pieces, when more has
+/// passed behind it.
+#[test]
+fn what_was_allowed_in_one_segment_may_come_again_in_pieces() {
+    each(|judge, _| {
+        let cases = [
+            (TLS, allowed()),
+            (HTTP, Request::to("www.allowed.example").bytes()),
+        ];
+        for (client, (port, stream)) in cases.iter().enumerate() {
+            let mut connection = established(judge, client, *port);
+            let data = Piece {
+                at: stream.len() as i64,
+                bytes: vec![0x17, 3, 3, 0, 2, 1, 2],
+            };
+            for sent in [&whole(stream), &data] {
+                assert!(matches!(connection.send(sent), Fate::Passed(_)));
+            }
+            for cut in [1, 9, stream.len() - 1] {
+                for (from, to) in [(0, cut), (cut, stream.len())] {
+                    let fate = connection.send(&piece(stream, from, to));
+                    assert!(matches!(fate, Fate::Passed(_)), "{port} {cut}: {fate:?}");
+                }
+            }
+            let mut other = whole(stream);
+            other.bytes[7] ^= 1;
+            let overlap = Fate::Dropped(Some(Reason::Overlap));
+            assert_eq!(connection.send(&other), overlap, "{port}");
+        }
+    });
+}
+
 /// The server takes the urgent byte out of the stream, also of bytes that were seen without the pointer.
 #[test]
 fn bytes_sent_again_with_an_urgent_pointer_do_not_pass() {

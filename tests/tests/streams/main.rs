@@ -21,7 +21,7 @@ use filter_tests::{
     adapter::{InKernel, OnHost, compiled},
     fixtures::Host,
     mutate::Random,
-    packet::{Packet, flag, http::Request},
+    packet::{Packet, flag, http::Request, tls::ClientHello},
     runner::Judge,
 };
 use filter_user::compile::{Compiled, Role};
@@ -440,6 +440,33 @@ fn a_head_sent_again_before_its_body_is_read_again() {
         connection.send(&rest),
         Fate::Dropped(Some(Reason::Hostname))
     );
+}
+
+/// The host has the first hello and has asked for a second one: it looks at nothing before that again, so
+/// neither does the filter.
+#[test]
+fn another_first_hello_does_not_hide_the_second() {
+    let first = |padding| {
+        ClientHello::named("www.allowed.example")
+            .padding(padding)
+            .record()
+    };
+    let second = ClientHello::named("www.blocked.example").record();
+    // It lies in the padding, where the first hello ended.
+    let mut hiding = first(40 + second.len());
+    let first = first(40);
+    hiding.truncate(first.len());
+    hiding.extend(&second);
+    let whole = |bytes: &[u8]| Piece {
+        at: 0,
+        bytes: bytes.to_vec(),
+    };
+    let mut judge = AtHost::new(OnHost::load(&policy_at_host()));
+    let mut connection = Connection::open(&mut judge, 1, 443, ISN);
+    let passed = Fate::Passed(Some(Reason::NoMatch));
+    assert_eq!(connection.send(&whole(&first)), passed);
+    let fate = connection.send(&whole(&hiding));
+    assert_eq!(fate, Fate::Dropped(Some(Reason::Hostname)));
 }
 
 /// The host's numbers are two counters, and another processor may be moving them on while they are read.
