@@ -105,6 +105,12 @@ pub const TAKEN_HELLOS_MAX: u32 = 512;
 /// longer one is refused. The kernel's packets hold no more than one part of 16 KiB.
 pub const TAKEN_HELLO_BYTES_MAX: u32 = 8_192;
 
+/// How far ahead of what the client gives back the timestamps are that answer in the server's place, in the
+/// server's units (milliseconds: six days; RFC 7323). What it gives back is as old as the server's last word, and
+/// the server may have acknowledged the hello's first segment since, with a timestamp of now: a client takes
+/// no older one, for at most 2³¹ units.
+pub const STAMP_AHEAD: u32 = 1 << 29;
+
 /// Payload of the page's segments on a connection over IPv4 that was taken over: the client's SYN was for the
 /// server, and these are segments that any path takes.
 pub const PAGE_MSS_V4: u16 = 1_200;

@@ -22,7 +22,7 @@ use aya_ebpf::{
 use filter_common::{
     abi::{FlowKey, Handover, Sink, Taken, sink, taken},
     flow::flags,
-    limits::{PAGE_MSS_V4, PAGE_MSS_V6, PAGE_WINDOW_SCALE, TAKEN_HELLO_BYTES_MAX},
+    limits::{PAGE_MSS_V4, PAGE_MSS_V6, PAGE_WINDOW_SCALE, STAMP_AHEAD, TAKEN_HELLO_BYTES_MAX},
     respond::counted::Answer,
     wire::TCP_LEN,
 };
@@ -194,7 +194,10 @@ impl HandOver for ByKernel {
         let mut stamps = [0; 2];
         if timestamps(skb, frame, &mut stamps) {
             attributes.tstamp_ok = 1;
-            [attributes.rcv_tsval, attributes.rcv_tsecr] = stamps;
+            let [stamp, echo] = stamps;
+            attributes.rcv_tsval = stamp;
+            // The page's clock goes on from here.
+            attributes.rcv_tsecr = echo.wrapping_add(STAMP_AHEAD);
         }
         if !kfunc::assign(skb, tcp.cast(), &mut attributes) {
             return dropped(Answer::SinkRefused);

@@ -1,6 +1,6 @@
 //! What the host itself knows of a connection: read from its sockets.
 
-use core::arch::asm;
+use core::{arch::asm, mem::MaybeUninit};
 
 use aya_ebpf::{
     bindings::{bpf_sock, bpf_sock_tuple, xdp_md},
@@ -37,19 +37,36 @@ const NETWORK_LEN: u32 = 40;
 #[inline(always)]
 pub(crate) fn look_up(ctx: *mut xdp_md, segment: Segment) {
     let Some(work) = work() else { return };
-    work.peer = Peer::default();
+    let mut tuple = MaybeUninit::<bpf_sock_tuple>::uninit();
+    // SAFETY: both are made of integers of 32 bits and less.
+    let tuple = unsafe {
+        clear(&raw mut work.peer);
+        clear(tuple.as_mut_ptr());
+        tuple.assume_init_mut()
+    };
     work.queued.set(0);
-    // SAFETY: a union of integers, all of which are set below as far as the helper reads it.
-    let mut tuple: bpf_sock_tuple = unsafe { core::mem::zeroed() };
-    let len = fill(&mut tuple, &work.key);
+    let len = fill(tuple, &work.key);
     // SAFETY: the context the kernel gave us, and a tuple of the stated length.
-    let socket = unsafe { bpf_skc_lookup_tcp(ctx.cast(), &raw mut tuple, len, CURRENT_NETNS, 0) };
+    let socket = unsafe { bpf_skc_lookup_tcp(ctx.cast(), tuple, len, CURRENT_NETNS, 0) };
     if socket.is_null() {
         return;
     }
     work.peer = read(ctx, socket, segment);
     // SAFETY: the reference that the lookup took.
     unsafe { bpf_sk_release(socket.cast()) };
+}
+
+/// Zeros, word by word: a call of `memset` would cost stack, of which the callers leave none.
+///
+/// # Safety
+///
+/// Valid for writes, aligned to four bytes, and fine with zeros.
+#[inline(always)]
+unsafe fn clear<T>(to: *mut T) {
+    for word in 0..size_of::<T>() / size_of::<u32>() {
+        // SAFETY: within `T`.
+        unsafe { to.cast::<u32>().add(word).write_volatile(0) };
+    }
 }
 
 /// Fills the tuple for a packet from the key's source; its length.

@@ -239,7 +239,7 @@ fn flood(syncookies: &str) {
     assert_eq!(served(&blocked, BLOCKED), 0);
     assert_eq!(served(&allowed, ALLOWED), allowed.len(), "{allowed:?}");
     assert!(edge.rule_packets("blocked") >= blocked.len() as u64);
-    let sent = cookies_sent(&net.edge);
+    let sent = net.edge.tcp_counter("SyncookiesSent");
     assert!(sent > 0, "the host sent no cookie");
     println!(
         "{syns} SYNs, {sent} cookies, {} clients",
@@ -325,20 +325,4 @@ impl Flood {
             .ack(0)
             .build()
     }
-}
-
-/// Cookies that the namespace's TCP has sent (`SyncookiesSent` of `/proc/net/netstat`).
-fn cookies_sent(namespace: &Namespace) -> u64 {
-    let text = namespace.run(|| {
-        fs::read_to_string("/proc/thread-self/net/netstat").expect("the namespace's counters")
-    });
-    let mut lines = text.lines().filter(|line| line.starts_with("TcpExt:"));
-    let (Some(names), Some(values)) = (lines.next(), lines.next()) else {
-        panic!("no TCP counters: {text}");
-    };
-    let mut pairs = names.split(' ').zip(values.split(' '));
-    let found = pairs.find(|(name, _)| *name == "SyncookiesSent");
-    found
-        .and_then(|(_, value)| value.parse().ok())
-        .expect("a counter of cookies")
 }

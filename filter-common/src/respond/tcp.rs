@@ -6,6 +6,7 @@ use super::{
 };
 use crate::{
     flow::flags,
+    limits::STAMP_AHEAD,
     wire::{TCP, TCP_LEN},
 };
 
@@ -42,13 +43,13 @@ pub(super) fn unavailable(draft: &mut Draft, request: &Request) -> Reply {
     last_words(draft, request, &UNAVAILABLE)
 }
 
-/// A segment with `text` and the end of the stream, in the server's place. It has the timestamps of a
-/// segment that was sent when the client's last acknowledged one was: the client takes no older ones.
+/// A segment with `text` and the end of the stream, in the server's place. Its timestamp is ahead of any that the
+/// server has sent.
 #[inline(always)]
 fn last_words<const N: usize>(draft: &mut Draft, request: &Request, text: &[u8; N]) -> Reply {
     let header_len = if request.stamped {
         draft.put32(OPTIONS, STAMPS);
-        draft.put32(OPTIONS + 4, request.echo);
+        draft.put32(OPTIONS + 4, request.echo.wrapping_add(STAMP_AHEAD));
         draft.put32(OPTIONS + 8, request.stamp);
         TCP_LEN + STAMPS_LEN
     } else {

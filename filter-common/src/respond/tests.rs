@@ -9,7 +9,7 @@ use super::*;
 use crate::{
     abi::{Protocol, Response, Taken, taken},
     flow::flags,
-    limits::{ANSWER_GROWTH_BYTES_MAX, ICMP_QUOTE_BYTES_MAX, QUIC_DATAGRAM_BYTES_MIN},
+    limits::{ANSWER_GROWTH_BYTES_MAX, ICMP_QUOTE_BYTES_MAX, QUIC_DATAGRAM_BYTES_MIN, STAMP_AHEAD},
     reason::Reason,
     wire::{Address, Family, Fragment, TCP, UDP, mapped},
 };
@@ -196,7 +196,7 @@ fn an_alert_takes_the_servers_place_and_ends_the_stream() {
                 Ok(etherparse::TcpOptionElement::Noop),
                 Ok(etherparse::TcpOptionElement::Noop),
                 Ok(etherparse::TcpOptionElement::Timestamp(
-                    0x0506_0708,
+                    0x0506_0708 + STAMP_AHEAD,
                     0x0102_0304
                 )),
             ]

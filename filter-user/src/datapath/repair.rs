@@ -16,7 +16,7 @@ use std::{
 use aya::maps::{Map, MapData, RingBuf};
 use filter_common::{
     abi::{FlowKey, Handover},
-    limits::{PAGE_MSS_V4, PAGE_MSS_V6, PAGE_WINDOW_SCALE},
+    limits::{PAGE_MSS_V4, PAGE_MSS_V6, PAGE_WINDOW_SCALE, STAMP_AHEAD},
 };
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, setsockopt, socket, sockopt,
@@ -187,9 +187,9 @@ fn set_options(socket: &OwnedFd, handover: &Handover, server: IpAddr) -> io::Res
     if handover.flags & Handover::TIMESTAMPS != 0 {
         let stamps = option(OPTION_TIMESTAMPS, 0);
         set(socket, libc::SOL_TCP, TCP_REPAIR_OPTIONS, &stamps)?;
-        // Our clock goes on where the server's was.
         let [_, echo] = handover.timestamps;
-        set(socket, libc::SOL_TCP, TCP_TIMESTAMP, &echo)?;
+        let now = echo.wrapping_add(STAMP_AHEAD);
+        set(socket, libc::SOL_TCP, TCP_TIMESTAMP, &now)?;
     }
     Ok(())
 }

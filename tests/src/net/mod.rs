@@ -155,6 +155,24 @@ impl Namespace {
         self.run(|| fs::write(&path, value).unwrap_or_else(|e| panic!("write {path}: {e}")));
     }
 
+    /// What the namespace's TCP has counted under this name (`TcpExt` of `/proc/net/netstat`).
+    ///
+    /// # Panics
+    /// If there is no such counter.
+    pub fn tcp_counter(&self, name: &str) -> u64 {
+        let text = self.run(|| {
+            fs::read_to_string("/proc/thread-self/net/netstat").expect("the namespace's counters")
+        });
+        let mut lines = text.lines().filter(|line| line.starts_with("TcpExt:"));
+        let (Some(names), Some(values)) = (lines.next(), lines.next()) else {
+            panic!("no TCP counters: {text}");
+        };
+        let mut pairs = names.split(' ').zip(values.split(' '));
+        let found = pairs.find(|(found, _)| *found == name);
+        let value = found.and_then(|(_, value)| value.parse().ok());
+        value.unwrap_or_else(|| panic!("no counter {name}: {text}"))
+    }
+
     /// Lets the namespace forward packets of both families.
     pub fn forward(&self) {
         self.sysctl("net/ipv4/ip_forward", "1");
