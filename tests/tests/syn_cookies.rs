@@ -2,7 +2,6 @@
 //! right cookie comes, and the filter takes no other segment for the start of one.
 
 use std::{
-    fs,
     net::{SocketAddr, TcpListener},
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     thread,
