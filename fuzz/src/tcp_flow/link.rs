@@ -154,7 +154,8 @@ impl Link<'_> {
     }
 }
 
-/// The names of the first hello in a stream, if it is complete: a server acts on it.
+/// The names of the first hello in a stream, if it is complete: a server acts on it. Later ones are another
+/// matter.
 pub(super) fn hello(setup: Setup, stream: &[u8]) -> Option<Vec<Vec<u8>>> {
     let protocol = if setup.http {
         Protocol::Http
@@ -164,20 +165,28 @@ pub(super) fn hello(setup: Setup, stream: &[u8]) -> Option<Vec<Vec<u8>>> {
     let read =
         |len: usize| READER.with_borrow_mut(|reader| reader.read(protocol, &stream[..len], true));
     let complete = |progress| matches!(progress, Progress::Named | Progress::NoName);
-    if !complete(read(stream.len()).0) {
-        return None;
-    }
-    // Its end: what is decided once stays decided.
-    let (mut incomplete, mut decided) = (0, stream.len());
-    while decided - incomplete > 1 {
-        let middle = usize::midpoint(incomplete, decided);
-        if read(middle).0 == Progress::Incomplete {
-            incomplete = middle;
-        } else {
-            decided = middle;
+    let (progress, names) = if setup.http {
+        // Ends with a line, behind which another may begin.
+        let lines = stream
+            .iter()
+            .enumerate()
+            .filter(|(_, byte)| **byte == b'\n');
+        let mut read = lines.map(|(at, _)| read(at + 1));
+        read.find(|(progress, _)| *progress != Progress::Incomplete)?
+    } else {
+        // What is decided once stays decided.
+        let (mut incomplete, mut decided) = (0, stream.len());
+        while decided - incomplete > 1 {
+            let middle = usize::midpoint(incomplete, decided);
+            if read(middle).0 == Progress::Incomplete {
+                incomplete = middle;
+            } else {
+                decided = middle;
+            }
         }
-    }
-    Some(read(decided).1)
+        read(decided)
+    };
+    complete(progress).then_some(names)
 }
 
 /// Whether a server would serve a blocked name.
