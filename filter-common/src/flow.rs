@@ -105,11 +105,8 @@ pub struct Flow {
     pub reopened: u32,
     /// Nonzero if `start` is known to be the start of the connection.
     pub certain: u16,
-    /// Nonzero if this is a later request, and what the client sent before it is known to be answered.
-    pub clean: u8,
-    /// Nonzero if one segment brought what is kept behind a verdict: another may take its place as long as the
-    /// server may have none.
-    pub single: u8,
+    /// Bits of [`mark`].
+    pub marks: u16,
     /// Timestamp last accepted, where the server's direction is seen; 0 if timestamps are off.
     pub ts_recent: u32,
     /// Interface that the client's SYN came in on.
@@ -117,6 +114,15 @@ pub struct Flow {
     /// Nonzero if payload behind `next` has passed before the server had the bytes up to there. In
     /// [`state::READING`] without a certain start: if a blocked name was read, and dropped.
     pub beyond: u32,
+}
+
+/// What else is known of an undecided stream.
+pub mod mark {
+    /// This is a later request, and what the client sent before it is known to be answered.
+    pub const CLEAN: u16 = 1 << 0;
+    /// One segment brought what is kept behind a verdict: another may take its place as long as the server has
+    /// no part of it.
+    pub const SINGLE: u16 = 1 << 1;
 }
 
 /// A blocked connection: void in another generation, and when the rule is not in force.

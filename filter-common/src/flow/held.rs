@@ -72,8 +72,7 @@ fn clear<E: Env>(env: &mut E) {
     let Entry { flow, answers } = &mut work.entry;
     flow.state = zero;
     flow.certain = zero as u16;
-    flow.clean = zero as u8;
-    flow.single = zero as u8;
+    flow.marks = zero as u16;
     flow.kept = zero;
     flow.beyond = zero;
     flow.interface = zero;
@@ -96,8 +95,7 @@ fn await_answer<E: Env>(env: &mut E) {
     flow.kept = 0;
     flow.reopened = 1;
     flow.certain = 1;
-    flow.clean = 0;
-    flow.single = 0;
+    flow.marks = 0;
     flow.ts_recent = 0;
     flow.beyond = 0;
     let _in_place = env.flow_store();

@@ -11,7 +11,7 @@ use super::{
     accept::{checksums_hold, echoed_timestamp},
     flags,
     held::{flow, forget, load, store},
-    known, peer, state,
+    known, mark, peer, state,
     stream::{passes_through, repeats},
 };
 use crate::{
@@ -166,10 +166,8 @@ impl Course {
     pub const BESIDE: Self = Self(3 << 8);
     /// What begins at the entry's end starts a stream for certain.
     pub const NEXT: Self = Self(4 << 8);
-    /// What begins at the entry's end goes on with what is kept.
-    pub const MORE: Self = Self(5 << 8);
-    const PASSES: u32 = 6 << 8;
-    const DROPPED: u32 = 7 << 8;
+    const PASSES: u32 = 5 << 8;
+    const DROPPED: u32 = 6 << 8;
 
     /// It passes unread.
     #[inline(always)]
@@ -349,7 +347,7 @@ fn provisional<E: Env>(env: &mut E, segment: Segment) -> Course {
         return Course::JUDGED;
     };
     let flow = &work.entry.flow;
-    let alone = flow.kept == 0 || flow.single != 0 && flow.beyond == 0;
+    let alone = flow.kept == 0 || flow.marks & mark::SINGLE != 0 && flow.beyond == 0;
     if segment.seq == flow.start && alone {
         // Another, before the server has the first: what it says now counts.
         work.before.set(flow.next.wrapping_sub(flow.start));
@@ -448,7 +446,11 @@ fn keep<E: Env>(env: &mut E, state: u32, next: u32, kept: u32) -> bool {
     let (len, before) = (next.wrapping_sub(work.entry.flow.start), work.before.get());
     let flow = &mut work.entry.flow;
     flow.state = state;
-    flow.single = (keeps && !must) as u8;
+    if keeps && !must {
+        flow.marks |= mark::SINGLE;
+    } else {
+        flow.marks &= !mark::SINGLE;
+    }
     flow.next = if kept == 0 && before != 0 && before < len {
         // Another protocol, whose start was sent again with more behind it: the server may have what came
         // before alone, and the client send the rest only.
@@ -568,15 +570,17 @@ fn behind_head<E: Env>(env: &mut E, segment: Segment) -> Course {
     }
     if !host_has_head(peer, flow) {
         // The host may refuse this segment as well: then others could come in the place of the head, once the
-        // entry begins behind it. So the head is read on with what follows; a body between is not kept.
+        // entry begins behind it. So what follows is read as more of the head; a body between is not kept.
         if next != flow.start.wrapping_add(flow.kept) {
             return Course::dropped(Reason::HeldBack);
         }
-        return Course::MORE;
+        flow.state = state::READING;
+        return Course::JUDGED;
     }
     // The entry stays until what is read takes its place: what is dropped instead comes again.
     // Whoever waits for the answer before asking again acknowledges it with that.
-    flow.clean = (segment.ack.wrapping_sub(flow.ack) as i32 > 0) as u8;
+    let answered = segment.ack.wrapping_sub(flow.ack) as i32 > 0;
+    flow.marks = answered as u16 * mark::CLEAN;
     flow.beyond = 0;
     Course::NEXT
 }

@@ -80,7 +80,6 @@ impl Plan {
             flow.next = segment.seq;
             flow.ack = segment.ack;
             flow.kept = 0;
-            flow.single = 0;
             // What begins for certain begins with the last SYN.
             flow.reopened &= !certain as u32;
             flow.certain = certain as u16;
@@ -198,6 +197,7 @@ fn place<E: Env>(env: &mut E, segment: Segment) -> Plan {
         return Plan::done(reading, segment);
     }
     let kind = host(env).kind;
+    let segment = unreceived(env, segment);
     let early = match kind {
         peer::CONNECTION => at_host(env, segment),
         peer::COOKIE => with_cookie(env, segment),
@@ -238,7 +238,7 @@ fn by_course<E: Env>(env: &mut E, segment: Segment) -> Plan {
     match course {
         Course::JUDGED => by_state(env, segment),
         Course::BEGINS => Plan::begin(env, segment),
-        Course::GUESSED => begin_behind(env, segment),
+        Course::GUESSED => Plan::begin_again(env, segment),
         Course::BESIDE => {
             let old = read_beside(env, segment);
             if old != 0 && segment.flags & flags::URG != 0 {
@@ -251,7 +251,6 @@ fn by_course<E: Env>(env: &mut E, segment: Segment) -> Plan {
             let old = next.wrapping_sub(segment.seq);
             Plan::begin(env, segment.without(old))
         }
-        Course::MORE => Plan::more(segment.without(next.wrapping_sub(segment.seq))),
         course => match course.verdict() {
             (true, reason) => Plan::drop(reason, segment),
             (false, reason) => Plan::pass(reason, segment),
@@ -293,21 +292,23 @@ fn at_host<E: Env>(env: &mut E, segment: Segment) -> Option<Plan> {
         if !near(segment.seq, host(env).rcv_nxt) || !near(segment.ack, host(env).snd_una) {
             return Some(Plan::pass(Reason::BadSequence, segment));
         }
-        return Some(begin_behind(env, segment));
+        return Some(Plan::begin_again(env, segment));
     }
     let start = host(env).start;
     Some(at_start(env, segment, start))
 }
 
-/// A payload in mid-stream, without what the host has already and does not look at again.
+/// The segment without what the host has already, and does not look at again.
 #[inline(always)]
-fn begin_behind<E: Env>(env: &mut E, segment: Segment) -> Plan {
+fn unreceived<E: Env>(env: &mut E, segment: Segment) -> Segment {
     let host = host(env);
-    let old = host.rcv_nxt.wrapping_sub(segment.seq) as i32;
-    if host.numbered() && old > 0 && old.unsigned_abs() < segment.len {
-        return Plan::begin_again(env, segment.without(old.unsigned_abs()));
-    }
-    Plan::begin_again(env, segment)
+    let old = match host.kind {
+        peer::CONNECTION => host.rcv_nxt.wrapping_sub(segment.seq),
+        _ => 0,
+    };
+    // Of one that is ahead that is a large number.
+    let old = if old < segment.len { old } else { 0 };
+    segment.without(old)
 }
 
 /// Sequence numbers beside the right one that Linux takes with one cookie, whose low bits tell

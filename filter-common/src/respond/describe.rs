@@ -2,7 +2,7 @@
 
 use crate::{
     abi::Response,
-    flow::{Flow, Peer, Segment, peer},
+    flow::{Flow, Peer, Segment, mark, peer},
     reason::Reason,
     work::{Memory, Variable as _, Work},
 };
@@ -34,7 +34,7 @@ pub fn describe<M: Memory>(response: &mut Response, work: &Work<M>, segment: Seg
     }
     // What stands before the hello is for the server, and nobody else reads it.
     let opens = flow.certain != 0 && flow.start == flow.connection;
-    if (opens || flow.clean != 0) && work.begins.get() == 0 {
+    if (opens || flow.marks & mark::CLEAN != 0) && work.begins.get() == 0 {
         response.flags |= Response::CLEAN;
     }
 }
