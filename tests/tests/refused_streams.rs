@@ -4,6 +4,7 @@
 use filter_common::{
     abi::feature,
     flow::{Peer, peer},
+    limits::STAMP_AHEAD,
     respond,
 };
 use filter_tests::{
@@ -90,6 +91,7 @@ impl Ends {
     fn last_words(&self, seq: u32, ack: u32, text: &[u8]) -> Vec<u8> {
         self.server_sends(seq, ack)
             .flags(flag::PSH | flag::ACK | flag::FIN)
+            .tcp_options(&stamps(9 + STAMP_AHEAD, 7))
             .payload(text)
             .atomic()
             .back()
