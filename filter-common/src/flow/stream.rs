@@ -5,7 +5,7 @@ use super::{
     accept::{checksums_hold, refused},
     flags,
     held::{flow, forget, host, load, store},
-    peer,
+    mark, peer,
     read::{protocol_of, read},
     reverse::{Course, answers, read_beside},
     state,
@@ -197,7 +197,6 @@ fn place<E: Env>(env: &mut E, segment: Segment) -> Plan {
         return Plan::done(reading, segment);
     }
     let kind = host(env).kind;
-    let segment = unreceived(env, segment);
     let early = match kind {
         peer::CONNECTION => at_host(env, segment),
         peer::COOKIE => with_cookie(env, segment),
@@ -208,6 +207,7 @@ fn place<E: Env>(env: &mut E, segment: Segment) -> Plan {
     if let Some(plan) = early {
         return plan;
     }
+    let segment = unreceived(env, segment);
     let told = match kind {
         peer::CONNECTION | peer::COOKIE | peer::NO_COOKIE => true,
         peer::NONE if passes_through(env) => true,
@@ -269,33 +269,57 @@ pub(super) fn passes_through<E: Env>(env: &mut E) -> bool {
 /// `None` if the entry, which is loaded, says what it is.
 #[inline(always)]
 fn at_host<E: Env>(env: &mut E, segment: Segment) -> Option<Plan> {
+    let host_start = host(env).start;
     let end = segment.seq.wrapping_add(segment.len);
-    if end.wrapping_sub(host(env).rcv_nxt) as i32 <= 0 {
+    let received = end.wrapping_sub(host(env).rcv_nxt) as i32 <= 0;
+    let opens = may_open(host_start, segment);
+    if received && !opens {
         // The host has all of it already and looks at it no more.
         return Some(Plan::pass(Reason::NoMatch, segment));
     }
     if load(env) {
         let flow = flow(env);
-        if flow.connection != host(env).start && torn(host(env), flow.connection) {
+        let ours = flow.connection == host_start;
+        if !ours && torn(host(env), flow.connection) {
             return Some(Plan::drop(Reason::HeldBack, segment));
         }
         // What was kept of an earlier connection on the same ports is void, and so is a stream of
         // which the host has bytes that never came by here.
         let unseen = host(env).rcv_nxt.wrapping_sub(flow.next) as i32 > 0;
-        if flow.connection == host(env).start && !unseen {
+        if ours && !unseen {
+            let over = flow.certain == 0 || flow.marks & mark::ENDED != 0;
+            if opens && over && !host(env).fresh() {
+                return Some(Plan::drop(Reason::HeldBack, segment));
+            }
+            if received {
+                return Some(Plan::pass(Reason::NoMatch, segment));
+            }
             return None;
         }
         forget(env);
     }
-    if !host(env).fresh() {
+    if !opens && !host(env).fresh() {
         // Nobody who does not know the connection's numbers can have it judged.
         if !near(segment.seq, host(env).rcv_nxt) || !near(segment.ack, host(env).snd_una) {
             return Some(Plan::pass(Reason::BadSequence, segment));
         }
+        let segment = unreceived(env, segment);
         return Some(Plan::begin_again(env, segment));
     }
-    let start = host(env).start;
+    let start = if host(env).fresh() {
+        host_start
+    } else {
+        segment.seq
+    };
     Some(at_start(env, segment, start))
+}
+
+/// Whether the host may take a segment of a connection that began at `start` for the first of another: the
+/// cookie opens that once more, if the host has yet to receive an RST, or is about to send one.
+#[inline(always)]
+const fn may_open(start: u32, segment: Segment) -> bool {
+    let beside = segment.seq.wrapping_sub(start) as i32;
+    beside.unsigned_abs() <= COOKIE_SLACK
 }
 
 /// The segment without what the host has already, and does not look at again.
@@ -321,11 +345,12 @@ fn with_cookie<E: Env>(env: &mut E, segment: Segment) -> Option<Plan> {
     if load(env) {
         let flow = flow(env);
         let beside = segment.seq.wrapping_sub(flow.connection) as i32;
-        if beside.unsigned_abs() <= COOKIE_SLACK {
+        let ended = flow.marks & mark::ENDED != 0;
+        if beside.unsigned_abs() <= COOKIE_SLACK && !ended {
             opening(env, flow);
             return None;
         }
-        if flow.state == state::READING {
+        if flow.state == state::READING && !ended {
             // Both may be on their way to the host, and the half hello is the first. Its connection will be
             // there when this comes again, or this one.
             return Some(Plan::drop(Reason::HeldBack, segment));
@@ -344,6 +369,9 @@ fn without_cookie<E: Env>(env: &mut E, segment: Segment) -> Option<Plan> {
         return Some(Plan::drop(Reason::BadSequence, segment));
     }
     let flow = flow(env);
+    if flow.marks & mark::ENDED != 0 {
+        return Some(Plan::drop(Reason::BadSequence, segment));
+    }
     opening(env, flow);
     None
 }
@@ -425,6 +453,14 @@ pub(super) const fn qualifiers(segment: Segment) -> Qualifiers {
 /// that an RST which dies on its way to the server need not be believed.
 #[inline(always)]
 fn ended<E: Env>(env: &mut E, segment: Segment) {
+    if host(env).kind == peer::CONNECTION {
+        // One that comes before what the host has, it does not take.
+        let ahead = segment.seq.wrapping_sub(host(env).rcv_nxt);
+        if ahead <= SEQUENCE_DISTANCE_MAX && load(env) {
+            set_mark(env, mark::ENDED);
+        }
+        return;
+    }
     if host(env).kind == peer::NONE
         && load(env)
         && flow(env).certain == 0
@@ -433,6 +469,15 @@ fn ended<E: Env>(env: &mut E, segment: Segment) {
     {
         forget(env);
     }
+}
+
+/// Sets a mark of the entry in the working area and in the table.
+#[inline(always)]
+fn set_mark<E: Env>(env: &mut E, mark: u16) {
+    if let Some(work) = env.work() {
+        work.entry.flow.marks |= mark;
+    }
+    let _in_place = env.flow_store();
 }
 
 /// A SYN: the stream's start, unless a stream on these ports is still being read, which then
