@@ -11,6 +11,7 @@ mod compare;
 mod held;
 mod read;
 mod reverse;
+mod socket;
 mod stream;
 
 pub use self::{
