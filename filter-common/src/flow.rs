@@ -11,6 +11,7 @@ mod compare;
 mod held;
 mod read;
 mod reverse;
+mod socket;
 mod stream;
 
 pub use self::{
@@ -123,6 +124,8 @@ pub mod mark {
     /// One segment brought what is kept behind a verdict: another may take its place as long as the server has
     /// no part of it.
     pub const SINGLE: u16 = 1 << 1;
+    /// The client has sent an RST that the host may take, but has not received yet.
+    pub const ENDED: u16 = 1 << 2;
 }
 
 /// A blocked connection: void in another generation, and when the rule is not in force.

@@ -580,7 +580,8 @@ fn behind_head<E: Env>(env: &mut E, segment: Segment) -> Course {
     // The entry stays until what is read takes its place: what is dropped instead comes again.
     // Whoever waits for the answer before asking again acknowledges it with that.
     let answered = segment.ack.wrapping_sub(flow.ack) as i32 > 0;
-    flow.marks = answered as u16 * mark::CLEAN;
+    flow.marks &= !mark::CLEAN;
+    flow.marks |= answered as u16 * mark::CLEAN;
     flow.beyond = 0;
     Course::NEXT
 }

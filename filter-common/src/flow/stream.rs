@@ -1,13 +1,14 @@
 //! What a segment means for its stream.
 
 use super::{
-    Blocked, Entry, Flow, Peer, Reading, Segment,
+    Blocked, Entry, Flow, Reading, Segment,
     accept::{checksums_hold, refused},
     flags,
     held::{flow, forget, host, load, store},
-    peer,
+    mark, peer,
     read::{protocol_of, read},
     reverse::{Course, answers, read_beside},
+    socket::{at_host, near, torn, unreceived, with_cookie, without_cookie},
     state,
 };
 use crate::{
@@ -23,7 +24,7 @@ use crate::{
 /// What to do with a segment: nothing more, or read it. A struct and not an
 /// enum with payloads, see [`crate::wire::Packet`].
 #[derive(Clone, Copy)]
-struct Plan {
+pub(super) struct Plan {
     /// What to say if there is nothing to read.
     reading: Reading,
     /// Whether there is something to read.
@@ -34,7 +35,7 @@ struct Plan {
 
 impl Plan {
     #[inline(always)]
-    const fn done(reading: Reading, segment: Segment) -> Self {
+    pub(super) const fn done(reading: Reading, segment: Segment) -> Self {
         Self {
             reading,
             reads: false,
@@ -43,24 +44,24 @@ impl Plan {
     }
 
     #[inline(always)]
-    const fn pass(reason: Reason, segment: Segment) -> Self {
+    pub(super) const fn pass(reason: Reason, segment: Segment) -> Self {
         Self::done(Reading::nothing(reason, Protocol::None), segment)
     }
 
     #[inline(always)]
-    const fn drop(reason: Reason, segment: Segment) -> Self {
+    pub(super) const fn drop(reason: Reason, segment: Segment) -> Self {
         Self::done(Reading::dropped(reason, Protocol::None), segment)
     }
 
     /// A payload that starts a stream for certain.
     #[inline(always)]
-    fn begin<E: Env>(env: &mut E, segment: Segment) -> Self {
+    pub(super) fn begin<E: Env>(env: &mut E, segment: Segment) -> Self {
         Self::start(env, segment, true)
     }
 
     /// A payload in mid-stream that starts a hello by its looks.
     #[inline(always)]
-    fn begin_again<E: Env>(env: &mut E, segment: Segment) -> Self {
+    pub(super) fn begin_again<E: Env>(env: &mut E, segment: Segment) -> Self {
         let segment = without_dummy(env, segment);
         Self::start(env, segment, false)
     }
@@ -197,7 +198,6 @@ fn place<E: Env>(env: &mut E, segment: Segment) -> Plan {
         return Plan::done(reading, segment);
     }
     let kind = host(env).kind;
-    let segment = unreceived(env, segment);
     let early = match kind {
         peer::CONNECTION => at_host(env, segment),
         peer::COOKIE => with_cookie(env, segment),
@@ -208,6 +208,7 @@ fn place<E: Env>(env: &mut E, segment: Segment) -> Plan {
     if let Some(plan) = early {
         return plan;
     }
+    let segment = unreceived(env, segment);
     let told = match kind {
         peer::CONNECTION | peer::COOKIE | peer::NO_COOKIE => true,
         peer::NONE if passes_through(env) => true,
@@ -265,112 +266,6 @@ pub(super) fn passes_through<E: Env>(env: &mut E) -> bool {
     features & feature::ANSWERS != 0 || features & feature::SOCKETS == 0
 }
 
-/// A payload on a connection that the host knows: the host's numbers say where the stream starts.
-/// `None` if the entry, which is loaded, says what it is.
-#[inline(always)]
-fn at_host<E: Env>(env: &mut E, segment: Segment) -> Option<Plan> {
-    let end = segment.seq.wrapping_add(segment.len);
-    if end.wrapping_sub(host(env).rcv_nxt) as i32 <= 0 {
-        // The host has all of it already and looks at it no more.
-        return Some(Plan::pass(Reason::NoMatch, segment));
-    }
-    if load(env) {
-        let flow = flow(env);
-        if flow.connection != host(env).start && torn(host(env), flow.connection) {
-            return Some(Plan::drop(Reason::HeldBack, segment));
-        }
-        // What was kept of an earlier connection on the same ports is void, and so is a stream of
-        // which the host has bytes that never came by here.
-        let unseen = host(env).rcv_nxt.wrapping_sub(flow.next) as i32 > 0;
-        if flow.connection == host(env).start && !unseen {
-            return None;
-        }
-        forget(env);
-    }
-    if !host(env).fresh() {
-        // Nobody who does not know the connection's numbers can have it judged.
-        if !near(segment.seq, host(env).rcv_nxt) || !near(segment.ack, host(env).snd_una) {
-            return Some(Plan::pass(Reason::BadSequence, segment));
-        }
-        return Some(Plan::begin_again(env, segment));
-    }
-    let start = host(env).start;
-    Some(at_start(env, segment, start))
-}
-
-/// The segment without what the host has already, and does not look at again.
-#[inline(always)]
-fn unreceived<E: Env>(env: &mut E, segment: Segment) -> Segment {
-    let host = host(env);
-    let old = match host.kind {
-        peer::CONNECTION => host.rcv_nxt.wrapping_sub(segment.seq),
-        _ => 0,
-    };
-    // Of one that is ahead that is a large number.
-    let old = if old < segment.len { old } else { 0 };
-    segment.without(old)
-}
-
-/// Sequence numbers beside the right one that Linux takes with one cookie, whose low bits tell
-/// one of four segment sizes (`check_tcp_syn_cookie`).
-const COOKIE_SLACK: u32 = 3;
-
-/// A payload that opens its connection by a SYN cookie; `None` if one before it has.
-#[inline(always)]
-fn with_cookie<E: Env>(env: &mut E, segment: Segment) -> Option<Plan> {
-    if load(env) {
-        let flow = flow(env);
-        let beside = segment.seq.wrapping_sub(flow.connection) as i32;
-        if beside.unsigned_abs() <= COOKIE_SLACK {
-            opening(env, flow);
-            return None;
-        }
-        if flow.state == state::READING {
-            // Both may be on their way to the host, and the half hello is the first. Its connection will be
-            // there when this comes again, or this one.
-            return Some(Plan::drop(Reason::HeldBack, segment));
-        }
-        forget(env);
-    }
-    Some(Plan::begin(env, segment))
-}
-
-/// A payload at a socket that takes cookies, without one: it may follow one with a cookie that the
-/// host is about to receive. Otherwise the host refuses it; but it must not come first, or the host
-/// would have it when the cookie comes.
-#[inline(always)]
-fn without_cookie<E: Env>(env: &mut E, segment: Segment) -> Option<Plan> {
-    if !load(env) {
-        return Some(Plan::drop(Reason::BadSequence, segment));
-    }
-    let flow = flow(env);
-    opening(env, flow);
-    None
-}
-
-/// A payload on a connection that a cookie opened, before the host has it.
-#[inline(always)]
-fn opening<E: Env>(env: &mut E, flow: Flow) {
-    if let Some(work) = env.work() {
-        work.peer.start = flow.connection;
-    }
-}
-
-/// Whether the host's numbers may be of the connection that started at `start`, though they say that it
-/// started elsewhere: they are two counters, which another processor may just be moving on
-/// (`tcp_rcv_nxt_update`). They are right again when the client repeats the segment. The first payload of
-/// another connection cannot be taken for this: then the host has received nothing, and nothing moves.
-#[inline(always)]
-const fn torn(host: Peer, start: u32) -> bool {
-    !host.fresh() && near(host.start, start)
-}
-
-/// Whether two numbers are within what may be on its way.
-#[inline(always)]
-const fn near(a: u32, b: u32) -> bool {
-    (a.wrapping_sub(b) as i32).unsigned_abs() <= SEQUENCE_DISTANCE_MAX
-}
-
 #[inline(always)]
 fn by_state<E: Env>(env: &mut E, segment: Segment) -> Plan {
     // Loaded here and not carried through calls: the stack is short.
@@ -425,6 +320,14 @@ pub(super) const fn qualifiers(segment: Segment) -> Qualifiers {
 /// that an RST which dies on its way to the server need not be believed.
 #[inline(always)]
 fn ended<E: Env>(env: &mut E, segment: Segment) {
+    if host(env).kind == peer::CONNECTION {
+        // One that comes before what the host has, it does not take.
+        let ahead = segment.seq.wrapping_sub(host(env).rcv_nxt);
+        if ahead <= SEQUENCE_DISTANCE_MAX && load(env) {
+            set_mark(env, mark::ENDED);
+        }
+        return;
+    }
     if host(env).kind == peer::NONE
         && load(env)
         && flow(env).certain == 0
@@ -433,6 +336,15 @@ fn ended<E: Env>(env: &mut E, segment: Segment) {
     {
         forget(env);
     }
+}
+
+/// Sets a mark of the entry in the working area and in the table.
+#[inline(always)]
+fn set_mark<E: Env>(env: &mut E, mark: u16) {
+    if let Some(work) = env.work() {
+        work.entry.flow.marks |= mark;
+    }
+    let _in_place = env.flow_store();
 }
 
 /// A SYN: the stream's start, unless a stream on these ports is still being read, which then
@@ -509,7 +421,7 @@ fn with_syn<E: Env>(env: &mut E, segment: Segment) -> Plan {
 
 /// The first payload behind a SYN.
 #[inline(always)]
-fn at_start<E: Env>(env: &mut E, segment: Segment, next: u32) -> Plan {
+pub(super) fn at_start<E: Env>(env: &mut E, segment: Segment, next: u32) -> Plan {
     let ahead = segment.seq.wrapping_sub(next) as i32;
     if ahead > 0 {
         return Plan::drop(Reason::HeldBack, segment);
