@@ -17,6 +17,9 @@ pub(crate) fn in_namespace(test: impl FnOnce(&Root) + Send + 'static) {
         unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace needs root");
         sh("ip link set lo up");
         sh("ip link add edge0 type veth peer name peer0");
+        // An address that the kernel adds once it notices the carrier, up to a second later, would
+        // be one of the host's: a new generation in the middle of a test.
+        sh("ip link set edge0 addrgenmode none && ip link set peer0 addrgenmode none");
         sh("ip link set edge0 up && ip link set peer0 up");
         mount_bpffs();
         let root = Root::open().expect("root and a mounted bpffs");
