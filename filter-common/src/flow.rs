@@ -47,6 +47,9 @@ pub mod state {
     /// if it has one. The heads of those before have `kept` bytes from `start` on, and are kept if
     /// several segments brought them.
     pub const BETWEEN: u32 = 6;
+    /// The server has a request that was allowed, of a stream that passes through. What comes next is judged as if
+    /// there were no entry; it only tells whether that belongs to the connection, so that it can be answered.
+    pub const KNOWN: u32 = 7;
 }
 
 /// An undecided stream in the table. One direction writes one half of it, so that both may be under
@@ -126,6 +129,8 @@ pub mod mark {
     pub const SINGLE: u16 = 1 << 1;
     /// The client has sent an RST that the host may take, but has not received yet.
     pub const ENDED: u16 = 1 << 2;
+    /// The verdict was given on a request: others may follow once the server has this one.
+    pub const ASKED: u16 = 1 << 3;
 }
 
 /// A blocked connection: void in another generation, and when the rule is not in force.

@@ -242,6 +242,141 @@ fn a_new_connection_on_the_same_ports_is_judged_anew() {
     });
 }
 
+/// A connection that has made an allowed request, and has its answer.
+struct Asked {
+    /// Number of the client's next byte.
+    client: u32,
+    /// Number of the server's next byte.
+    server: u32,
+}
+
+const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+
+/// Asks for a name that no rule lists, and is answered.
+fn ask(ends: &Ends, judge: &mut dyn Judge, asked: &Asked) -> Asked {
+    let head = http::Request::to("other.example").bytes();
+    let client = asked.client.wrapping_add(head.len() as u32);
+    let server = asked.server.wrapping_add(ANSWER.len() as u32);
+    let request = ends.client_sends(asked.client, asked.server).payload(head);
+    passes(judge, &request);
+    passes(
+        judge,
+        &ends.server_sends(asked.server, client).payload(ANSWER),
+    );
+    passes(judge, &ends.client_sends(client, server));
+    Asked { client, server }
+}
+
+/// Opens a connection that asks so many times.
+fn asked(ends: &Ends, judge: &mut dyn Judge, times: usize) -> Asked {
+    ends.open(judge);
+    let opened = Asked {
+        client: CLIENT,
+        server: SERVER,
+    };
+    (0..times).fold(opened, |asked, _| ask(ends, judge, &asked))
+}
+
+#[test]
+fn a_later_request_is_answered_where_the_server_has_answered_those_before() {
+    for times in [1, 3] {
+        play(80, |ends, judge| {
+            let Asked { client, server } = asked(ends, judge, times);
+            let head = http::Request::to("refused.example").bytes();
+            let end = client.wrapping_add(head.len() as u32);
+            let request = ends.client_sends(client, server).payload(head);
+            let status = ends.last_words(server, end, &respond::UNAVAILABLE);
+            becomes(judge, &request, TX, &status);
+            becomes(judge, &request, TX, &status);
+            let heard = server + respond::UNAVAILABLE.len() as u32 + 1;
+            let bare = ends.client_sends(end, heard);
+            becomes(judge, &bare, PASS, &ends.reset_to_server(client, heard));
+        });
+    }
+}
+
+#[test]
+fn a_later_request_in_pieces_is_answered_with_its_last_one() {
+    play(80, |ends, judge| {
+        let Asked { client, server } = asked(ends, judge, 1);
+        let head = http::Request::to("refused.example").bytes();
+        let end = client.wrapping_add(head.len() as u32);
+        let (first, second) = head.split_at(10);
+        passes(judge, &ends.client_sends(client, server).payload(first));
+        let middle = client.wrapping_add(10);
+        let rest = ends.client_sends(middle, server).payload(second);
+        let status = ends.last_words(server, end, &respond::UNAVAILABLE);
+        becomes(judge, &rest, TX, &status);
+        let heard = server + respond::UNAVAILABLE.len() as u32 + 1;
+        let bare = ends.client_sends(end, heard);
+        becomes(judge, &bare, PASS, &ends.reset_to_server(middle, heard));
+    });
+}
+
+#[test]
+fn a_later_request_while_an_answer_is_under_way_is_reset() {
+    play(80, |ends, judge| {
+        let Asked { client, server } = asked(ends, judge, 1);
+        let head = http::Request::to("refused.example").bytes();
+        passes(judge, &ends.server_sends(server, client).payload(b"more"));
+        let request = ends.client_sends(client, server).payload(head);
+        becomes(judge, &request, TX, &ends.reset_to_client(server));
+    });
+}
+
+#[test]
+fn what_does_not_fit_a_known_connection_is_judged_but_not_answered() {
+    play(80, |ends, judge| {
+        let Asked { client, server } = asked(ends, judge, 1);
+        let blocked = || http::Request::to("refused.example").bytes();
+        for (seq, ack) in [
+            (client.wrapping_add(1), server),
+            (client.wrapping_sub(1), server),
+            (client, server.wrapping_add(1)),
+            (client, SERVER - 1),
+        ] {
+            is_dropped(judge, &ends.client_sends(seq, ack).payload(blocked()));
+        }
+        // Another request goes on, wherever it is.
+        let allowed = http::Request::to("other.example").bytes();
+        for (seq, ack) in [(client.wrapping_add(1), server), (client, SERVER - 1)] {
+            passes(judge, &ends.client_sends(seq, ack).payload(allowed.clone()));
+        }
+        ask(ends, judge, &Asked { client, server });
+    });
+}
+
+#[test]
+fn a_connection_that_the_server_has_ended_is_known_no_more() {
+    for end in [flag::RST, flag::FIN | flag::ACK] {
+        play(80, |ends, judge| {
+            let Asked { client, server } = asked(ends, judge, 1);
+            passes(judge, &ends.server_sends(server, client).flags(end));
+            let head = http::Request::to("refused.example").bytes();
+            is_dropped(judge, &ends.client_sends(client, server).payload(head));
+        });
+    }
+}
+
+#[test]
+fn a_syn_ends_what_is_known_and_the_servers_answer_begins_anew() {
+    play(80, |ends, judge| {
+        let Asked { client, server } = asked(ends, judge, 1);
+        let again = client.wrapping_add(0x0100_0000);
+        passes(judge, &ends.client_sends(again, 0).flags(flag::SYN));
+        let head = http::Request::to("refused.example").bytes();
+        let request = ends.client_sends(client, server).payload(head.clone());
+        is_dropped(judge, &request);
+        let first = again.wrapping_add(1);
+        let answer = ends.server_sends(SERVER_ISN, first);
+        passes(judge, &answer.flags(flag::SYN | flag::ACK));
+        let end = first.wrapping_add(head.len() as u32);
+        let request = ends.client_sends(first, SERVER).payload(head);
+        let status = ends.last_words(SERVER, end, &respond::UNAVAILABLE);
+        becomes(judge, &request, TX, &status);
+    });
+}
+
 #[test]
 fn a_client_that_was_not_answered_yet_is_reset_and_its_own_reset_reaches_the_server() {
     for ends in [Ends::v4(80), Ends::v6(80)] {

@@ -353,14 +353,30 @@ fn a_request_behind_others_on_a_kept_connection_is_answered_by_the_page() {
 }
 
 fn request_behind_others_on_a_kept_connection_is_answered_by_the_page(scene: &Scene) {
-    let (from, to) = endpoints(Direct::VISITOR_V4, Direct::EDGE_V4, HTTP_PORT);
-    scene.net.visitor.run(|| {
+    let ends = endpoints(Direct::VISITOR_V4, Direct::EDGE_V4, HTTP_PORT);
+    let names = [NEIGHBOUR, NEIGHBOUR, BLOCKED, BLOCKED];
+    ask_on_one_connection(&scene.net.visitor, ends, &names, usize::MAX);
+    assert_eq!(scene.server.names(), [NEIGHBOUR, NEIGHBOUR]);
+    assert_eq!(scene.page().names(), [BLOCKED, BLOCKED]);
+}
+
+/// Asks for these names one after the other, each when the one before is answered, in pieces of so many bytes.
+fn ask_on_one_connection(
+    visitor: &Namespace,
+    (from, to): (SocketAddr, SocketAddr),
+    names: &[&str],
+    piece: usize,
+) {
+    visitor.run(|| {
         let mut stream = open(from, to, LIMIT).expect("a connection");
-        for name in [NEIGHBOUR, NEIGHBOUR, BLOCKED, BLOCKED] {
+        stream.set_nodelay(true).expect("pieces as they are");
+        for name in names {
             let request = format!("GET / HTTP/1.1\r\nHost: {name}\r\n\r\n");
-            stream
-                .write_all(request.as_bytes())
-                .expect("a request sent");
+            for piece in request.as_bytes().chunks(piece) {
+                stream.write_all(piece).expect("a request sent");
+                // Otherwise what the socket has left over goes out as one.
+                thread::sleep(Duration::from_millis(5));
+            }
             let expected = format!("served {name}\n");
             let mut answer = Vec::new();
             while !answer.ends_with(expected.as_bytes()) {
@@ -373,8 +389,33 @@ fn request_behind_others_on_a_kept_connection_is_answered_by_the_page(scene: &Sc
             }
         }
     });
-    assert_eq!(scene.server.names(), [NEIGHBOUR, NEIGHBOUR]);
-    assert_eq!(scene.page().names(), [BLOCKED, BLOCKED]);
+}
+
+#[test]
+fn a_later_request_through_a_router_is_answered_by_the_page() {
+    for method in METHODS {
+        let net = Routed::new();
+        let space = PageSpace::new(&net.edge);
+        let server = Witness::start(&net.origin, &[BLOCKED, NEIGHBOUR]);
+        let page = Witness::start_for_any_address(&space.namespace, &[BLOCKED, NEIGHBOUR]);
+        let host = "[inspect]\nserves = [\"203.0.113.0/24\", \"2001:db8:2::/64\"]\n";
+        let interfaces = [Routed::VISITOR_SIDE, Routed::ORIGIN_SIDE];
+        enforce(&net.edge, &interfaces, host, POLICY);
+        let _maker = space.attach_by(method, &net.edge, &page);
+        let names = [NEIGHBOUR, NEIGHBOUR, BLOCKED, BLOCKED];
+        for (from, to) in [
+            (Routed::VISITOR_V4, Routed::NEIGHBOUR_V4),
+            (Routed::VISITOR_V6, Routed::NEIGHBOUR_V6),
+        ] {
+            for piece in [usize::MAX, 20] {
+                let ends = endpoints(from, to, HTTP_PORT);
+                ask_on_one_connection(&net.visitor, ends, &names, piece);
+            }
+        }
+        assert_eq!(server.names(), [NEIGHBOUR; 8]);
+        assert_eq!(page.names(), [BLOCKED; 8]);
+        assert_eq!(answered(&net.edge, Answer::PageTaken), 4);
+    }
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What the working area holds of a stream, and its place in the tables.
 
-use super::{Entry, Flow, Peer, known, state};
+use super::{Entry, Flow, Peer, known, mark, state};
 use crate::{abi::feature, env::Env, work::Variable as _};
 
 /// What the host knows of the connection.
@@ -36,8 +36,20 @@ pub(super) fn forget<E: Env>(env: &mut E) {
     env.forget();
 }
 
+/// Forgets the stream, also if its connection has made requests.
+#[inline(always)]
+pub(super) fn forget_connection<E: Env>(env: &mut E) {
+    if let Some(work) = env.work() {
+        let flow = &mut work.entry.flow;
+        flow.marks &= !mark::ASKED;
+        flow.certain = 1;
+    }
+    forget(env);
+}
+
 /// Forgets the stream, as far as the tables have anything of it; one that is read beside its entry leaves
-/// that alone.
+/// that alone. Of a connection that has made requests, what both directions have shown is kept: its next
+/// one can be answered then.
 #[inline(always)]
 pub fn forget_known<E: Env>(env: &mut E) {
     let Some(work) = env.work() else { return };
@@ -52,6 +64,8 @@ pub fn forget_known<E: Env>(env: &mut E) {
     if listed && unanswered && directions == feature::ANSWERS {
         // The answer to a SYN may be on the way, and finds its entry.
         await_answer(env);
+    } else if listed && may_ask_on(env) {
+        keep_connection(env);
     } else {
         clear(env);
         if listed {
@@ -61,6 +75,32 @@ pub fn forget_known<E: Env>(env: &mut E) {
     if known & known::HELLO != 0 {
         env.hello_delete();
     }
+}
+
+/// Whether the connection has made a request, and both directions of it were seen.
+#[inline(always)]
+fn may_ask_on<E: Env>(env: &mut E) -> bool {
+    let Some(work) = env.work() else { return false };
+    let Entry { flow, answers } = &work.entry;
+    // What is not certain, of such a connection, is a later request.
+    answers.seen != 0 && (flow.marks & mark::ASKED != 0 || flow.certain == 0)
+}
+
+/// Leaves of a stream only what both directions have shown. Field by field, as in [`clear`].
+#[inline(always)]
+fn keep_connection<E: Env>(env: &mut E) {
+    let Some(work) = env.work() else { return };
+    let zero = work.known.get();
+    let flow = &mut work.entry.flow;
+    flow.state = state::KNOWN;
+    flow.certain = zero as u16;
+    flow.marks = zero as u16;
+    flow.kept = zero;
+    flow.beyond = zero;
+    flow.reopened = zero;
+    // Nobody checks timestamps of what is judged by itself.
+    flow.ts_recent = zero;
+    let _in_place = env.flow_store();
 }
 
 /// Empties the entry: what is read of one without a state, and what a new one takes from it. Field by field,

@@ -10,7 +10,7 @@ use super::{
     Answers, Entry, Flow, Peer, Segment,
     accept::{checksums_hold, echoed_timestamp},
     flags,
-    held::{flow, forget, load, store},
+    held::{flow, forget, forget_connection, load, store},
     known, mark, peer, state,
     stream::{passes_through, repeats},
 };
@@ -77,7 +77,7 @@ fn refused<E: Env>(env: &mut E, segment: Segment) {
         segment.flags & flags::ACK != 0 && segment.ack == flow(env).connection
     };
     if exact && checksums_hold(env, segment) {
-        forget(env);
+        forget_connection(env);
     }
 }
 
@@ -129,7 +129,8 @@ fn confirmed<E: Env>(env: &mut E, segment: Segment) {
 }
 
 /// Data or the end of the server's stream: what the client may acknowledge from now on, and what the
-/// server has. A verdict on bytes that the server has cannot be taken back: the entry goes.
+/// server has. A verdict on bytes that the server has cannot be taken back: the entry goes, or says no more
+/// than that the connection is known.
 #[inline(always)]
 fn advanced<E: Env>(env: &mut E, segment: Segment) {
     let mut answers = answers(env);
@@ -143,9 +144,13 @@ fn advanced<E: Env>(env: &mut E, segment: Segment) {
     }
     let flow = flow(env);
     let decided = flow.state == state::ALLOWED || flow.state == state::PASSED;
-    if decided && answers.acked.wrapping_sub(flow.next) as i32 >= 0 {
+    let over = decided && answers.acked.wrapping_sub(flow.next) as i32 >= 0;
+    if fin != 0 && (over || flow.state == state::KNOWN) {
+        forget_connection(env);
+    } else if over {
         forget(env);
-    } else {
+    }
+    if self::answers(env).seen != 0 {
         store_answers(env, answers);
     }
 }
@@ -215,6 +220,9 @@ pub fn course<E: Env>(env: &mut E, segment: Segment) -> Course {
     if work.peer.at_host() {
         return provisional(env, segment);
     }
+    if work.entry.answers.seen != 0 && work.entry.flow.certain == 0 {
+        return behind_request(env, segment);
+    }
     let course = if work.entry.answers.seen != 0 {
         work.peer = as_peer(&work.entry);
         answered(env, segment)
@@ -237,6 +245,33 @@ fn as_peer(entry: &Entry) -> Peer {
         snd_una: entry.answers.start,
         snd_nxt: entry.answers.next,
         ts_recent: entry.flow.ts_recent,
+    }
+}
+
+/// Payload behind a request that the server has: it is judged by itself, and what both directions have shown
+/// says only whether it can be answered. Nothing is refused for its numbers: should segments come by another
+/// way, the connection goes on.
+#[inline(always)]
+fn behind_request<E: Env>(env: &mut E, segment: Segment) -> Course {
+    let Some(work) = env.work() else {
+        return Course::JUDGED;
+    };
+    let Entry { flow, answers } = &mut work.entry;
+    let unsent = answers.next.wrapping_sub(segment.ack) as i32;
+    let acked = segment.ack.wrapping_sub(answers.start);
+    let fits = unsent >= 0 && acked <= answers.next.wrapping_sub(answers.start);
+    let begins = flow.state == state::KNOWN;
+    if begins {
+        // The server has said something since it had all that came before this.
+        let answered = segment.seq == answers.acked;
+        flow.marks = answered as u16 * mark::CLEAN;
+    }
+    if fits {
+        work.peer = as_peer(&work.entry);
+    }
+    match begins {
+        true => Course::GUESSED,
+        false => Course::JUDGED,
     }
 }
 
@@ -414,7 +449,10 @@ pub fn settle<E: Env>(env: &mut E, state: u32, next: u32, kept: u32) -> bool {
         return keep(env, state, next, rest.behind);
     }
     let state = match state {
-        state::BETWEEN => state::PASSED,
+        state::BETWEEN => {
+            work.entry.flow.marks |= mark::ASKED;
+            state::PASSED
+        }
         other => other,
     };
     if state == 0 || state == state::PASSED && !waits(env) {

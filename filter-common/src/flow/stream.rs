@@ -69,12 +69,13 @@ impl Plan {
     #[inline(always)]
     fn start<E: Env>(env: &mut E, segment: Segment, certain: bool) -> Self {
         if let Some(work) = env.work() {
+            // In place, and not by way of the stack: what is not named stays.
+            let Entry { flow, answers } = &mut work.entry;
             let connection = match work.peer.kind {
+                peer::NONE if answers.seen != 0 => flow.connection,
                 peer::NONE => segment.seq,
                 _ => work.peer.start,
             };
-            // In place, and not by way of the stack: what is not named stays.
-            let flow = &mut work.entry.flow;
             flow.state = state::READING;
             flow.connection = connection;
             flow.start = segment.seq;
@@ -273,6 +274,7 @@ fn by_state<E: Env>(env: &mut E, segment: Segment) -> Plan {
     match flow.state {
         state::OPENED => at_start(env, segment, flow.next),
         state::READING => more(env, segment, flow),
+        state::KNOWN => Plan::begin_again(env, segment),
         _ => after_allowed(env, segment, flow),
     }
 }
@@ -353,7 +355,7 @@ fn set_mark<E: Env>(env: &mut E, mark: u16) {
 fn opened<E: Env>(env: &mut E, segment: Segment) -> bool {
     let next = segment.seq.wrapping_add(1);
     let interface = env.interface();
-    let known = load(env);
+    let known = load(env) && !shown_only(env);
     if known && (answers(env).seen != 0 || flow(env).connection == next) {
         // The same SYN again, or one that counts if the server takes it.
         return true;
@@ -385,6 +387,21 @@ fn opened<E: Env>(env: &mut E, segment: Segment) -> bool {
         }
     };
     store(env, flow)
+}
+
+/// Whether the entry of the working area was no more than what both directions have shown. That is over with a
+/// SYN, and so it is if a part of a later request is kept beside.
+#[inline(always)]
+fn shown_only<E: Env>(env: &mut E) -> bool {
+    let Some(work) = env.work() else { return true };
+    let Entry { flow, answers } = &mut work.entry;
+    if answers.seen == 0 || flow.certain != 0 {
+        return false;
+    }
+    answers.seen = 0;
+    let shown_only = flow.state == state::KNOWN;
+    env.flow_delete();
+    shown_only
 }
 
 /// A SYN, perhaps with payload (TCP Fast Open, RFC 7413), which then starts the stream.

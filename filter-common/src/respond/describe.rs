@@ -47,8 +47,11 @@ fn is_verified(peer: &Peer, flow: &Flow, segment: Segment) -> bool {
         peer::CONNECTION | peer::SEEN => {
             let sent = peer.snd_nxt.wrapping_sub(peer.snd_una);
             let acknowledged = segment.ack.wrapping_sub(peer.snd_una);
-            // In mid-stream the place is the host's next byte, or it is a guess.
-            acknowledged <= sent && (flow.certain != 0 || segment.seq == peer.rcv_nxt)
+            // In mid-stream the place is the host's next byte, or it is a guess. Of what passes through, the
+            // server's answer tells, which comes when it has the whole request.
+            let starts_there = flow.start == peer.rcv_nxt && peer.kind == peer::SEEN;
+            let placed = starts_there || segment.seq == peer.rcv_nxt;
+            acknowledged <= sent && (flow.certain != 0 || placed)
         }
         peer::COOKIE => true,
         // Behind a segment with a cookie.
