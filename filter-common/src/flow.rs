@@ -131,6 +131,8 @@ pub mod mark {
     pub const ENDED: u16 = 1 << 2;
     /// The verdict was given on a request: others may follow once the server has this one.
     pub const ASKED: u16 = 1 << 3;
+    /// Other bytes may have reached the host's connection: they passed when another could still be opened.
+    pub const STRAY: u16 = 1 << 4;
 }
 
 /// A blocked connection: void in another generation, and when the rule is not in force.

@@ -39,7 +39,14 @@ pub(super) fn at_host<E: Env>(env: &mut E, segment: Segment) -> Option<Plan> {
             }
             return None;
         }
-        forget(env);
+        // Half a hello passes only when it is kept. What the host has beyond it came when another connection
+        // could be opened on these ports, and nobody knows what it was.
+        let half = flow.state == state::READING && flow.certain != 0;
+        let next_is_read = flow.state == state::BETWEEN && flow.marks & mark::STRAY != 0;
+        if ours && (half || next_is_read) {
+            return Some(Plan::drop(Reason::HeldBack, segment));
+        }
+        forget_other(env, !ours);
     }
     if !opens && !host(env).fresh() {
         // Nobody who does not know the connection's numbers can have it judged.
@@ -90,6 +97,10 @@ pub(super) fn with_cookie<E: Env>(env: &mut E, segment: Segment) -> Option<Plan>
         let beside = segment.seq.wrapping_sub(flow.connection) as i32;
         let ended = flow.marks & mark::ENDED != 0;
         if beside.unsigned_abs() <= COOKIE_SLACK && !ended {
+            if beside < 0 {
+                // Where the connection starts here, the entry's bytes are not its first.
+                return Some(Plan::drop(Reason::HeldBack, segment));
+            }
             opening(env, flow);
             return None;
         }
@@ -98,7 +109,7 @@ pub(super) fn with_cookie<E: Env>(env: &mut E, segment: Segment) -> Option<Plan>
             // there when this comes again, or this one.
             return Some(Plan::drop(Reason::HeldBack, segment));
         }
-        forget(env);
+        forget_other(env, true);
     }
     Some(Plan::begin(env, segment))
 }
@@ -112,11 +123,23 @@ pub(super) fn without_cookie<E: Env>(env: &mut E, segment: Segment) -> Option<Pl
         return Some(Plan::drop(Reason::BadSequence, segment));
     }
     let flow = flow(env);
-    if flow.marks & mark::ENDED != 0 {
+    // What lies before its start would be part of another connection.
+    let before = (segment.seq.wrapping_sub(flow.connection) as i32) < 0;
+    if before || flow.marks & mark::ENDED != 0 {
         return Some(Plan::drop(Reason::BadSequence, segment));
     }
     opening(env, flow);
     None
+}
+
+/// Forgets the entry. If it is of another connection, this one may have received that one's bytes: its bare
+/// acknowledgement, which opens it, can be on its way while they pass.
+#[inline(always)]
+fn forget_other<E: Env>(env: &mut E, other: bool) {
+    forget(env);
+    if let Some(work) = env.work() {
+        work.entry.flow.marks = other as u16 * mark::STRAY;
+    }
 }
 
 /// A payload on a connection that a cookie opened, before the host has it.

@@ -305,6 +305,8 @@ impl LinuxHost {
 
     fn place(&mut self, segment: &Segment) {
         let from = segment.seq.wrapping_sub(self.start) as i32;
+        // Linux queues what is in order whole, and drops what it has beyond the gap that was (`tcp_ofo_queue`).
+        let in_order = self.setup.server && from <= self.received as i32;
         for (index, byte) in segment.payload.iter().enumerate() {
             let place = from + index as i32;
             let Ok(place) = usize::try_from(place) else {
@@ -316,7 +318,7 @@ impl LinuxHost {
             if self.bytes.len() <= place {
                 self.bytes.resize(place + 1, None);
             }
-            if self.bytes[place].is_none() || self.setup.last_wins {
+            if self.bytes[place].is_none() || self.setup.last_wins || in_order {
                 self.bytes[place] = Some(*byte);
             }
         }

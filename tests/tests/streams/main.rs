@@ -545,6 +545,40 @@ fn a_second_cookie_does_not_hide_half_a_hello() {
     );
 }
 
+/// Two cookies at once: the host opens one connection by a bare acknowledgement, and has bytes of the other
+/// beyond a gap when the first come.
+#[test]
+fn what_passed_for_another_cookie_hides_no_part_of_a_hello() {
+    const CUT: usize = 20;
+    const STRAY: usize = 9;
+    let hello = hellos().pop().expect("a request");
+    assert!(CUT + STRAY < hello.complete);
+    let stray = Piece::of(&hello, 0, STRAY);
+    let first = Piece::of(&hello, 0, CUT);
+    let rest = Piece::of(&hello, CUT + STRAY, hello.complete);
+    let mut judge = OnHost::load(&policy_at_host());
+    let mut sent = |kind, isn: u32, received: usize, piece| {
+        let start = isn.wrapping_add(1);
+        judge.set_peer(Peer {
+            kind,
+            start,
+            rcv_nxt: start.wrapping_add(received as u32),
+            snd_una: SERVER_ISN.wrapping_add(1),
+            snd_nxt: SERVER_ISN.wrapping_add(1),
+            ts_recent: 0,
+        });
+        Connection::joined(&mut judge, 1, 80, isn).send(piece)
+    };
+    let incomplete = Fate::Passed(Some(Reason::HelloIncomplete));
+    let other = ISN.wrapping_add(CUT as u32);
+    assert_eq!(sent(peer::COOKIE, other, 0, &stray), incomplete);
+    assert_eq!(sent(peer::CONNECTION, ISN, 0, &first), incomplete);
+    assert_eq!(
+        sent(peer::CONNECTION, ISN, CUT + STRAY, &rest),
+        Fate::Dropped(Some(Reason::HeldBack))
+    );
+}
+
 /// A request behind a body which is dropped for what is wrong with its segment comes again.
 #[test]
 fn a_later_request_that_the_host_would_refuse_leaves_its_place_as_it_is() {
