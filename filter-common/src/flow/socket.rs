@@ -39,11 +39,9 @@ pub(super) fn at_host<E: Env>(env: &mut E, segment: Segment) -> Option<Plan> {
             }
             return None;
         }
-        // Half a hello passes only when it is kept. What the host has beyond it came when another connection
-        // could be opened on these ports, and nobody knows what it was.
-        let half = flow.state == state::READING && flow.certain != 0;
-        let next_is_read = flow.state == state::BETWEEN && flow.marks & mark::STRAY != 0;
-        if ours && (half || next_is_read) {
+        // What came when another connection could be opened on these ports may be the rest of what is read.
+        let reads = flow.state == state::READING || flow.state == state::BETWEEN;
+        if ours && reads && flow.marks & mark::STRAY != 0 {
             return Some(Plan::drop(Reason::HeldBack, segment));
         }
         forget_other(env, !ours);
