@@ -9,7 +9,9 @@ use std::{
 
 use filter_tests::{net::Direct, process::wait_for};
 
-use crate::scene::{BLOCKED, CHANGE_MAX, LIMIT, NAMES, Scene, is_page, policy, turn};
+use crate::scene::{
+    BLOCKED, CHANGE_MAX, LIMIT, NAMES, Scene, Way, by_both_families, is_page, policy, turn,
+};
 
 /// Clients at once; every other one asks over TLS.
 const CLIENTS: usize = 4;
@@ -18,9 +20,13 @@ const SETTLE: Duration = Duration::from_millis(150);
 
 #[test]
 fn while_rules_come_and_go_every_visitor_gets_the_real_server_or_the_page() {
+    by_both_families(every_visitor_gets_the_real_server_or_the_page);
+}
+
+fn every_visitor_gets_the_real_server_or_the_page(way: Way) {
     let _turn = turn();
     let net = Direct::new();
-    let scene = Scene::at_server(&net, "");
+    let scene = Scene::at_server_by(way, &net, "");
     let another = |names: &[&str]| {
         let first = policy(&[BLOCKED]);
         format!(

@@ -14,7 +14,8 @@ use filter_tests::{edge::number_at, net::Direct, page::sweep, process::wait_for}
 use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::scene::{
-    BLOCKED, CHANGE_MAX, LIMIT, Scene, end, greeted, is_page, own_port, turn, was_told,
+    BLOCKED, CHANGE_MAX, LIMIT, Scene, Way, by_both, end, greeted, is_page, own_port, turn,
+    was_told,
 };
 
 /// What the page is given.
@@ -110,9 +111,13 @@ impl Flood {
 
 #[test]
 fn a_flood_of_takeovers_is_bounded_others_are_answered_or_refused_and_it_is_over_when_it_is_over() {
+    by_both(flood_of_takeovers_is_bounded);
+}
+
+fn flood_of_takeovers_is_bounded(way: Way) {
     let _turn = turn();
     let net = Direct::new();
-    let scene = Scene::at_server(&net, SETTINGS);
+    let scene = Scene::at_server_by(way, &net, SETTINGS);
     let probe = scene.probe();
     let page = scene.page();
     assert!(scene.ask(BLOCKED, LIMIT).is_ok_and(|it| is_page(&it)));
@@ -204,9 +209,13 @@ fn a_flood_of_takeovers_is_bounded_others_are_answered_or_refused_and_it_is_over
 
 #[test]
 fn each_kind_of_bad_manners_is_over_in_its_time_and_counted() {
+    by_both(bad_manners_are_over_in_their_time);
+}
+
+fn bad_manners_are_over_in_their_time(way: Way) {
     let _turn = turn();
     let net = Direct::new();
-    let scene = Scene::at_server(&net, "timeout_s = 1\nlifetime_s = 4\n");
+    let scene = Scene::at_server_by(way, &net, "timeout_s = 1\nlifetime_s = 4\n");
     let flood = Flood::open(&scene);
     net.visitor.ip(&[
         "addr",

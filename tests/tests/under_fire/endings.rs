@@ -19,7 +19,8 @@ use nix::{
 };
 
 use crate::scene::{
-    BLOCKED, CHANGE_MAX, LIMIT, Page, Scene, ask_over, greeted, is_page, turn, was_told,
+    BLOCKED, CHANGE_MAX, LIMIT, Page, Scene, Way, ask_over, by_both_families, greeted, is_page,
+    turn, was_told,
 };
 
 /// Pages on one connection.
@@ -57,9 +58,13 @@ fn refused_or_page(scene: &Scene<'_>, limit: Duration) -> bool {
 
 #[test]
 fn a_controller_killed_between_hello_and_page_or_during_a_slow_download_is_not_missed() {
+    by_both_families(killed_controller_is_not_missed);
+}
+
+fn killed_controller_is_not_missed(way: Way) {
     let _turn = turn();
     let net = Direct::new();
-    let mut scene = Scene::at_server(&net, "");
+    let mut scene = Scene::at_server_by(way, &net, "");
     let probe = scene.probe();
     let page = scene.page();
     let stream = scene.connect(443, LIMIT).expect("a connection");
@@ -101,9 +106,13 @@ fn a_controller_killed_between_hello_and_page_or_during_a_slow_download_is_not_m
 
 #[test]
 fn when_the_pages_process_is_killed_visitors_are_told_and_refused_until_it_is_back() {
+    by_both_families(visitors_are_told_without_the_pages_process);
+}
+
+fn visitors_are_told_without_the_pages_process(way: Way) {
     let _turn = turn();
     let net = Direct::new();
-    let scene = Scene::at_server(&net, "");
+    let scene = Scene::at_server_by(way, &net, "");
     let probe = scene.probe();
     let page = scene.page();
     let stream = scene.connect(443, LIMIT).expect("a connection");
@@ -137,9 +146,13 @@ fn when_the_pages_process_is_killed_visitors_are_told_and_refused_until_it_is_ba
 
 #[test]
 fn a_process_that_cannot_keep_up_is_noticed_visitors_are_refused_and_the_neighbour_is_served() {
+    by_both_families(process_that_cannot_keep_up_is_noticed);
+}
+
+fn process_that_cannot_keep_up_is_noticed(way: Way) {
     let _turn = turn();
     let net = Direct::new();
-    let scene = Scene::at_server(&net, "connections_per_client = 4_000\n");
+    let scene = Scene::at_server_by(way, &net, "connections_per_client = 4_000\n");
     let probe = scene.probe();
     let page = scene.page();
     let sockets = page.sockets();

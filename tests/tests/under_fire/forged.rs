@@ -126,7 +126,7 @@ fn nothing_is_reflected(scene: &Scene<'_>, visitor: &Namespace, edge_interface: 
 fn forged_hellos_send_nothing_to_whom_they_name_in_server_role() {
     let _turn = turn();
     let net = Direct::new();
-    let scene = Scene::at_server(&net, "");
+    let scene = Scene::at_server(&net);
     nothing_is_reflected(&scene, &net.visitor, Direct::EDGE_IF);
 }
 

@@ -40,7 +40,7 @@ fn over_a_bad_path_every_connection_to_a_refused_name_is_told_and_its_neighbour_
     let mut path = path.expect("a path");
     path.takes_answers();
     let refusing = policy(&[BLOCKED]).replace("redirect", "refuse");
-    let scene = Scene::at_server_with(&net, "", &refusing);
+    let scene = Scene::at_server_with(&net, &refusing);
     let is_told = |answer: io::Result<String>| match answer {
         // Without TLS it is told by a status without a page.
         Ok(answer) => assert!(answer.starts_with("HTTP/1.1 451 "), "{answer:?}"),

@@ -11,7 +11,8 @@ use filter_tests::net::Direct;
 use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::scene::{
-    BLOCKED, LIMIT, NEIGHBOUR, Scene, ask_over, greeted, is_page, own_port, turn, was_told,
+    BLOCKED, LIMIT, NEIGHBOUR, Scene, Way, ask_over, by_both_families, greeted, is_page, own_port,
+    turn, was_told,
 };
 
 /// How long a client may wait where the page still has its last connection: until it repeats its hello once or
@@ -64,9 +65,13 @@ fn again(scene: &Scene<'_>, own: u16, name: &str) -> (io::Result<String>, Durati
 
 #[test]
 fn ports_used_again_at_once_belong_to_the_next_connection_however_the_last_one_ended() {
+    by_both_families(ports_used_again_belong_to_the_next_connection);
+}
+
+fn ports_used_again_belong_to_the_next_connection(way: Way) {
     let _turn = turn();
     let net = Direct::new();
-    let scene = Scene::at_server(&net, "");
+    let scene = Scene::at_server_by(way, &net, "");
     let probe = scene.probe();
     for how in [Leaves::Reset, Leaves::Silently] {
         let own = own_port();

@@ -9,7 +9,9 @@ use filter_tests::{
     process::wait_for,
 };
 
-use crate::scene::{BLOCKED, CHANGE_MAX, LIMIT, Scene, ask_over, greeted, is_page, own_port, turn};
+use crate::scene::{
+    BLOCKED, CHANGE_MAX, LIMIT, Scene, Way, ask_over, by_both, greeted, is_page, own_port, turn,
+};
 
 /// How often each frame is sent again.
 const TIMES: u32 = 200;
@@ -35,9 +37,13 @@ fn moved(frame: &[u8], by: u16) -> Vec<u8> {
 
 #[test]
 fn a_hello_that_is_sent_again_makes_no_second_connection_and_ends_none() {
+    by_both(hello_sent_again_makes_no_second_connection);
+}
+
+fn hello_sent_again_makes_no_second_connection(way: Way) {
     let _turn = turn();
     let net = Direct::new();
-    let scene = Scene::at_server(&net, "timeout_s = 30\n");
+    let scene = Scene::at_server_by(way, &net, "timeout_s = 30\n");
     // The captured frame is to have a finished checksum.
     filter_tests::net::set_offload(
         &net.visitor,

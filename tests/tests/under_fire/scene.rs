@@ -16,6 +16,7 @@ use std::{
 use filter_common::respond::counted::Answer;
 use filter_tests::{
     certificate::Wildcard,
+    conform,
     dialer::open,
     edge::{Edge, number_at},
     foreign::ForeignProgram,
@@ -68,6 +69,43 @@ pub(crate) fn policy(names: &[&str]) -> String {
     )
 }
 
+/// How connections are handed over, and which addresses the visitor and the server have.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Way {
+    takeover: &'static str,
+    ends: (&'static str, &'static str),
+}
+
+impl Way {
+    const V4: (&'static str, &'static str) = (Direct::VISITOR_V4, Direct::EDGE_V4);
+    const V6: (&'static str, &'static str) = (Direct::VISITOR_V6, Direct::EDGE_V6);
+    /// What the kernel has for it, over IPv4.
+    const USUAL: Self = Self {
+        takeover: "auto",
+        ends: Self::V4,
+    };
+}
+
+/// As usual, and with `test --all` by a process that makes the sockets as well.
+pub(crate) fn by_both(test: fn(Way)) {
+    in_ways(test, Way::V4);
+}
+
+/// As [`by_both`], the other way over IPv6.
+pub(crate) fn by_both_families(test: fn(Way)) {
+    in_ways(test, Way::V6);
+}
+
+fn in_ways(test: fn(Way), ends: (&'static str, &'static str)) {
+    test(Way::USUAL);
+    if conform::all() {
+        test(Way {
+            takeover: "repair",
+            ends,
+        });
+    }
+}
+
 /// Servers and the filter before them.
 pub(crate) struct Scene<'n> {
     pub(crate) edge: Edge<'n>,
@@ -80,17 +118,32 @@ pub(crate) struct Scene<'n> {
 }
 
 impl<'n> Scene<'n> {
+    /// In server role.
+    pub(crate) fn at_server(net: &'n Direct) -> Self {
+        Self::at_server_by(Way::USUAL, net, "")
+    }
+
     /// In server role, with more settings of the page.
-    pub(crate) fn at_server(net: &'n Direct, more: &str) -> Self {
-        Self::at_server_with(net, more, &policy(&[BLOCKED]))
+    pub(crate) fn at_server_by(way: Way, net: &'n Direct, more: &str) -> Self {
+        let more = format!("takeover = {:?}\n{more}", way.takeover);
+        Self::in_server_role(net, way.ends, &more, &policy(&[BLOCKED]))
     }
 
     /// In server role, with another policy.
-    pub(crate) fn at_server_with(net: &'n Direct, more: &str, policy: &str) -> Self {
+    pub(crate) fn at_server_with(net: &'n Direct, policy: &str) -> Self {
+        Self::in_server_role(net, Way::USUAL.ends, "", policy)
+    }
+
+    fn in_server_role(
+        net: &'n Direct,
+        ends: (&'static str, &'static str),
+        more: &str,
+        policy: &str,
+    ) -> Self {
         Self::new(
             (&net.visitor, &net.edge, &net.edge),
             &[Direct::EDGE_IF],
-            (Direct::VISITOR_V4, Direct::EDGE_V4),
+            ends,
             ("", more),
             policy,
         )
