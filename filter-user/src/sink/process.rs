@@ -36,6 +36,10 @@ const STOP_MAX: Duration = Duration::from_secs(3);
 /// Variables of the environment that the process keeps: how much it says.
 const KEPT_VARIABLES: [&str; 2] = ["EDGEFILTER_LOG", "RUST_BACKTRACE"];
 
+/// Who asks whether the process is there holds its lock for some microseconds; the process keeps it.
+const GLANCE_MAX: Duration = Duration::from_millis(500);
+const LOCK_RETRY: Duration = Duration::from_millis(20);
+
 const STOP_RETRY: Duration = Duration::from_millis(10);
 
 /// The page's process.
@@ -320,9 +324,15 @@ pub(super) fn inherit(command: &mut Command, kept: Vec<RawFd>) {
 fn locked(files: &Files) -> Result<File, SinkError> {
     let path = files.lock();
     let lock = open_lock(&path).map_err(file("open", &path))?;
-    match lock.try_lock() {
-        Ok(()) => Ok(lock),
-        Err(error) => Err(file("lock", &path)(error.into())),
+    let begin = Instant::now();
+    loop {
+        match lock.try_lock() {
+            Ok(()) => return Ok(lock),
+            Err(fs::TryLockError::WouldBlock) if begin.elapsed() < GLANCE_MAX => {
+                thread::sleep(LOCK_RETRY);
+            }
+            Err(error) => return Err(file("lock", &path)(error.into())),
+        }
     }
 }
 
