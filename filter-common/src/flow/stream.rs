@@ -198,6 +198,10 @@ fn place<E: Env>(env: &mut E, segment: Segment) -> Plan {
     if let Some(reading) = still_blocked(env, segment) {
         return Plan::done(reading, segment);
     }
+    if segment.flags & (flags::SYN | flags::ACK) != flags::ACK {
+        // No host takes its payload, and it says nothing of the connection.
+        return Plan::drop(Reason::BadFlags, segment);
+    }
     let kind = host(env).kind;
     let early = match kind {
         peer::CONNECTION => at_host(env, segment),

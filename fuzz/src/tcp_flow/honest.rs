@@ -70,6 +70,10 @@ fn talk(link: &mut Link<'_>, mut input: Input<'_>) {
         } else {
             to
         };
+        if link.is_answered() {
+            // Who acknowledges the answer has the acknowledgement that came with it.
+            at = at.max(link.host.received());
+        }
         if at == client.stream.len() {
             break;
         }

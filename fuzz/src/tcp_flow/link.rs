@@ -111,6 +111,11 @@ impl Link<'_> {
         Ok(())
     }
 
+    /// Whether the host has answered the hello, and so the client has that answer.
+    pub(super) const fn is_answered(&self) -> bool {
+        self.answered
+    }
+
     /// The host gets what waits.
     pub(super) fn settle(&mut self) {
         for segment in std::mem::take(&mut self.waiting) {
