@@ -81,6 +81,9 @@ fn header<E: Env>(env: &mut E, segment: Segment, len: u32) -> Header {
 /// Appends in-order payload to what is kept, reads, and decides if it can.
 #[inline(always)]
 pub(super) fn read<E: Env>(env: &mut E, segment: Segment, protocol: Protocol) -> Reading {
+    if is_undermined(env, segment) {
+        return Reading::dropped(Reason::Overlap, protocol);
+    }
     // The entry is read anew where it is needed and not carried through calls: the stack is short.
     let before = flow(env).kept;
     let room = (STREAM_BYTES_MAX as u32).saturating_sub(before);
@@ -190,6 +193,19 @@ pub(super) fn read<E: Env>(env: &mut E, segment: Segment, protocol: Protocol) ->
         return not_kept(env, protocol);
     }
     Reading::nothing(reason, protocol)
+}
+
+/// Whether a hello that takes the place of what passed before reaches over what passed behind that: hosts
+/// differ in which of the two they read.
+#[inline(always)]
+fn is_undermined<E: Env>(env: &mut E, segment: Segment) -> bool {
+    let Some(work) = env.work() else { return false };
+    let (flow, before) = (&work.entry.flow, work.before.get());
+    let len = segment
+        .seq
+        .wrapping_add(segment.len)
+        .wrapping_sub(flow.start);
+    before != 0 && flow.beyond != 0 && len > before
 }
 
 /// Why names that no rule hits pass.
